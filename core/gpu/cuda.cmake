@@ -17,3 +17,6 @@ endif()
 # CMake 3.25.1 does not know CUDA20: the standard is passed by hand and CUDA_STANDARD stays unset.
 target_compile_options(tessera_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-lineinfo;-ftz=true;-fmad=false;--expt-relaxed-constexpr>")
+if(TESSERA_WERROR)
+  target_compile_options(tessera_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+endif()

@@ -1,0 +1,86 @@
+# add_kernel(softmax [CPU_ONLY] [LINK hwy]): one line builds, tests and benches an op.
+#
+# An op is seven places: kernels/x/{x.h,x.cpp,x_cpu.cpp,x_cuda.cu}, tests/kernels/x_test.cpp,
+# bench/kernels/x_bench.cpp and this line. A missing file stops the configure by name; nothing is globbed.
+# CPU_ONLY: the op has no x_cuda.cu yet, its CUDA and simt slots stay empty.
+# LINK: libraries that the op's own sources need.
+
+# The simt unit is instrumented so that our own hooks see each access of kernel code. Vectorised loops
+# would hide lanes' accesses in wide ones, contraction would fuse what the source does not fuse.
+set(TESSERA_SIMT_OPTIONS
+    -O2 -g1 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-strict-aliasing -ffp-contract=off
+    -ftrivial-auto-var-init=pattern -Wno-unknown-pragmas)
+if(NOT TESSERA_SANITIZE)
+  # Linked without the sanitizer's run-time library: core/simt/hooks.cpp is the run time. In a sanitizer
+  # build the sanitizer watches the kernels instead.
+  list(APPEND TESSERA_SIMT_OPTIONS -fsanitize=thread)
+endif()
+
+# Stops the configure unless the file exists, paths relative to the source tree.
+function(_tessera_require op file)
+  if(NOT EXISTS ${PROJECT_SOURCE_DIR}/${file})
+    message(FATAL_ERROR "add_kernel(${op}): ${file} is missing")
+  endif()
+endfunction()
+
+# tessera_simt_source(out kernels/x/x_cuda.cu) writes the one-line unit that compiles a .cu for simt and
+# names it in `out`: CMake cannot give one file two languages in one directory.
+function(tessera_simt_source out device_source)
+  get_filename_component(stem ${device_source} NAME_WE)
+  set(unit ${CMAKE_CURRENT_BINARY_DIR}/simt/${stem}.cpp)
+  file(CONFIGURE OUTPUT ${unit} CONTENT "#include \"${device_source}\"\n")
+  set_source_files_properties(${unit} PROPERTIES
+    COMPILE_OPTIONS "${TESSERA_SIMT_OPTIONS}"
+    COMPILE_DEFINITIONS TESSERA_DEVICE_TU
+    OBJECT_DEPENDS ${PROJECT_SOURCE_DIR}/${device_source})
+  set(${out} ${unit} PARENT_SCOPE)
+endfunction()
+
+# Adds the device side of an op and tells x.cpp which slots of its tables are filled.
+function(_tessera_add_device_slots op)
+  set(dir kernels/${op})
+  set(slots)
+  if(TESSERA_SIMT)
+    tessera_simt_source(unit ${dir}/${op}_cuda.cu)
+    target_sources(tessera_kernels PRIVATE ${unit})
+    list(APPEND slots TESSERA_HAS_SIMT_SLOT)
+  endif()
+  if(TESSERA_HAVE_CUDA)
+    target_sources(tessera_kernels PRIVATE ${PROJECT_SOURCE_DIR}/${dir}/${op}_cuda.cu)
+    list(APPEND slots TESSERA_HAS_CUDA_SLOT)
+  endif()
+  set_property(SOURCE ${PROJECT_SOURCE_DIR}/${dir}/${op}.cpp APPEND PROPERTY COMPILE_DEFINITIONS ${slots})
+endfunction()
+
+function(add_kernel op)
+  cmake_parse_arguments(ARG "CPU_ONLY" "" "LINK" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "add_kernel(${op}): unknown arguments: ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  set(dir kernels/${op})
+  set(files ${dir}/${op}.h ${dir}/${op}.cpp ${dir}/${op}_cpu.cpp
+      tests/kernels/${op}_test.cpp bench/kernels/${op}_bench.cpp)
+  if(NOT ARG_CPU_ONLY)
+    list(APPEND files ${dir}/${op}_cuda.cu)
+  endif()
+  foreach(file IN LISTS files)
+    _tessera_require(${op} ${file})
+  endforeach()
+
+  # The layer begins with its first op: CMake refuses a library without sources.
+  if(NOT TARGET tessera_kernels)
+    tessera_layer(kernels LINK tessera::core)
+    target_include_directories(tessera_kernels PRIVATE ${PROJECT_SOURCE_DIR})
+  endif()
+  target_sources(tessera_kernels
+    PRIVATE ${PROJECT_SOURCE_DIR}/${dir}/${op}.cpp ${PROJECT_SOURCE_DIR}/${dir}/${op}_cpu.cpp
+    PUBLIC FILE_SET HEADERS FILES ${PROJECT_SOURCE_DIR}/${dir}/${op}.h)
+  if(ARG_LINK)
+    target_link_libraries(tessera_kernels PRIVATE ${ARG_LINK})
+  endif()
+  if(NOT ARG_CPU_ONLY)
+    _tessera_add_device_slots(${op})
+  endif()
+  # tests/ and bench/ come later in the configure and read this list.
+  set_property(GLOBAL APPEND PROPERTY TESSERA_KERNEL_OPS ${op})
+endfunction()
