@@ -1,5 +1,6 @@
 // Error, the one exception type of the library, and TESSERA_CHECK, which throws it.
-// Host code only: fmt must not reach a device unit (Debian's fmt 9.1 does not compile under nvcc 13).
+// Host code only: fmt must not reach a device unit (Debian's fmt 9.1 does not compile under nvcc
+// 13).
 #pragma once
 
 #if defined(__CUDACC__) || defined(TESSERA_DEVICE_TU)
@@ -16,7 +17,8 @@
 
 namespace tessera {
 
-/// What went wrong, by who can mend it; `exit_code` maps each kind to the code documented for the apps.
+/// What went wrong, by who can mend it; `exit_code` maps each kind to the code documented for the
+/// apps.
 enum class ErrorKind : std::uint8_t {
   usage,     ///< flag, configuration, shape: 64
   data,      ///< content of a file: 65
@@ -35,8 +37,8 @@ int exit_code(ErrorKind kind);
 /// One word for a kind: "usage", "data", ...
 const char* name(ErrorKind kind);
 
-/// The only exception thrown on purpose. what() reads "<operation>: <expected>, <got> [at file:line]";
-/// message() is the same without the place, for people.
+/// The only exception thrown on purpose. what() reads "<operation>: <expected>, <got> [at
+/// file:line]"; message() is the same without the place, for people.
 class Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, std::string message,
@@ -58,7 +60,7 @@ namespace detail {
 }  // namespace tessera
 
 /// Throws Error{kind} with a message formatted by fmt; the format is checked at compile time.
-#define TESSERA_FAIL(kind, ...)                                              \
+#define TESSERA_FAIL(kind, ...)                                      \
   ::tessera::detail::throw_error((kind), ::fmt::format(__VA_ARGS__), \
                                  ::std::source_location::current())
 
@@ -70,6 +72,7 @@ namespace detail {
     }                                            \
   } while (false)
 
-/// Throws Error{usage} unless `condition` holds: TESSERA_CHECK(x.rank() == 2, "softmax: x must be (rows, cols), got {}", x.shape())
+/// Throws Error{usage} unless `condition` holds: TESSERA_CHECK(x.rank() == 2, "softmax: x must be
+/// (rows, cols), got {}", x.shape())
 #define TESSERA_CHECK(condition, ...) \
   TESSERA_CHECK_KIND(::tessera::ErrorKind::usage, condition, __VA_ARGS__)

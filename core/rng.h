@@ -1,5 +1,6 @@
-// Philox4x32-10 counter-based random numbers: the same integers on every device and for any thread count.
-// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11 (2011).
+// Philox4x32-10 counter-based random numbers: the same integers on every device and for any thread
+// count. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11
+// (2011).
 #pragma once
 
 #include <array>
@@ -20,10 +21,9 @@ TESSERA_INLINE Philox4 philox4x32_10(Philox4 counter, std::uint32_t key0, std::u
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * counter.x;
     const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * counter.z;
-    counter = Philox4{static_cast<std::uint32_t>(p1 >> 32) ^ counter.y ^ key0,
-                      static_cast<std::uint32_t>(p1),
-                      static_cast<std::uint32_t>(p0 >> 32) ^ counter.w ^ key1,
-                      static_cast<std::uint32_t>(p0)};
+    counter = Philox4{
+        static_cast<std::uint32_t>(p1 >> 32) ^ counter.y ^ key0, static_cast<std::uint32_t>(p1),
+        static_cast<std::uint32_t>(p0 >> 32) ^ counter.w ^ key1, static_cast<std::uint32_t>(p0)};
     key0 += 0x9E3779B9U;
     key1 += 0xBB67AE85U;
   }
@@ -35,8 +35,8 @@ TESSERA_INLINE float uniform_from(std::uint32_t u) {
   return static_cast<float>(u >> 8) * 0x1.0p-24F;
 }
 
-/// What a kernel gets of a random stream, by value: draws are indexed by element, so they do not depend on
-/// batching, threads or device. Element e takes word e % 4 of block e / 4.
+/// What a kernel gets of a random stream, by value: draws are indexed by element, so they do not
+/// depend on batching, threads or device. Element e takes word e % 4 of block e / 4.
 struct RngKey {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;
@@ -52,10 +52,14 @@ struct RngKey {
   [[nodiscard]] TESSERA_INLINE std::uint32_t word(std::uint64_t element) const {
     const Philox4 b = block(element / 4);
     switch (element % 4) {
-      case 0: return b.x;
-      case 1: return b.y;
-      case 2: return b.z;
-      default: return b.w;
+      case 0:
+        return b.x;
+      case 1:
+        return b.y;
+      case 2:
+        return b.z;
+      default:
+        return b.w;
     }
   }
   /// Uniform in [0, 1) of one element.
@@ -64,8 +68,9 @@ struct RngKey {
   }
 };
 
-/// Host-side random stream: exactly {seed, stream, counter}, which is also what a checkpoint stores.
-/// Draws advance the counter; fork() derives an independent child, so a new consumer never shifts another's numbers.
+/// Host-side random stream: exactly {seed, stream, counter}, which is also what a checkpoint
+/// stores. Draws advance the counter; fork() derives an independent child, so a new consumer never
+/// shifts another's numbers.
 class Rng {
  public:
   explicit Rng(std::uint64_t seed = 0, std::uint64_t stream = 0, std::uint64_t counter = 0)
@@ -82,7 +87,8 @@ class Rng {
   float uniform() { return uniform_from(next_u32()); }
   /// Uniform in [low, high).
   float uniform(float low, float high) { return low + (high - low) * uniform(); }
-  /// Standard normal by Box-Muller in double; two words a draw, host only (log and cos differ between devices).
+  /// Standard normal by Box-Muller in double; two words a draw, host only (log and cos differ
+  /// between devices).
   double normal();
   /// Uniform integer in [0, n), n > 0, unbiased by rejection.
   std::uint64_t below(std::uint64_t n);

@@ -21,8 +21,8 @@ TEST(Rng, PhiloxGivesTheKnownAnswers) {
   EXPECT_EQ(ones.y, 0x41c83b0eU);
   EXPECT_EQ(ones.z, 0xa20bc7c6U);
   EXPECT_EQ(ones.w, 0x6d5451fdU);
-  const Philox4 pi = philox4x32_10({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U}, 0xa4093822U,
-                                   0x299f31d0U);
+  const Philox4 pi =
+      philox4x32_10({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U}, 0xa4093822U, 0x299f31d0U);
   EXPECT_EQ(pi.x, 0xd16cfe09U);
   EXPECT_EQ(pi.y, 0x94fdccebU);
   EXPECT_EQ(pi.z, 0x5001e420U);

@@ -1,0 +1,233 @@
+#include "core/memory.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/parallel.h"
+#include "core/tensor.h"
+#ifdef TESSERA_BUILD_SIMT
+#include "core/simt/memory.h"
+#endif
+#ifdef TESSERA_BUILD_CUDA
+#include "core/gpu/runtime.h"
+#endif
+
+namespace tessera {
+namespace {
+
+constexpr std::int64_t kChunk = 1 << 16;  // elements: below it a second thread does not pay
+
+bool on_cpu(const Tensor& t) { return t.device().type == DeviceType::cpu; }
+
+// Calls f with a null pointer of the element type, so that one body serves every dtype.
+template <class F>
+void with_type(DType dtype, F f) {
+  switch (dtype) {
+    case DType::f32:
+      f(static_cast<float*>(nullptr));
+      return;
+    case DType::f64:
+      f(static_cast<double*>(nullptr));
+      return;
+    case DType::bf16:
+      f(static_cast<bf16*>(nullptr));
+      return;
+    case DType::i32:
+      f(static_cast<std::int32_t*>(nullptr));
+      return;
+    case DType::i64:
+      f(static_cast<std::int64_t*>(nullptr));
+      return;
+    case DType::u8:
+      f(static_cast<std::uint8_t*>(nullptr));
+      return;
+  }
+}
+
+template <class To, class From>
+To convert(From x) {
+  if constexpr (std::is_same_v<From, To>) {
+    return x;
+  } else if constexpr (std::is_same_v<From, bf16>) {
+    return convert<To>(static_cast<float>(x));
+  } else if constexpr (std::is_same_v<To, bf16>) {
+    return bf16(static_cast<float>(x));
+  } else {
+    return static_cast<To>(x);
+  }
+}
+
+template <class T>
+T* data_of(const Tensor& t) {
+  return reinterpret_cast<T*>(t.impl()->storage->data()) + t.impl()->offset;
+}
+
+std::byte* bytes_of(const Tensor& t) {
+  return t.impl()->storage->data() +
+         static_cast<std::size_t>(t.impl()->offset) * size_of(t.dtype());
+}
+
+// Visits the innermost rows of two equally shaped strided tensors: f(target offset, source offset).
+template <class F>
+void for_each_row(const Shape& shape, const Shape& target, const Shape& source, F f) {
+  const int outer = shape.rank() - 1;
+  std::int64_t rows = 1;
+  for (int i = 0; i < outer; ++i) {
+    rows *= shape[i];
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int64_t rest = r, t = 0, s = 0;
+    for (int i = outer - 1; i >= 0; --i) {
+      const std::int64_t index = rest % shape[i];
+      rest /= shape[i];
+      t += index * target[i];
+      s += index * source[i];
+    }
+    f(t, s);
+  }
+}
+
+template <class To, class From>
+void copy_typed(const Tensor& target, const Tensor& source) {
+  To* to = data_of<To>(target);
+  const From* from = data_of<From>(source);
+  if (target.rank() == 0) {
+    *to = convert<To>(*from);
+    return;
+  }
+  const std::int64_t n = target.shape(-1), ts = target.strides()[-1], ss = source.strides()[-1];
+  for_each_row(target.shape(), target.strides(), source.strides(),
+               [&](std::int64_t t, std::int64_t s) {
+                 for (std::int64_t i = 0; i < n; ++i) {
+                   to[t + i * ts] = convert<To>(from[s + i * ss]);
+                 }
+               });
+}
+
+void copy_cpu(const Tensor& target, const Tensor& source) {
+  const bool plain =
+      target.dtype() == source.dtype() && target.is_contiguous() && source.is_contiguous();
+  if (plain) {
+    const auto bytes = static_cast<std::size_t>(target.size()) * size_of(target.dtype());
+    std::memcpy(bytes_of(target), bytes_of(source), bytes);
+    return;
+  }
+  with_type(target.dtype(), [&](auto* t) {
+    with_type(source.dtype(), [&](auto* s) {
+      copy_typed<std::remove_pointer_t<decltype(t)>, std::remove_pointer_t<decltype(s)>>(target,
+                                                                                         source);
+    });
+  });
+}
+
+// Devices without a copy kernel go through the host: correct, slow, only at the edges of a run.
+Tensor host_copy(const Tensor& t) {
+  Tensor host = Tensor::empty(t.shape(), t.dtype());
+  TESSERA_CHECK(t.is_contiguous(), "copy: a strided tensor on {} needs a copy kernel",
+                name(t.device().type));
+  const auto bytes = static_cast<std::size_t>(t.size()) * size_of(t.dtype());
+  copy_bytes(host.impl()->storage->data(), kCpu, bytes_of(t), t.device(), bytes);
+  return host;
+}
+
+void copy_back(const Tensor& target, const Tensor& host) {
+  const auto bytes = static_cast<std::size_t>(target.size()) * size_of(target.dtype());
+  copy_bytes(bytes_of(target), target.device(), host.impl()->storage->data(), kCpu, bytes);
+}
+
+}  // namespace
+
+void copy_bytes(void* target, Device target_device, const void* source, Device source_device,
+                std::size_t bytes) {
+  if (bytes == 0) {
+    return;
+  }
+#ifdef TESSERA_BUILD_CUDA
+  if (target_device.type == DeviceType::cuda || source_device.type == DeviceType::cuda) {
+    cuda_copy(target, source, bytes);
+    return;
+  }
+#endif
+#ifdef TESSERA_BUILD_SIMT
+  if (target_device.type == DeviceType::simt || source_device.type == DeviceType::simt) {
+    simt_copy(target, source, bytes);
+    return;
+  }
+#endif
+  (void)target_device;
+  (void)source_device;
+  std::memcpy(target, source, bytes);
+}
+
+void copy_into(const Tensor& target, const Tensor& source) {
+  TESSERA_CHECK(target.shape() == source.shape(), "copy_into: target is {}, source is {}",
+                target.shape(), source.shape());
+  if (target.size() > 0) {
+    if (on_cpu(target) && on_cpu(source)) {
+      copy_cpu(target, source);
+    } else {
+      Tensor host = Tensor::empty(target.shape(), target.dtype());
+      copy_cpu(host, on_cpu(source) ? source : host_copy(source));
+      copy_back(target, host);
+    }
+  }
+  target.bump_version();
+}
+
+void fill(const Tensor& target, float value) {
+  if (!on_cpu(target)) {
+    Tensor host = Tensor::full(target.shape(), value, target.dtype());
+    copy_back(target, host);
+  } else {
+    with_type(target.dtype(), [&](auto* t) {
+      using T = std::remove_pointer_t<decltype(t)>;
+      T* data = data_of<T>(target);
+      const T x = convert<T>(value);
+      const Shape one = target.rank() == 0 ? Shape{1} : target.shape();
+      const Shape strides = target.rank() == 0 ? Shape{1} : target.strides();
+      const std::int64_t n = one[-1], step = strides[-1];
+      for_each_row(one, strides, strides, [&](std::int64_t offset, std::int64_t) {
+        for (std::int64_t i = 0; i < n; ++i) {
+          data[offset + i * step] = x;
+        }
+      });
+    });
+  }
+  target.bump_version();
+}
+
+void accumulate(const Tensor& target, const Tensor& source) {
+  TESSERA_CHECK(target.shape() == source.shape() && target.dtype() == DType::f32 &&
+                    source.dtype() == DType::f32,
+                "accumulate: target is {} {}, source is {} {}", name(target.dtype()),
+                target.shape(), name(source.dtype()), source.shape());
+  if (!on_cpu(target)) {
+    const Tensor sum = host_copy(target);
+    accumulate(sum, host_copy(source.contiguous()));
+    copy_back(target, sum);
+  } else if (target.is_contiguous()) {
+    const Tensor from = source.contiguous();
+    float* t = data_of<float>(target);
+    const float* s = data_of<float>(from);
+    const std::int64_t n = target.size();
+    parallel_for(chunk_count(n, kChunk), [&](std::int64_t c) {
+      const std::int64_t end = std::min(n, (c + 1) * kChunk);
+      for (std::int64_t i = c * kChunk; i < end; ++i) {
+        t[i] += s[i];
+      }
+    });
+  } else {
+    const std::int64_t n = target.shape(-1), ts = target.strides()[-1], ss = source.strides()[-1];
+    float* t = data_of<float>(target);
+    const float* s = data_of<float>(source);
+    for_each_row(target.shape(), target.strides(), source.strides(),
+                 [&](std::int64_t to, std::int64_t so) {
+                   for (std::int64_t i = 0; i < n; ++i) {
+                     t[to + i * ts] += s[so + i * ss];
+                   }
+                 });
+  }
+  target.bump_version();
+}
+
+}  // namespace tessera

@@ -1,0 +1,89 @@
+// Storage: one buffer on one device, its version counter, and the step arena.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/device.h"
+
+namespace tessera {
+
+/// A reference-counted buffer, 64-byte aligned, freed or given back when the last handle goes.
+class Storage {
+ public:
+  Storage(std::size_t bytes, Device device);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+  [[nodiscard]] Device device() const { return device_; }
+  /// Counts writes; a backward that meets a changed saved tensor throws.
+  [[nodiscard]] std::uint64_t version() const { return version_; }
+  void bump_version() { ++version_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  Device device_;
+  std::uint64_t version_ = 0;
+  bool from_arena_ = false;
+};
+
+/// Bump allocator for the tensors of one training step: 2 MiB-aligned slabs with huge pages
+/// advised, touched once, reset after the step. First touch of 40 MB costs 18 ms in 4 KiB pages and
+/// nothing when reused.
+class StepArena {
+ public:
+  StepArena() = default;
+  ~StepArena();
+  StepArena(const StepArena&) = delete;
+  StepArena& operator=(const StepArena&) = delete;
+
+  std::byte* allocate(std::size_t bytes);
+  void release() { --live_; }
+  /// Makes all memory free again. Throws Error(internal) while a tensor of the step is alive.
+  void reset();
+  /// Bytes in slabs, the high-water mark of the steps so far.
+  [[nodiscard]] std::size_t capacity() const;
+
+ private:
+  struct Slab {
+    std::byte* data;
+    std::size_t bytes;
+  };
+  std::vector<Slab> slabs_;
+  std::size_t slab_ = 0;    // current slab
+  std::size_t offset_ = 0;  // first free byte in it
+  std::int64_t live_ = 0;
+};
+
+/// While alive, cpu tensors made by this thread come from `arena`. A tensor that must outlive the
+/// step is made outside of it or cloned under a NoArena.
+class ArenaScope {
+ public:
+  explicit ArenaScope(StepArena& arena);
+  ~ArenaScope();
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  StepArena* previous_;
+};
+
+/// While alive, tensors come from the heap even inside an ArenaScope.
+class NoArena {
+ public:
+  NoArena();
+  ~NoArena();
+  NoArena(const NoArena&) = delete;
+  NoArena& operator=(const NoArena&) = delete;
+
+ private:
+  StepArena* previous_;
+};
+
+}  // namespace tessera

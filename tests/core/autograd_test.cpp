@@ -1,0 +1,145 @@
+#include "core/autograd.h"
+
+#include <gtest/gtest.h>
+
+#include "core/parallel.h"
+#include "core/segments.h"
+
+namespace tessera {
+namespace {
+
+Tensor twice(const Tensor& x) {
+  Tensor y = x.clone();
+  accumulate(y, x.detach());
+  return differentiable(y, {x}, [](std::span<const Tensor> g) {
+    Tensor dx = g[0].clone();
+    accumulate(dx, g[0]);
+    return std::vector<Tensor>{dx};
+  });
+}
+
+Tensor leaf(std::vector<float> values, const Shape& shape) {
+  Tensor t = Tensor::from(values, shape);
+  t.set_requires_grad(true);
+  return t;
+}
+
+TEST(Autograd, GradientsOfSharedInputsAdd) {
+  const Tensor x = leaf({3}, {1});
+  const Tensor y = twice(x);
+  const Tensor parts[] = {twice(y), y};
+  const Tensor sum = differentiable(
+      [&] {
+        Tensor s = parts[0].clone();
+        accumulate(s, parts[1].detach());
+        return s;
+      }(),
+      {parts[0], parts[1]},
+      [](std::span<const Tensor> g) {
+        return std::vector<Tensor>{g[0], g[0]};
+      });
+  backward(sum);
+  EXPECT_FLOAT_EQ(x.grad().item(), 6);  // 4x + 2x
+}
+
+TEST(Autograd, FreesAsItGoesAndRefusesASecondBackward) {
+  const Tensor x = leaf({1}, {1});
+  auto alive = std::make_shared<int>(0);
+  const std::weak_ptr<int> watch = alive;
+  const Tensor y = differentiable(
+      x.clone(), {x}, [alive](std::span<const Tensor> g) { return std::vector<Tensor>{g[0]}; });
+  alive.reset();
+  backward(y);
+  EXPECT_TRUE(watch.expired());
+  EXPECT_THROW(backward(y), Error);
+}
+
+TEST(Autograd, ChangedSavedTensorThrows) {
+  const Tensor x = leaf({1}, {1});
+  const Saved saved(x);
+  fill(x, 2);
+  EXPECT_THROW((void)saved.get(), Error);
+}
+
+TEST(Autograd, NothingIsRecordedUnderNoGrad) {
+  const Tensor x = leaf({1}, {1});
+  const NoGrad off;
+  EXPECT_FALSE(twice(x).requires_grad());
+}
+
+TEST(Autograd, LongTapesDoNotOverflowTheStack) {
+  Tensor x = leaf({1}, {1});
+  Tensor y = x;
+  for (int i = 0; i < 100000; ++i) {
+    y = differentiable(y.clone(), {y},
+                       [](std::span<const Tensor> g) { return std::vector<Tensor>{g[0]}; });
+  }
+  y = Tensor();
+  SUCCEED();
+}
+
+TEST(Tensor, ViewsAreFreeAndDifferentiable) {
+  const Tensor x = leaf({0, 1, 2, 3, 4, 5}, {2, 3});
+  const Tensor y = x.transpose(0, 1).slice(0, 1, 3);  // (2, 2)
+  EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{1, 4, 2, 5}));
+  const Tensor picked = y.slice(0, 1, 2).slice(1, 1, 2).reshape({1});
+  backward(picked);
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{0, 0, 0, 0, 0, 1}));
+}
+
+TEST(Tensor, ArenaTensorsAreReusedAfterReset) {
+  StepArena arena;
+  const void* first = nullptr;
+  for (int step = 0; step < 3; ++step) {
+    {
+      const ArenaScope scope(arena);
+      const Tensor t = Tensor::zeros({1000});
+      const void* p = t.span<float>().data();
+      EXPECT_TRUE(first == nullptr || first == p);
+      first = p;
+      EXPECT_THROW(arena.reset(), Error);
+    }
+    arena.reset();
+  }
+}
+
+TEST(Tensor, Bf16RoundsToNearestEven) {
+  EXPECT_EQ(bf16(1.0F).bits, 0x3f80);
+  EXPECT_EQ(bf16(1.00390625F).bits, 0x3f80);  // halfway, down to even
+  EXPECT_EQ(bf16(1.01171875F).bits, 0x3f82);  // halfway, up to even
+}
+
+TEST(Segments, RejectDecreasingOffsets) {
+  EXPECT_THROW(Segments({0, 3, 2}), Error);
+  EXPECT_THROW(Segments({1, 3}), Error);
+  const std::vector<std::int32_t> lengths{0, 1, 33};
+  EXPECT_EQ(Segments::from_lengths(lengths).max_length(), 33);
+}
+
+TEST(Parallel, LowestFailingChunkIsRethrown) {
+  set_num_threads(3);
+  try {
+    parallel_for(100, [](std::int64_t i) {
+      if (i % 10 == 7) {
+        throw Error(ErrorKind::usage, std::to_string(i));
+      }
+    });
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.message(), "7");
+  }
+}
+
+TEST(Parallel, EveryChunkRunsOnceForAnyThreadCount) {
+  for (const int threads : {1, 2, 3, 4, 7, 8}) {
+    set_num_threads(threads);
+    for (int repeat = 0; repeat < 200; ++repeat) {
+      std::vector<int> hits(37);
+      parallel_for(37, [&](std::int64_t i) { ++hits[static_cast<std::size_t>(i)]; });
+      EXPECT_EQ(hits, std::vector<int>(37, 1));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
