@@ -1,0 +1,169 @@
+#include "train/dataset.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+#include <limits>
+
+#include "core/check.h"
+#include "support/jet_files.h"
+#include "support/temp_dir.h"
+
+namespace tessera {
+namespace {
+
+std::string bytes_of(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+void touch_all(const std::filesystem::path& directory, Verify verify = Verify::hash) {
+  const Dataset data(directory, {.verify = verify, .block = 16});
+  for (std::uint64_t j = 0; j < data.size(); ++j) {
+    (void)data.locate(j);
+  }
+}
+
+// The message of the error that reading everything gives, "" if none.
+std::string error_of(const std::filesystem::path& directory, Verify verify = Verify::hash) {
+  try {
+    touch_all(directory, verify);
+  } catch (const Error& e) {
+    EXPECT_TRUE(e.kind() == ErrorKind::data || e.kind() == ErrorKind::missing) << e.what();
+    return e.message();
+  }
+  return "";
+}
+
+// The error of a data set whose jets were changed by `change` before writing.
+std::string error_after(const std::function<void(JetBlock&)>& change) {
+  const TempDir dir;
+  JetBlock b = random_jets({3, 0, 5, 1});
+  change(b);
+  write_jets(dir.path() / "a.h5", b);
+  DatasetManifest manifest{.name = "x", .splits = {}, .columns = {}};
+  FileEntry entry{.file = "a.h5", .n = 4};
+  entry.bytes = std::filesystem::file_size(dir.path() / "a.h5");
+  manifest.splits["train"] = {entry};
+  write_manifest(dir.path(), manifest);
+  return error_of(dir.path(), Verify::chunks);
+}
+
+TEST(Dataset, JetsComeBackAsWrittenForAnyChunkAndBlockSize) {
+  const std::vector<std::int64_t> lengths{0, 1, 31, 0, 257, 32, 33, 0};
+  const JetBlock want = random_jets(lengths);
+  for (const std::uint64_t chunk : {1, 7, 64, 65536}) {
+    const TempDir dir;
+    write_dataset(dir.path(), {lengths}, chunk);
+    const Dataset data(dir.path(), {.block = 3});
+    ASSERT_EQ(data.size(), lengths.size());
+    for (std::uint64_t j = 0; j < data.size(); ++j) {
+      const auto [block, row] = data.locate(j);
+      EXPECT_EQ(block->id[row], want.id[j]);
+      const auto begin = static_cast<std::size_t>(block->offsets[row]);
+      const auto count = static_cast<std::size_t>(block->offsets[row + 1]) - begin;
+      ASSERT_EQ(count, static_cast<std::size_t>(lengths[j]));
+      for (std::size_t i = 0; i < count; ++i) {
+        EXPECT_EQ(block->px[begin + i], want.px[static_cast<std::size_t>(want.offsets[j]) + i]);
+      }
+    }
+  }
+}
+
+TEST(Dataset, FilesOfOnlyEmptyJetsAndOfNoJetAreLegal) {
+  const TempDir dir;
+  write_dataset(dir.path(), {{}, {0, 0}, {2}});
+  const Dataset data(dir.path());
+  EXPECT_EQ(data.size(), 3U);
+  EXPECT_EQ(data.locate(2).block->id[0], 2U);
+}
+
+TEST(Dataset, ManifestComesBackEqualAndCountsClasses) {
+  const TempDir dir;
+  write_dataset(dir.path(), {{1, 2, 3, 4}});
+  const DatasetManifest manifest = read_manifest(dir.path());
+  EXPECT_EQ(manifest, make_manifest(dir.path(), "test", {{"train", {"train_0.h5"}}}));
+  const FileEntry& e = manifest.splits.at("train")[0];
+  EXPECT_EQ(e.n, 4U);
+  EXPECT_EQ(e.m, 10U);
+  EXPECT_EQ(e.max_constituents, 4U);
+  EXPECT_EQ(e.class_counts.at("QCD"), 2U);
+  EXPECT_GT(manifest.columns.at("pf/d0").n_missing, 0U);
+}
+
+TEST(Dataset, AMissingManifestNamesTheCommandThatMakesOne) {
+  const TempDir dir;
+  EXPECT_NE(error_of(dir.path()).find("tessera inspect --write-manifest"), std::string::npos);
+}
+
+TEST(Dataset, EveryTruncationIsDetected) {
+  const TempDir dir;
+  write_dataset(dir.path(), {random_lengths(50, 3)});
+  const auto file = dir.path() / "train_0.h5";
+  const std::string good = bytes_of(file);
+  ASSERT_EQ(error_of(dir.path()), "");
+  for (std::size_t keep = 0; keep < good.size(); keep += 1024) {
+    write_bytes(file, good.substr(0, keep));
+    EXPECT_NE(error_of(dir.path()), "") << keep;
+  }
+}
+
+TEST(Dataset, EveryFlippedBitIsDetected) {
+  const TempDir dir;
+  write_dataset(dir.path(), {random_lengths(50, 3)});
+  const auto file = dir.path() / "train_0.h5";
+  const std::string good = bytes_of(file);
+  Rng rng(7);
+  for (int trial = 0; trial < 300; ++trial) {
+    std::string bad = good;
+    const std::size_t at = rng.below(bad.size());
+    bad[at] = static_cast<char>(bad[at] ^ (1 << rng.below(8)));
+    write_bytes(file, bad);
+    EXPECT_NE(error_of(dir.path()).find("train_0.h5"), std::string::npos) << at;
+  }
+}
+
+TEST(Dataset, BadValuesAreErrorsThatNameDatasetAndRow) {
+  constexpr float inf = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(error_after([](JetBlock&) {}), "");
+  const auto expect = [](const std::string& error, const std::string& part) {
+    EXPECT_NE(error.find(part), std::string::npos) << "got: " << error;
+    EXPECT_NE(error.find("a.h5"), std::string::npos) << "got: " << error;
+  };
+  expect(error_after([](JetBlock& b) { b.px[4] = std::nanf(""); }), "'pf/px', row 4");
+  expect(error_after([&](JetBlock& b) { b.pz[0] = -inf; }), "'pf/pz', row 0");
+  expect(error_after([](JetBlock& b) { b.energy[8] = -1; }), "'pf/energy', row 8");
+  expect(error_after([](JetBlock& b) { b.pid[2] = 6; }), "'pf/pid', row 2: expected 0 to 5, got 6");
+  expect(error_after([](JetBlock& b) { b.label_class[3] = 3; }), "'label/class', row 3");
+  expect(error_after([](JetBlock& b) { b.tau_dm[1] = 17; }), "'label/tau_dm', row 1");
+  expect(error_after([](JetBlock& b) { b.offsets[2] = 1; }), "'offsets', row 2");
+  expect(error_after([](JetBlock& b) { b.offsets[0] = -1; }), "'offsets', row 0");
+  expect(error_after([](JetBlock& b) { b.offsets[4] = 99; }), "'pf/px': expected 99 rows, got 9");
+  expect(error_after([](JetBlock& b) { b.offsets[4] = std::int64_t{1} << 40; }), "row 4");
+  expect(error_after([](JetBlock& b) { b.offsets.pop_back(); }), "'pf/px'");
+  expect(error_after([](JetBlock& b) { b.jet_pt.push_back(1); }), "'jet/pt': expected 4 rows");
+  expect(error_after([&](JetBlock& b) { b.d0[1] = inf; }), "'pf/d0', row 1");
+  EXPECT_EQ(error_after([](JetBlock& b) { b.d0[1] = std::nanf(""); }), "");
+}
+
+TEST(Dataset, TheBlockCacheStaysWithinItsBudgetAndChangesNothing) {
+  const TempDir dir;
+  write_dataset(dir.path(), {random_lengths(300, 5), random_lengths(100, 6)});
+  const Dataset small(dir.path(), {.block = 16, .cache_bytes = 1});
+  const Dataset large(dir.path(), {.block = 64});
+  Rng rng(1);
+  for (int i = 0; i < 200; ++i) {
+    const std::uint64_t jet = rng.below(small.size());
+    const auto a = small.locate(jet), b = large.locate(jet);
+    EXPECT_EQ(a.block->id[a.row], jet);
+    EXPECT_EQ(b.block->id[b.row], jet);
+  }
+}
+
+}  // namespace
+}  // namespace tessera

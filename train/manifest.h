@@ -1,0 +1,65 @@
+// manifest.json of a dataset directory: which files, how long, with which hashes (data.md 1.4).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "train/file_io.h"
+#include "train/hdf5.h"
+
+namespace tessera {
+
+/// One data file of a split. `file` is relative to the manifest.
+struct FileEntry {
+  std::string file = {};
+  std::uint64_t bytes = 0;
+  std::string xxh3_128 = {};
+  std::string content_xxh3 = {};  ///< over the uncompressed bytes of all datasets in name order
+  std::uint64_t n = 0;
+  std::uint64_t m = 0;
+  std::uint64_t max_constituents = 0;
+  std::map<std::string, std::uint64_t> class_counts = {};
+  bool operator==(const FileEntry&) const = default;
+};
+
+/// What a column holds over all splits; NaN entries count as missing and enter nothing else.
+struct ColumnStats {
+  std::string dtype, unit;
+  double mean = 0, std = 0, min = 0, max = 0;
+  std::uint64_t n_missing = 0;
+  bool operator==(const ColumnStats&) const = default;
+};
+
+struct DatasetManifest {
+  std::string name;
+  std::map<std::string, std::vector<FileEntry>> splits;  ///< train, val, test
+  std::map<std::string, ColumnStats> columns;
+  bool operator==(const DatasetManifest&) const = default;
+};
+
+enum class Verify : std::uint8_t { hash, chunks, none };
+
+/// XXH3-128 over name, element type and uncompressed bytes of all datasets in name order.
+std::string content_hash(const H5File& file);
+
+/// Hashes and counts of one native file.
+FileEntry describe_file(const std::filesystem::path& directory, const std::string& file);
+/// Describes the files of each split, with statistics of all f32 columns.
+DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
+                              const std::map<std::string, std::vector<std::string>>& splits);
+
+/// Written last, through a temporary name and a rename.
+void write_manifest(const std::filesystem::path& directory, const DatasetManifest& manifest,
+                    const FileIo& io = {});
+/// Throws Error(missing) with the command that makes one, or Error(data) naming what is wrong.
+DatasetManifest read_manifest(const std::filesystem::path& directory);
+/// Size, and with Verify::hash the file hash; throws Error(missing) or Error(data). Runs before
+/// HDF5 sees the file.
+void verify_file(const std::filesystem::path& directory, const FileEntry& entry, Verify verify);
+/// Hash of the manifest's content, stored in checkpoints to notice another data set.
+std::string manifest_hash(const DatasetManifest& manifest);
+
+}  // namespace tessera
