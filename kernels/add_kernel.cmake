@@ -5,17 +5,6 @@
 # CPU_ONLY: the op has no x_cuda.cu yet, its CUDA and simt slots stay empty.
 # LINK: libraries that the op's own sources need.
 
-# The simt unit is instrumented so that our own hooks see each access of kernel code. Vectorised loops
-# would hide lanes' accesses in wide ones, contraction would fuse what the source does not fuse.
-set(TESSERA_SIMT_OPTIONS
-    -O2 -g1 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-strict-aliasing -ffp-contract=off
-    -ftrivial-auto-var-init=pattern -Wno-unknown-pragmas)
-if(NOT TESSERA_SANITIZE)
-  # Linked without the sanitizer's run-time library: core/simt/hooks.cpp is the run time. In a sanitizer
-  # build the sanitizer watches the kernels instead.
-  list(APPEND TESSERA_SIMT_OPTIONS -fsanitize=thread)
-endif()
-
 # Stops the configure unless the file exists, paths relative to the source tree.
 function(_tessera_require op file)
   if(NOT EXISTS ${PROJECT_SOURCE_DIR}/${file})
@@ -28,9 +17,18 @@ endfunction()
 function(tessera_simt_source out device_source)
   get_filename_component(stem ${device_source} NAME_WE)
   set(unit ${CMAKE_CURRENT_BINARY_DIR}/simt/${stem}.cpp)
+  # The unit is instrumented so that our own hooks see each access of kernel code. Vectorised loops would hide
+  # lanes' accesses in wide ones, contraction would fuse what the source does not fuse.
+  set(options -O2 -g1 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-strict-aliasing -ffp-contract=off
+              -ftrivial-auto-var-init=pattern -Wno-unknown-pragmas)
+  if(NOT TESSERA_SANITIZE)
+    # Linked without the sanitizer's run-time library: core/simt/hooks.cpp is the run time. In a sanitizer
+    # build the sanitizer watches the kernels instead.
+    list(APPEND options -fsanitize=thread)
+  endif()
   file(CONFIGURE OUTPUT ${unit} CONTENT "#include \"${device_source}\"\n")
   set_source_files_properties(${unit} PROPERTIES
-    COMPILE_OPTIONS "${TESSERA_SIMT_OPTIONS}"
+    COMPILE_OPTIONS "${options}"
     COMPILE_DEFINITIONS TESSERA_DEVICE_TU
     OBJECT_DEPENDS ${PROJECT_SOURCE_DIR}/${device_source})
   set(${out} ${unit} PARENT_SCOPE)
@@ -83,4 +81,7 @@ function(add_kernel op)
   endif()
   # tests/ and bench/ come later in the configure and read this list.
   set_property(GLOBAL APPEND PROPERTY TESSERA_KERNEL_OPS ${op})
+  if(ARG_CPU_ONLY)
+    set_property(GLOBAL APPEND PROPERTY TESSERA_CPU_ONLY_OPS ${op})
+  endif()
 endfunction()

@@ -1,0 +1,94 @@
+// The simt device: runs a CUDA kernel on the host, one fiber for each CUDA thread, and finds its
+// faults. Read by device units, so no fmt here. Tests steer it with ScheduleGuard and read
+// last_launch().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+namespace tessera::simt {
+
+using Where = std::source_location;
+
+struct Dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// In which order blocks and threads run; results must not depend on it.
+enum class Order : std::uint8_t { forward, reverse, random };
+struct Schedule {
+  Order order = Order::forward;
+  std::uint64_t seed = 0;
+};
+/// The schedule of the next launch: forward, or random with TESSERA_SIMT_SEED where that is set.
+Schedule schedule();
+/// Changes the schedule for a scope.
+class ScheduleGuard {
+ public:
+  explicit ScheduleGuard(Schedule next);
+  ~ScheduleGuard();
+  ScheduleGuard(const ScheduleGuard&) = delete;
+  ScheduleGuard& operator=(const ScheduleGuard&) = delete;
+
+ private:
+  Schedule previous_;
+};
+
+/// Counters of one launch. A sector is 32 bytes; lanes of a warp at one call of ldg or stg share
+/// sectors.
+struct LaunchStats {
+  std::uint64_t bytes_read = 0, bytes_written = 0;      ///< asked for by lanes, global memory
+  std::uint64_t sectors_read = 0, sectors_written = 0;  ///< after coalescing within a warp
+  std::uint64_t barriers = 0;                           ///< block and named barriers that completed
+  std::uint64_t collectives = 0;                        ///< whole-warp operations
+  std::uint64_t switches = 0;                           ///< of fibers
+};
+/// Counters of the last launch that ended well on this thread.
+const LaunchStats& last_launch();
+
+/// What launch() hands over: name for messages, geometry, and the bytes of the kernel's Smem.
+struct Geometry {
+  const char* name;
+  Dim3 grid, block;
+  std::size_t smem_bytes;
+};
+/// Runs every thread of the grid; body(arguments) is one thread. Throws Error: usage for a geometry
+/// that no GPU takes, internal for a fault of the kernel (race, deadlock, stray access), naming
+/// kernel, block, threads, lines and schedule. Returns when all blocks are done.
+void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
+             std::size_t argument_bytes);
+
+// ---- what prim.cuh calls from inside a kernel ----
+
+struct ThreadPlace {
+  Dim3 thread, block, block_dim, grid_dim;
+  int lane, warp;
+};
+ThreadPlace place();
+/// The block's dynamic shared memory; `bytes` is sizeof(Smem) and must equal the launch's.
+void* shared_memory(std::size_t bytes, Where where);
+
+/// Barrier `id` over `threads` threads (0: the whole block). predicate feeds the reductions.
+struct BarrierResult {
+  int count;
+  bool all, any;
+};
+BarrierResult barrier_sync(int id, int threads, bool predicate, Where where);
+void barrier_arrive(int id, int threads, Where where);
+
+/// A whole-warp operation: parks until every lane of `mask` is here, then `combine` runs once over
+/// the lanes' operands. `orders` tells whether it also orders memory (sync_warp does, a shuffle
+/// does not).
+using Combine = void (*)(void* const* operands, std::uint32_t mask);
+void warp_collective(const char* name, std::uint32_t mask, void* operand, Combine combine,
+                     bool orders, Where where);
+
+/// Global memory: checked, counted, then copied. Width 1, 2, 4, 8 or 16 bytes, aligned.
+void load_global(void* target, const void* source, unsigned bytes, Where where);
+void store_global(void* target, const void* source, unsigned bytes, Where where);
+/// Atomics on global memory; the value before.
+std::uint32_t atomic_add_u32(std::uint32_t* target, std::uint32_t v, Where where);
+std::uint32_t atomic_max_u32(std::uint32_t* target, std::uint32_t v, Where where);
+
+}  // namespace tessera::simt

@@ -1,0 +1,39 @@
+// Memory of the simt device: every allocation has red zones, starts poisoned and is remembered
+// after free. The host may read and write it outside launches.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tessera {
+
+/// At least `bytes` bytes aligned to 256; the content is the poison word, a signalling NaN in f32
+/// and bf16.
+void* simt_allocate(std::size_t bytes);
+/// Checks the red zones and keeps the memory in quarantine for a while. Null is legal. An address
+/// that simt_allocate did not give, or gave and took back, is remembered and reported by the next
+/// launch.
+void simt_free(void* data) noexcept;
+void simt_copy(void* target, const void* source, std::size_t bytes);
+
+namespace simt {
+
+/// What freshly allocated device memory holds, 4-byte words.
+inline constexpr std::uint32_t kPoison = 0x7FA17FA1U;
+
+/// A live or freed allocation around an address; data == nullptr if there is none.
+struct Allocation {
+  const std::byte* data = nullptr;
+  std::size_t bytes = 0;
+  bool live = false;
+};
+/// The allocation whose bytes or red zones hold the address.
+Allocation find_allocation(const void* address);
+/// Text of a fault noticed by simt_free since the last call, or null: double free, damaged red
+/// zone.
+const char* take_memory_fault();
+/// Grows with each allocation and free, so that a cached Allocation can be dropped.
+std::uint64_t allocation_version();
+
+}  // namespace simt
+}  // namespace tessera

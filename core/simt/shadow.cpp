@@ -1,0 +1,44 @@
+#include "core/simt/shadow.h"
+
+#include <algorithm>
+
+namespace tessera::simt {
+
+void HappensBefore::reset(int threads) {
+  threads_ = threads;
+  epoch_ = 0;
+  const auto n = static_cast<std::size_t>(threads);
+  clock_.assign(n, 1);
+  seen_.assign(n * n, 0);
+}
+
+void HappensBefore::meet(const std::vector<int>& members) { meet(members, members); }
+
+void HappensBefore::meet(const std::vector<int>& sources, const std::vector<int>& targets) {
+  const auto n = static_cast<std::size_t>(threads_);
+  std::vector<std::uint32_t> joined(n, 0);
+  for (const int s : sources) {
+    const std::uint32_t* row = &seen_[static_cast<std::size_t>(s) * n];
+    for (std::size_t c = 0; c < n; ++c) {
+      joined[c] = std::max(joined[c], row[c]);
+    }
+    joined[static_cast<std::size_t>(s)] = clock_[static_cast<std::size_t>(s)];
+  }
+  for (const int t : targets) {
+    std::uint32_t* row = &seen_[static_cast<std::size_t>(t) * n];
+    for (std::size_t c = 0; c < n; ++c) {
+      row[c] = std::max(row[c], joined[c]);
+    }
+  }
+  for (const int s : sources) {
+    ++clock_[static_cast<std::size_t>(s)];
+  }
+}
+
+bool HappensBefore::ordered(int me, int other, std::uint32_t epoch, std::uint32_t clock) const {
+  return me == other || epoch < epoch_ ||
+         seen_[static_cast<std::size_t>(me) * static_cast<std::size_t>(threads_) +
+               static_cast<std::size_t>(other)] >= clock;
+}
+
+}  // namespace tessera::simt

@@ -1,0 +1,254 @@
+#include "core/simt/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "core/simt/memory.h"
+#include "tests/core/simt/faults.h"
+
+namespace tessera::simt {
+namespace {
+
+// Device memory that frees itself.
+template <class T>
+struct Buffer {
+  explicit Buffer(std::size_t n)
+      : data(static_cast<T*>(simt_allocate(n * sizeof(T)))), count(static_cast<std::int64_t>(n)) {}
+  explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
+    simt_copy(data, values.data(), values.size() * sizeof(T));
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { simt_free(data); }
+  [[nodiscard]] View<T, 1> view() const { return {data, {count}, {1}}; }
+  [[nodiscard]] std::vector<T> host() const { return {data, data + count}; }
+
+  T* data;
+  std::int64_t count;
+};
+
+std::vector<float> ramp(std::size_t n) {
+  std::vector<float> v(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    v[i] = 1.0F + static_cast<float>(i);
+  }
+  return v;
+}
+
+// Forward, reverse and six random orders, odd and even seeds.
+std::vector<Schedule> schedules() {
+  std::vector<Schedule> all{{Order::forward, 0}, {Order::reverse, 0}};
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    all.push_back({Order::random, seed});
+  }
+  return all;
+}
+
+struct Planted {
+  Fault fault;
+  const char* name;
+  std::vector<const char*> words;  // any one of these stands in the report
+  bool by_hooks = false;           // plain accesses, seen only by instrumentation
+};
+void PrintTo(const Planted& p, std::ostream* out) { *out << p.name; }
+
+class PlantedFault : public testing::TestWithParam<Planted> {
+ protected:
+  static void run(bool broken) {
+    const Buffer<float> x(ramp(64));
+    const Buffer<float> y(64);
+    View<const float, 1> in = x.view();
+    std::vector<float> host = ramp(64);
+    if (broken && GetParam().fault == Fault::host_pointer) {
+      in.data = host.data();
+    }
+    run_fault(GetParam().fault, broken, in, y.view());
+  }
+};
+
+TEST_P(PlantedFault, IsReportedInEveryOrder) {
+#if defined(__SANITIZE_ADDRESS__)
+  if (GetParam().by_hooks) {
+    GTEST_SKIP() << "sanitizer builds replace the access hooks";
+  }
+#endif
+  for (const Schedule s : schedules()) {
+    const ScheduleGuard guard(s);
+    try {
+      run(true);
+      ADD_FAILURE() << "nothing reported in order " << static_cast<int>(s.order) << " seed "
+                    << s.seed;
+    } catch (const Error& e) {
+      const bool found =
+          std::any_of(GetParam().words.begin(), GetParam().words.end(),
+                      [&](const char* w) { return e.message().find(w) != std::string::npos; });
+      EXPECT_TRUE(found) << e.message();
+      EXPECT_NE(e.message().find("planted"), std::string::npos) << e.message();
+      if (s.order == Order::random) {
+        EXPECT_NE(e.message().find("TESSERA_SIMT_SEED=" + std::to_string(s.seed)),
+                  std::string::npos);
+      }
+    }
+  }
+}
+
+TEST_P(PlantedFault, IsSilentOnTheCorrectedTwin) {
+  for (const Schedule s : schedules()) {
+    const ScheduleGuard guard(s);
+    EXPECT_NO_THROW(run(false));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Simt, PlantedFault,
+    testing::Values(
+        Planted{Fault::missing_block_barrier,
+                "missing_block_barrier",
+                {"race on shared", "unwritten shared"},
+                true},
+        Planted{Fault::missing_warp_sync, "missing_warp_sync", {"race on shared"}, true},
+        Planted{Fault::divergent_barrier,
+                "divergent_barrier",
+                {"divergent branch", "exits while", "have exited"}},
+        Planted{Fault::early_return, "early_return", {"exits while", "have exited"}},
+        Planted{Fault::wrong_mask, "wrong_mask", {"masks differ", "lacks the calling lane"}},
+        Planted{Fault::exited_lane, "exited_lane", {"has exited", "lane exits"}},
+        Planted{Fault::divergent_shuffle, "divergent_shuffle", {"different collectives"}},
+        Planted{
+            Fault::shared_overflow, "shared_overflow", {"of shared memory, which has 256"}, true},
+        Planted{Fault::global_past_end,
+                "global_past_end",
+                {"read of 4 bytes at byte 256 of a device allocation of 256"}},
+        Planted{Fault::red_zone_write, "red_zone_write", {"write of 4 bytes at byte -4"}},
+        Planted{Fault::unwritten_shared, "unwritten_shared", {"unwritten shared memory"}, true},
+        Planted{Fault::unwritten_global, "unwritten_global", {"device memory never written"}},
+        Planted{Fault::two_blocks_one_word, "two_blocks_one_word", {"race on device memory"}},
+        Planted{Fault::host_pointer, "host_pointer", {"host memory"}},
+        Planted{Fault::misaligned_load, "misaligned_load", {"misaligned read of 16 bytes"}},
+        Planted{Fault::plain_global_write, "plain_global_write", {"of a device allocation"}, true},
+        Planted{Fault::named_barrier_count,
+                "named_barrier_count",
+                {"thread counts differ", "deadlock"}},
+        Planted{Fault::wrong_smem_bytes,
+                "wrong_smem_bytes",
+                {"Smem has 256 bytes, the launch gave 260"}}),
+    [](const auto& each) { return std::string(each.param.name); });
+
+TEST(Simt, ShufflesSumAWarpInEveryOrder) {
+  const Buffer<float> x(ramp(64));
+  for (const Schedule s : schedules()) {
+    const ScheduleGuard guard(s);
+    const Buffer<float> y(64);
+    warp_sums(x.view(), y.view());
+    const std::vector<float> sums = y.host();
+    for (std::size_t i = 0; i < 64; ++i) {
+      EXPECT_EQ(sums[i], i < 32 ? 528.0F : 1552.0F);
+    }
+    EXPECT_EQ(last_launch().collectives, 10U);
+  }
+}
+
+TEST(Simt, BarrierAndSharedMemoryReverseRaggedSizes) {
+  for (const std::size_t n : {1, 31, 32, 33, 64, 65, 257}) {
+    for (const Schedule s : schedules()) {
+      const ScheduleGuard guard(s);
+      const Buffer<float> x(ramp(n));
+      const Buffer<float> y(n);
+      reverse(x.view(), y.view());
+      std::vector<float> expected = ramp(n);
+      std::reverse(expected.begin(), expected.end());
+      EXPECT_EQ(y.host(), expected) << n;
+      EXPECT_EQ(last_launch().barriers, (n + 63) / 64);
+      EXPECT_EQ(last_launch().bytes_read, 4 * n);
+      EXPECT_EQ(last_launch().bytes_written, 4 * n);
+    }
+  }
+}
+
+TEST(Simt, VotesSeeEveryThread) {
+  std::vector<float> values(64, -1.0F);
+  values[0] = values[2] = values[63] = 1.0F;
+  const Buffer<float> x(values);
+  const Buffer<float> y(4);
+  votes(x.view(), y.view());
+  EXPECT_EQ(y.host(), (std::vector<float>{3, 0, 1, 5}));
+}
+
+TEST(Simt, CountsSectorsOfCoalescedAndStridedReads) {
+  const Buffer<float> x(ramp(256));
+  const Buffer<float> y(32);
+  strided_copy(x.view(), y.view(), 1);
+  EXPECT_EQ(last_launch().sectors_read, 4U);
+  EXPECT_EQ(last_launch().sectors_written, 4U);
+  strided_copy(x.view(), y.view(), 8);
+  EXPECT_EQ(last_launch().sectors_read, 32U);
+}
+
+TEST(Simt, AtomicsFromAllBlocksAreNoRace) {
+  const Buffer<std::int32_t> total(std::vector<std::int32_t>{0});
+  count_threads(total.view());
+  EXPECT_EQ(total.host()[0], 128);
+}
+
+TEST(Simt, NamedBarrierOrdersTheHandOver) {
+  for (const Schedule s : schedules()) {
+    const ScheduleGuard guard(s);
+    const Buffer<float> x(ramp(64));
+    const Buffer<float> y(64);
+    named_handover(x.view(), y.view());
+    EXPECT_EQ(y.host()[63], 128.0F);
+  }
+}
+
+TEST(Simt, RefusesWhatNoGpuTakes) {
+  const auto nothing = [](const void*) {};
+  EXPECT_THROW(execute({"k", {1}, {48}, 0}, nothing, nullptr, 0), Error);
+  EXPECT_THROW(execute({"k", {1}, {2048}, 0}, nothing, nullptr, 0), Error);
+  EXPECT_THROW(execute({"k", {0}, {32}, 0}, nothing, nullptr, 0), Error);
+  EXPECT_THROW(execute({"k", {1, 70000}, {32}, 0}, nothing, nullptr, 0), Error);
+  EXPECT_THROW(execute({"k", {1}, {32}, 228 * 1024}, nothing, nullptr, 0), Error);
+  EXPECT_NO_THROW(execute({"k", {1}, {32}, 227 * 1024}, nothing, nullptr, 0));
+}
+
+TEST(SimtMemory, UseAfterFreeIsReported) {
+  const Buffer<float> x(ramp(64));
+  void* gone = simt_allocate(256);
+  simt_free(gone);
+  const View<float, 1> y{static_cast<float*>(gone), {64}, {1}};
+  EXPECT_THROW(warp_sums(x.view(), y), Error);
+}
+
+TEST(SimtMemory, DoubleFreeIsReportedByTheNextLaunch) {
+  void* data = simt_allocate(64);
+  simt_free(data);
+  simt_free(data);
+  EXPECT_THROW(execute(
+                   {"k", {1}, {32}, 0}, [](const void*) {}, nullptr, 0),
+               Error);
+  EXPECT_NO_THROW(execute(
+      {"k", {1}, {32}, 0}, [](const void*) {}, nullptr, 0));
+}
+
+TEST(SimtMemory, DamagedRedZoneIsFoundAtFree) {
+  auto* data = static_cast<float*>(simt_allocate(64));
+  data[16] = 1.0F;
+  simt_free(data);
+  const char* fault = take_memory_fault();
+  ASSERT_NE(fault, nullptr);
+  EXPECT_NE(std::string(fault).find("red zone"), std::string::npos);
+}
+
+TEST(SimtMemory, StartsPoisoned) {
+  auto* data = static_cast<std::uint32_t*>(simt_allocate(8));
+  EXPECT_EQ(data[0], kPoison);
+  EXPECT_EQ(data[1], kPoison);
+  simt_free(data);
+}
+
+}  // namespace
+}  // namespace tessera::simt

@@ -1,0 +1,297 @@
+#include "core/gpu/prim.cuh"
+#include "tests/core/simt/faults.h"
+
+namespace tessera::TESSERA_GPU_NS {
+namespace {
+
+struct Smem {
+  float tile[64];
+};
+
+// y[i] = x[i] + x[partner] through shared memory; the partner sits in the other warp.
+template <bool broken>
+TESSERA_GLOBAL void missing_block_barrier(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  s.tile[i] = ldg(x.data + i);
+  if (!broken) {
+    sync_block();
+  }
+  stg(y.data + i, s.tile[63 - i] + s.tile[i]);
+}
+
+// The partner sits in the same warp; a shuffle between does not order memory.
+template <bool broken>
+TESSERA_GLOBAL void missing_warp_sync(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  s.tile[i] = ldg(x.data + i);
+  const float own = shfl_xor(s.tile[i], 0);
+  if (!broken) {
+    sync_warp();
+  }
+  stg(y.data + i, s.tile[i ^ 1] + own);
+}
+
+template <bool broken>
+TESSERA_GLOBAL void divergent_barrier(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  if (!broken || i < 32) {
+    sync_block();
+  }
+  stg(y.data + i, 2 * ldg(x.data + i));
+  if (broken && i >= 32) {
+    shfl_xor(0, 1);
+    sync_block();
+  }
+}
+
+template <bool broken>
+TESSERA_GLOBAL void early_return(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  if (broken && i == 40) {
+    return;
+  }
+  sync_block();
+  stg(y.data + i, 2 * ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void wrong_mask(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  sync_warp(broken && lane() == 7 ? 0xfffffffeU : kFullMask);
+  stg(y.data + i, 2 * ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void exited_lane(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  if (broken && lane() == 31) {
+    return;
+  }
+  stg(y.data + i, shfl_xor(ldg(x.data + i), 1));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void divergent_shuffle(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  float v = ldg(x.data + i);
+  if (broken && lane() < 16) {
+    v = shfl_xor(v, 1);
+  } else {
+    v = shfl_down(v, 1);
+  }
+  stg(y.data + i, v);
+}
+
+template <bool broken>
+TESSERA_GLOBAL void shared_overflow(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  s.tile[i + (broken ? 1 : 0)] = ldg(x.data + i);
+  sync_block();
+  stg(y.data + i, s.tile[i + (broken ? 1 : 0)]);
+}
+
+template <bool broken>
+TESSERA_GLOBAL void global_past_end(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  stg(y.data + i, ldg(x.data + i + (broken ? 1 : 0)));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void red_zone_write(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  stg(y.data + i - (broken ? 1 : 0), ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void unwritten_shared(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  if (!broken || i < 60) {
+    s.tile[i] = ldg(x.data + i);
+  }
+  sync_block();
+  stg(y.data + i, s.tile[63 - i]);
+}
+
+// y is freshly allocated: its old value must not be read.
+template <bool broken>
+TESSERA_GLOBAL void unwritten_global(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  const float old = broken ? ldg(y.data + i) : 0.0F;
+  stg(y.data + i, old + ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void two_blocks_one_word(View<const float, 1> x, View<float, 1> y) {
+  const int block = static_cast<int>(block_idx().x);
+  const int i = linear_thread() + (broken ? 0 : 32 * block);
+  stg(y.data + i, ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void plain_read(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  stg(y.data + i, ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void misaligned_load(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  if (i < 15) {
+    const auto v = ldg(reinterpret_cast<const Float4*>(x.data + 4 * i + (broken ? 1 : 0)));
+    stg(y.data + i, v.x);
+  }
+}
+
+// Plain C++ on device memory is seen by the hooks, which also check its bounds.
+template <bool broken>
+TESSERA_GLOBAL void plain_global_write(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  y(i + (broken ? 64 : 0)) = x(i);
+}
+
+template <bool broken>
+TESSERA_GLOBAL void named_barrier_count(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  bar_sync(1, broken && i >= 32 ? 32 : 64);
+  stg(y.data + i, ldg(x.data + i));
+}
+
+using PlainKernel = void (*)(View<const float, 1>, View<float, 1>);
+
+template <bool broken>
+PlainKernel kernel_of(Fault fault) {
+  switch (fault) {
+    case Fault::missing_block_barrier:
+      return missing_block_barrier<broken>;
+    case Fault::missing_warp_sync:
+      return missing_warp_sync<broken>;
+    case Fault::divergent_barrier:
+      return divergent_barrier<broken>;
+    case Fault::early_return:
+      return early_return<broken>;
+    case Fault::wrong_mask:
+      return wrong_mask<broken>;
+    case Fault::exited_lane:
+      return exited_lane<broken>;
+    case Fault::divergent_shuffle:
+      return divergent_shuffle<broken>;
+    case Fault::shared_overflow:
+      return shared_overflow<broken>;
+    case Fault::global_past_end:
+      return global_past_end<broken>;
+    case Fault::red_zone_write:
+      return red_zone_write<broken>;
+    case Fault::unwritten_shared:
+      return unwritten_shared<broken>;
+    case Fault::unwritten_global:
+      return unwritten_global<broken>;
+    case Fault::two_blocks_one_word:
+      return two_blocks_one_word<broken>;
+    case Fault::host_pointer:
+      return plain_read<broken>;
+    case Fault::misaligned_load:
+      return misaligned_load<broken>;
+    case Fault::plain_global_write:
+      return plain_global_write<broken>;
+    case Fault::named_barrier_count:
+      return named_barrier_count<broken>;
+    case Fault::wrong_smem_bytes:
+      return missing_block_barrier<false>;
+  }
+  return nullptr;
+}
+
+TESSERA_GLOBAL void warp_sums_kernel(View<const float, 1> x, View<float, 1> y) {
+  float v = ldg(x.data + linear_thread());
+  for (int step = 16; step > 0; step /= 2) {
+    v += shfl_xor(v, step);
+  }
+  stg(y.data + linear_thread(), v);
+}
+
+TESSERA_GLOBAL void reverse_kernel(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  const std::int64_t n = x.shape[0];
+  const std::int64_t at = static_cast<std::int64_t>(block_idx().x) * 64;
+  if (at + i < n) {
+    s.tile[i] = ldg(x.data + at + i);
+  }
+  sync_block();
+  const std::int64_t here = n - at < 64 ? n - at : 64;
+  if (i < here) {
+    stg(y.data + n - at - here + i, s.tile[here - 1 - i]);
+  }
+}
+
+TESSERA_GLOBAL void votes_kernel(View<const float, 1> x, View<float, 1> y) {
+  const bool positive = ldg(x.data + linear_thread()) > 0;
+  const int count = sync_block_count(positive);
+  const bool every = sync_block_and(positive);
+  const bool some = sync_block_or(positive);
+  const std::uint32_t bits = ballot(positive);
+  if (linear_thread() == 0) {
+    stg(y.data, static_cast<float>(count));
+    stg(y.data + 1, every ? 1.0F : 0.0F);
+    stg(y.data + 2, some ? 1.0F : 0.0F);
+    stg(y.data + 3, static_cast<float>(bits & 0xffU));
+  }
+}
+
+TESSERA_GLOBAL void strided_copy_kernel(View<const float, 1> x, View<float, 1> y, int stride) {
+  const int i = linear_thread();
+  stg(y.data + i, ldg(x.data + i * stride));
+}
+
+TESSERA_GLOBAL void count_threads_kernel(View<std::int32_t, 1> total) { atomic_add(total.data, 1); }
+
+TESSERA_GLOBAL void named_handover_kernel(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  if (warp() == 0) {
+    s.tile[i] = ldg(x.data + i);
+    s.tile[i + 32] = ldg(x.data + i + 32);
+    bar_arrive(2, 64);
+  } else {
+    bar_sync(2, 64);
+    stg(y.data + i - 32, 2 * s.tile[i - 32]);
+    stg(y.data + i, 2 * s.tile[i]);
+  }
+}
+
+}  // namespace
+
+void run_fault(Fault fault, bool broken, View<const float, 1> x, View<float, 1> y) {
+  const bool two_blocks = fault == Fault::two_blocks_one_word;
+  const LaunchConfig config{"planted",
+                            {two_blocks ? 2U : 1U},
+                            {two_blocks ? 32U : 64U},
+                            sizeof(Smem) + (broken && fault == Fault::wrong_smem_bytes ? 4 : 0)};
+  launch(broken ? kernel_of<true>(fault) : kernel_of<false>(fault), config, x, y);
+}
+
+void warp_sums(View<const float, 1> x, View<float, 1> y) {
+  launch(warp_sums_kernel, {"warp_sums", {1}, {64}}, x, y);
+}
+void reverse(View<const float, 1> x, View<float, 1> y) {
+  const auto blocks = static_cast<unsigned>((x.shape[0] + 63) / 64);
+  launch(reverse_kernel, {"reverse", {blocks}, {64}, sizeof(Smem)}, x, y);
+}
+void votes(View<const float, 1> x, View<float, 1> y) {
+  launch(votes_kernel, {"votes", {1}, {64}}, x, y);
+}
+void strided_copy(View<const float, 1> x, View<float, 1> y, int stride) {
+  launch(strided_copy_kernel, {"strided_copy", {1}, {32}}, x, y, stride);
+}
+void count_threads(View<std::int32_t, 1> total) {
+  launch(count_threads_kernel, {"count_threads", {4}, {32}}, total);
+}
+void named_handover(View<const float, 1> x, View<float, 1> y) {
+  launch(named_handover_kernel, {"named_handover", {1}, {64}, sizeof(Smem)}, x, y);
+}
+
+}  // namespace tessera::TESSERA_GPU_NS
