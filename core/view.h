@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/target.h"
 
@@ -34,8 +35,10 @@ struct View {
     return data[i * stride[0] + j * stride[1] + k];
   }
   /// Views of const elements come free of charge.
-  TESSERA_INLINE operator View<const T, R>() const {
-    View<const T, R> v{};
+  template <class U>
+  requires(!std::is_const_v<T> && std::is_same_v<U, const T>) TESSERA_INLINE operator View<U, R>()
+      const {
+    View<U, R> v{};
     v.data = data;
     for (int i = 0; i < R; ++i) {
       v.shape[i] = shape[i];

@@ -55,7 +55,7 @@ TESSERA_DEVICE void bar_arrive(int id, int threads) {
 }
 
 // ---- warp ----
-TESSERA_DEVICE void sync_warp() { __syncwarp(); }
+TESSERA_DEVICE void sync_warp(std::uint32_t mask = kFullMask) { __syncwarp(mask); }
 template <int width = 32, class T>
 TESSERA_DEVICE T shfl_xor(T v, int lane_mask) {
   return __shfl_xor_sync(kFullMask, v, lane_mask, width);

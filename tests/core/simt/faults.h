@@ -4,7 +4,7 @@
 #include "core/device.h"
 #include "core/view.h"
 
-namespace tessera::simt {
+namespace tessera {
 
 enum class Fault {
   missing_block_barrier,
@@ -27,6 +27,8 @@ enum class Fault {
   wrong_smem_bytes,
 };
 
+namespace simt {
+
 /// Runs the kernel of the fault on n = 64 elements of x and y: y[i] = 2 x[i] or a like value.
 void run_fault(Fault fault, bool broken, View<const float, 1> x, View<float, 1> y);
 
@@ -44,4 +46,5 @@ void count_threads(View<std::int32_t, 1> total);
 /// Two warps hand a value over by a named barrier of 64 threads: y[i] = 2 x[i].
 void named_handover(View<const float, 1> x, View<float, 1> y);
 
-}  // namespace tessera::simt
+}  // namespace simt
+}  // namespace tessera
