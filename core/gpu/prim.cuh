@@ -30,6 +30,11 @@ struct alignas(8) Float2 {
   float x, y;
 };
 
+/// One lane's part of an accumulator tile (16, 8) f32 of mma_m16n8k16: rows lane / 4 and + 8.
+struct Acc {
+  float c[4];
+};
+
 #if defined(__CUDACC__)
 
 // ---- block ----
@@ -97,6 +102,55 @@ TESSERA_DEVICE std::uint32_t atomic_add(std::uint32_t* p, std::uint32_t v) {
 TESSERA_DEVICE std::int32_t atomic_add(std::int32_t* p, std::int32_t v) { return atomicAdd(p, v); }
 TESSERA_DEVICE std::uint32_t atomic_max(std::uint32_t* p, std::uint32_t v) {
   return atomicMax(p, v);
+}
+
+// ---- tensor cores and asynchronous copies (PTX ISA: mma.sync, ldmatrix, cp.async) ----
+TESSERA_DEVICE void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TESSERA_DEVICE std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+TESSERA_DEVICE void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+TESSERA_DEVICE void ldmatrix_x2(std::uint32_t (&r)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+TESSERA_DEVICE void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+/// Copies source_bytes of `bytes` (4, 8 or 16) and fills the rest with zeros; the source is not
+/// read when 0.
+template <int bytes>
+TESSERA_DEVICE void cp_async(void* target, const void* source, unsigned source_bytes = bytes) {
+  if constexpr (bytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(target)),
+                 "l"(source), "r"(source_bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(target)),
+                 "l"(source), "n"(bytes), "r"(source_bytes)
+                 : "memory");
+  }
+}
+TESSERA_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int pending>
+TESSERA_DEVICE void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
 // ---- arithmetic: fused and rounded where the source says so; fma.rn and add.rn never flush ----
@@ -284,6 +338,35 @@ inline std::int32_t atomic_add(std::int32_t* p, std::int32_t v TESSERA_WHERE) {
 }
 inline std::uint32_t atomic_max(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
   return atomic_max_u32(p, v, where);
+}
+
+// ---- tensor cores and asynchronous copies ----
+inline void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4],
+                         const std::uint32_t (&b)[2] TESSERA_WHERE) {
+  MmaOperand o{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {d.c[0], d.c[1], d.c[2], d.c[3]}};
+  mma_m16n8k16_bf16(o, where);
+  for (int i = 0; i < 4; ++i) {
+    d.c[i] = o.c[i];
+  }
+}
+inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row TESSERA_WHERE) {
+  load_matrix(r, row, 4, false, where);
+}
+inline void ldmatrix_x2(std::uint32_t (&r)[2], const void* row TESSERA_WHERE) {
+  load_matrix(r, row, 2, false, where);
+}
+inline void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row TESSERA_WHERE) {
+  load_matrix(r, row, 2, true, where);
+}
+template <int bytes>
+void cp_async(void* target, const void* source, unsigned source_bytes = bytes TESSERA_WHERE) {
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16);
+  copy_async(target, source, bytes, source_bytes, where);
+}
+inline void cp_async_commit() { copy_async_commit(); }
+template <int pending>
+void cp_async_wait(TESSERA_WHERE_ONLY) {
+  copy_async_wait(pending, where);
 }
 
 // ---- arithmetic ----

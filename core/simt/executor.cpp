@@ -203,6 +203,8 @@ void Launch::start_threads() {
                i / 32};
     t.run = Run::ready;
     t.waits_for = "";
+    t.copies.clear();
+    t.group = 0;
     t.where = Where{};
     ready_.push_back(i);
   }

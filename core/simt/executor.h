@@ -87,6 +87,26 @@ void warp_collective(const char* name, std::uint32_t mask, void* operand, Combin
 /// Global memory: checked, counted, then copied. Width 1, 2, 4, 8 or 16 bytes, aligned.
 void load_global(void* target, const void* source, unsigned bytes, Where where);
 void store_global(void* target, const void* source, unsigned bytes, Where where);
+/// Asynchronous copies into shared memory: `source_bytes` are copied, the rest up to `bytes` is
+/// zero. They land by schedule: in forward and reverse order at the covering wait, at random at
+/// issue or at the wait. Until then the target holds NaN and counts as unwritten.
+void copy_async(void* target, const void* source, unsigned bytes, unsigned source_bytes,
+                Where where);
+void copy_async_commit();
+/// Lands all but the last `pending` committed groups.
+void copy_async_wait(int pending, Where where);
+
+/// mma m16n8k16, f32 += bf16 bf16: a lane's registers as the PTX ISA numbers them.
+struct MmaOperand {
+  std::uint32_t a[4], b[2];
+  float c[4];
+};
+void mma_m16n8k16_bf16(MmaOperand& operand, Where where);
+/// ldmatrix: `count` 8x8 tiles of 16-bit elements; lane l gives the address of row l % 8 of tile l
+/// / 8.
+void load_matrix(std::uint32_t* registers, const void* row, int count, bool transposed,
+                 Where where);
+
 /// Atomics on global memory; the value before.
 std::uint32_t atomic_add_u32(std::uint32_t* target, std::uint32_t v, Where where);
 std::uint32_t atomic_max_u32(std::uint32_t* target, std::uint32_t v, Where where);

@@ -20,6 +20,14 @@ namespace tessera::simt {
 
 enum class Run : std::uint8_t { ready, parked, done };
 
+/// A cp.async on its way.
+struct AsyncCopy {
+  std::byte* target;
+  const std::byte* source;
+  unsigned bytes, source_bytes;
+  int group;  // of its thread, counted by commits
+};
+
 struct Thread {
   boost::context::detail::fcontext_t context = nullptr;
   std::byte* stack = nullptr;  // lowest address
@@ -28,6 +36,8 @@ struct Thread {
   Run run = Run::ready;
   const char* waits_for = "";
   Where where;  // of the last primitive
+  std::vector<AsyncCopy> copies;
+  int group = 0;  // the next commit closes it
   BarrierResult
       result{};  // of the last barrier: the next one may begin before this thread has read it
 };
@@ -68,6 +78,10 @@ class Launch {
                   Where where);
   void* shared(std::size_t bytes, Where where);
 
+  void start_copy(const AsyncCopy& copy);
+  void commit_copies() { ++current_->group; }
+  void land_copies(int pending);
+
   /// An access of kernel code found by a hook or made by ldg and stg.
   void access(const void* address, std::size_t bytes, bool write, bool atomic, const void* pc);
   void count_global(const void* address, unsigned bytes, bool write, Where where);
@@ -90,6 +104,7 @@ class Launch {
   void complete(Rendezvous& r, int warp, Combine combine, bool orders);
   void check_exit(const Thread& thread);
 
+  void land(const AsyncCopy& copy);
   bool access_stack(const std::byte* address, std::size_t bytes);
   void access_shared(const std::byte* address, std::size_t bytes, bool write, bool atomic,
                      const void* pc);

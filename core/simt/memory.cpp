@@ -28,7 +28,6 @@ struct Registry {
   std::map<const std::byte*, Block> blocks;  // by the start of the leading red zone
   std::deque<const std::byte*> quarantine;
   std::size_t quarantined = 0;
-  std::uint64_t version = 1;
   const char* fault = nullptr;
 };
 
@@ -80,7 +79,6 @@ void* simt_allocate(std::size_t bytes) {
                      "simt_allocate: expected {} bytes of memory, got none", bytes);
   poison(base, total(bytes));
   r.blocks[base] = Block{base, bytes, true};
-  ++r.version;
   return base + kRedZone;
 }
 
@@ -103,7 +101,6 @@ void simt_free(void* data) noexcept {
   poison(b.base, total(b.bytes));
   r.quarantine.push_back(b.base);
   r.quarantined += total(b.bytes);
-  ++r.version;
   while (r.quarantined > kQuarantineBytes) {
     release_oldest(r);
   }
@@ -136,12 +133,6 @@ const char* take_memory_fault() {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   return std::exchange(r.fault, nullptr);
-}
-
-std::uint64_t allocation_version() {
-  Registry& r = registry();
-  const std::lock_guard lock(r.mutex);
-  return r.version;
 }
 
 }  // namespace simt

@@ -32,8 +32,6 @@ Allocation find_allocation(const void* address);
 /// Text of a fault noticed by simt_free since the last call, or null: double free, damaged red
 /// zone.
 const char* take_memory_fault();
-/// Grows with each allocation and free, so that a cached Allocation can be dropped.
-std::uint64_t allocation_version();
 
 }  // namespace simt
 }  // namespace tessera

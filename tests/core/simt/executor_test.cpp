@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/dtype.h"
 #include "core/simt/memory.h"
 #include "tests/core/simt/faults.h"
 
@@ -134,6 +135,13 @@ INSTANTIATE_TEST_SUITE_P(
         Planted{Fault::named_barrier_count,
                 "named_barrier_count",
                 {"thread counts differ", "deadlock"}},
+        Planted{Fault::missing_async_wait, "missing_async_wait", {"unwritten shared memory"}, true},
+        Planted{Fault::wrong_async_wait, "wrong_async_wait", {"unwritten shared memory"}, true},
+        Planted{Fault::divergent_mma,
+                "divergent_mma",
+                {"different collectives", "lane exits", "has exited"}},
+        Planted{
+            Fault::ldmatrix_off_by_one, "ldmatrix_off_by_one", {"of shared memory, which has 256"}},
         Planted{Fault::wrong_smem_bytes,
                 "wrong_smem_bytes",
                 {"Smem has 256 bytes, the launch gave 260"}}),
@@ -193,6 +201,35 @@ TEST(Simt, AtomicsFromAllBlocksAreNoRace) {
   const Buffer<std::int32_t> total(std::vector<std::int32_t>{0});
   count_threads(total.view());
   EXPECT_EQ(total.host()[0], 128);
+}
+
+TEST(Simt, TensorCoreTileMatchesTheNaiveProduct) {
+  std::vector<std::uint16_t> a(256), b(128);
+  const auto bf = [](int v) { return bf16(static_cast<float>(v)).bits; };
+  for (int i = 0; i < 256; ++i) {
+    a[static_cast<std::size_t>(i)] = bf(i * 7 % 19 - 9);
+  }
+  for (int i = 0; i < 128; ++i) {
+    b[static_cast<std::size_t>(i)] = bf(i * 5 % 23 - 11);
+  }
+  for (const Schedule s : schedules()) {
+    const ScheduleGuard guard(s);
+    const Buffer<std::uint16_t> da(a), db(b);
+    const Buffer<float> c(128);
+    const View<const std::uint16_t, 1> va = da.view(), vb = db.view();
+    tile_product(va, vb, c.view());
+    const std::vector<float> got = c.host();
+    for (int m = 0; m < 16; ++m) {
+      for (int n = 0; n < 8; ++n) {
+        int sum = 0;
+        for (int k = 0; k < 16; ++k) {
+          sum += ((m * 16 + k) * 7 % 19 - 9) * ((k * 8 + n) * 5 % 23 - 11);
+        }
+        EXPECT_EQ(got[static_cast<std::size_t>(m * 8 + n)], static_cast<float>(sum))
+            << m << "," << n;
+      }
+    }
+  }
 }
 
 TEST(Simt, NamedBarrierOrdersTheHandOver) {

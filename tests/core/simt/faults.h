@@ -25,6 +25,10 @@ enum class Fault {
   plain_global_write,
   named_barrier_count,
   wrong_smem_bytes,
+  missing_async_wait,
+  wrong_async_wait,
+  divergent_mma,
+  ldmatrix_off_by_one,
 };
 
 namespace simt {
@@ -45,6 +49,10 @@ void strided_copy(View<const float, 1> x, View<float, 1> y, int stride);
 void count_threads(View<std::int32_t, 1> total);
 /// Two warps hand a value over by a named barrier of 64 threads: y[i] = 2 x[i].
 void named_handover(View<const float, 1> x, View<float, 1> y);
+
+/// c (16, 8) = a (16, 16) b (16, 8) in bf16 by one warp: cp_async, ldmatrix, mma. a row-major; b
+/// row-major (k, n).
+void tile_product(View<const std::uint16_t, 1> a, View<const std::uint16_t, 1> b, View<float, 1> c);
 
 }  // namespace simt
 }  // namespace tessera

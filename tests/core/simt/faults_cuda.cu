@@ -160,6 +160,49 @@ TESSERA_GLOBAL void named_barrier_count(View<const float, 1> x, View<float, 1> y
   stg(y.data + i, ldg(x.data + i));
 }
 
+// Two committed groups; the reader needs both.
+template <bool broken, bool any_wait>
+TESSERA_GLOBAL void async_copy(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  if (i < 32) {
+    cp_async<4>(&s.tile[i], x.data + i);
+    cp_async_commit();
+    cp_async<4>(&s.tile[i + 32], x.data + i + 32, i == 31 ? 0 : 4);
+    cp_async_commit();
+  }
+  if (!broken) {
+    cp_async_wait<0>();
+  } else if (any_wait) {
+    cp_async_wait<1>();
+  }
+  sync_block();
+  stg(y.data + i, s.tile[63 - i]);
+}
+
+template <bool broken>
+TESSERA_GLOBAL void divergent_mma(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  Acc acc{};
+  const std::uint32_t a[4] = {};
+  const std::uint32_t b[2] = {};
+  if (!broken || lane() != 3) {
+    mma_m16n8k16(acc, a, b);
+  }
+  stg(y.data + i, acc.c[0] + ldg(x.data + i));
+}
+
+template <bool broken>
+TESSERA_GLOBAL void ldmatrix_off_by_one(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);  // 8 rows of 16 bytes are 32 floats; two tiles fill it
+  const int i = linear_thread();
+  s.tile[i] = ldg(x.data + i);
+  sync_block();
+  std::uint32_t r[2];
+  ldmatrix_x2(r, &s.tile[4 * (lane() & 15) + (broken ? 4 : 0)]);
+  stg(y.data + i, static_cast<float>(r[0] & 1U));
+}
+
 using PlainKernel = void (*)(View<const float, 1>, View<float, 1>);
 
 template <bool broken>
@@ -199,6 +242,14 @@ PlainKernel kernel_of(Fault fault) {
       return plain_global_write<broken>;
     case Fault::named_barrier_count:
       return named_barrier_count<broken>;
+    case Fault::missing_async_wait:
+      return async_copy<broken, false>;
+    case Fault::wrong_async_wait:
+      return async_copy<broken, true>;
+    case Fault::divergent_mma:
+      return divergent_mma<broken>;
+    case Fault::ldmatrix_off_by_one:
+      return ldmatrix_off_by_one<broken>;
     case Fault::wrong_smem_bytes:
       return missing_block_barrier<false>;
   }
@@ -263,6 +314,35 @@ TESSERA_GLOBAL void named_handover_kernel(View<const float, 1> x, View<float, 1>
   }
 }
 
+struct TileSmem {
+  alignas(16) std::uint16_t a[16][16];
+  alignas(16) std::uint16_t b[16][8];
+};
+
+TESSERA_GLOBAL void tile_product_kernel(View<const std::uint16_t, 1> a,
+                                        View<const std::uint16_t, 1> b, View<float, 1> c) {
+  TESSERA_SMEM(TileSmem, s);
+  const int l = lane();
+  cp_async<16>(&s.a[l / 2][l % 2 * 8], a.data + 8 * l);
+  if (l < 16) {
+    cp_async<16>(&s.b[l][0], b.data + 8 * l);
+  }
+  cp_async_commit();
+  cp_async_wait<0>();
+  sync_block();
+  std::uint32_t fa[4];
+  std::uint32_t fb[2];
+  ldmatrix_x4(
+      fa, &s.a[l % 16][l / 16 * 8]);  // tiles: rows 0-7, 8-15 of the left half, then of the right
+  ldmatrix_x2_trans(fb, &s.b[l % 16][0]);
+  Acc acc{};
+  mma_m16n8k16(acc, fa, fb);
+  for (int i = 0; i < 4; ++i) {
+    const int row = l / 4 + (i >= 2 ? 8 : 0);
+    stg(c.data + row * 8 + l % 4 * 2 + i % 2, acc.c[i]);
+  }
+}
+
 }  // namespace
 
 void run_fault(Fault fault, bool broken, View<const float, 1> x, View<float, 1> y) {
@@ -292,6 +372,11 @@ void count_threads(View<std::int32_t, 1> total) {
 }
 void named_handover(View<const float, 1> x, View<float, 1> y) {
   launch(named_handover_kernel, {"named_handover", {1}, {64}, sizeof(Smem)}, x, y);
+}
+
+void tile_product(View<const std::uint16_t, 1> a, View<const std::uint16_t, 1> b,
+                  View<float, 1> c) {
+  launch(tile_product_kernel, {"tile_product", {1}, {32}, sizeof(TileSmem)}, a, b, c);
 }
 
 }  // namespace tessera::TESSERA_GPU_NS

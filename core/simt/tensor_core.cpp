@@ -1,0 +1,163 @@
+// What the tensor cores and the copy engine do: mma, ldmatrix, cp.async. The fragment tables are
+// written from the PTX ISA text ("Matrix fragments for mma.m16n8k16", "ldmatrix"), independent of
+// those in tile.cuh.
+#include <bit>
+#include <cstring>
+
+#include "core/check.h"
+#include "core/simt/launch_state.h"
+
+namespace tessera::simt {
+namespace {
+
+float bf16_half(std::uint32_t pair, int half) {
+  return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000U);
+}
+
+// Gathers A (16, 16), B (16, 8) and C (16, 8) of a warp from its lanes' registers.
+struct Tiles {
+  float a[16][16], b[16][8], c[16][8];
+};
+
+void gather(void* const* lanes, Tiles& t) {
+  for (int l = 0; l < 32; ++l) {
+    const auto& o = *static_cast<const MmaOperand*>(lanes[l]);
+    const int group = l / 4;
+    const int in_group = l % 4;
+    for (int i = 0; i < 8; ++i) {  // a_i: rows group and group + 8, columns in two halves
+      const int row = (i / 2) % 2 == 0 ? group : group + 8;
+      t.a[row][in_group * 2 + i % 2 + (i >= 4 ? 8 : 0)] = bf16_half(o.a[i / 2], i % 2);
+    }
+    for (int i = 0; i < 4; ++i) {
+      t.b[in_group * 2 + i % 2 + (i >= 2 ? 8 : 0)][group] = bf16_half(o.b[i / 2], i % 2);
+      t.c[group + (i >= 2 ? 8 : 0)][in_group * 2 + i % 2] = o.c[i];
+    }
+  }
+}
+
+void multiply(void* const* lanes, std::uint32_t /*mask*/) {
+  Tiles t;
+  gather(lanes, t);
+  for (int m = 0; m < 16; ++m) {
+    for (int n = 0; n < 8; ++n) {
+      for (int k = 0; k < 16; ++k) {  // products of bf16 are exact in f32
+        t.c[m][n] += t.a[m][k] * t.b[k][n];
+      }
+    }
+  }
+  for (int l = 0; l < 32; ++l) {
+    auto& o = *static_cast<MmaOperand*>(lanes[l]);
+    for (int i = 0; i < 4; ++i) {
+      o.c[i] = t.c[l / 4 + (i >= 2 ? 8 : 0)][l % 4 * 2 + i % 2];
+    }
+  }
+}
+
+struct MatrixLoad {
+  const void* row;
+  int count;
+  bool transposed;
+  std::uint32_t registers[4];
+};
+
+std::uint16_t element(void* const* lanes, int tile, int row, int column) {
+  std::uint16_t v = 0;
+  const auto* at =
+      static_cast<const std::byte*>(static_cast<const MatrixLoad*>(lanes[tile * 8 + row])->row);
+  std::memcpy(&v, at + 2 * column, 2);
+  return v;
+}
+
+void distribute(void* const* lanes, std::uint32_t /*mask*/) {
+  for (int l = 0; l < 32; ++l) {
+    auto& o = *static_cast<MatrixLoad*>(lanes[l]);
+    const int far = l / 4;
+    const int near = l % 4 * 2;
+    for (int t = 0; t < o.count; ++t) {
+      const std::uint32_t low =
+          o.transposed ? element(lanes, t, near, far) : element(lanes, t, far, near);
+      const std::uint32_t high =
+          o.transposed ? element(lanes, t, near + 1, far) : element(lanes, t, far, near + 1);
+      o.registers[t] = low | high << 16;
+    }
+  }
+}
+
+}  // namespace
+
+void mma_m16n8k16_bf16(MmaOperand& operand, Where where) {
+  warp_collective("mma_m16n8k16", 0xffffffffU, &operand, multiply, false, where);
+}
+
+void load_matrix(std::uint32_t* registers, const void* row, int count, bool transposed,
+                 Where where) {
+  Launch& launch = *t_launch;
+  launch.current().where = where;
+  if (launch.current().place.lane < 8 * count) {
+    if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) {
+      launch.fail(fmt::format("ldmatrix: a row starts at an address that is no multiple of 16"));
+    }
+    launch.access(row, 16, false, false, nullptr);
+  }
+  MatrixLoad operand{row, count, transposed, {}};
+  warp_collective("ldmatrix", 0xffffffffU, &operand, distribute, false, where);
+  for (int t = 0; t < count; ++t) {
+    registers[t] = operand.registers[t];
+  }
+}
+
+void Launch::land(const AsyncCopy& copy) {
+  access(copy.target, copy.bytes, true, false, nullptr);
+  std::memset(copy.target, 0, copy.bytes);
+  std::memcpy(copy.target, copy.source, copy.source_bytes);
+}
+
+void Launch::start_copy(const AsyncCopy& copy) {
+  access(copy.target, copy.bytes, true, false, nullptr);
+  if (copy.target < shared_ || copy.target >= shared_ + geometry_.smem_bytes) {
+    fail(fmt::format("cp_async: the target is not shared memory"));
+  }
+  const auto offset = static_cast<std::size_t>(copy.target - shared_);
+  std::memset(copy.target, 0xFF, copy.bytes);
+  std::memset(&shared_written_[offset], 0, copy.bytes);
+  if (schedule_.order == Order::random && random_() % 2 == 0) {
+    land(copy);
+  } else {
+    current_->copies.push_back(copy);
+  }
+}
+
+void Launch::land_copies(int pending) {
+  Thread& t = *current_;
+  const int covered = t.group - pending;
+  for (const AsyncCopy& copy : t.copies) {
+    if (copy.group < covered) {
+      land(copy);
+    }
+  }
+  std::erase_if(t.copies, [&](const AsyncCopy& copy) { return copy.group < covered; });
+}
+
+void copy_async(void* target, const void* source, unsigned bytes, unsigned source_bytes,
+                Where where) {
+  Launch& launch = *t_launch;
+  launch.current().where = where;
+  if (reinterpret_cast<std::uintptr_t>(target) % bytes != 0 ||
+      reinterpret_cast<std::uintptr_t>(source) % bytes != 0 || source_bytes > bytes) {
+    launch.fail(
+        fmt::format("cp_async of {} of {} bytes: misaligned or too long", source_bytes, bytes));
+  }
+  if (source_bytes > 0) {
+    launch.count_global(source, source_bytes, false, where);
+    launch.access(source, source_bytes, false, false, nullptr);
+  }
+  launch.start_copy({static_cast<std::byte*>(target), static_cast<const std::byte*>(source), bytes,
+                     source_bytes, launch.current().group});
+}
+void copy_async_commit() { t_launch->commit_copies(); }
+void copy_async_wait(int pending, Where where) {
+  t_launch->current().where = where;
+  t_launch->land_copies(pending);
+}
+
+}  // namespace tessera::simt
