@@ -1,0 +1,62 @@
+#include "train/metrics_log.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "support/temp_dir.h"
+#include "train/file_io.h"
+
+namespace tessera {
+namespace {
+
+TEST(MetricsLog, NumbersAreShortestAndReadBackEqual) {
+  EXPECT_EQ(metrics_line(3, {{"loss", 0.1}, {"lr", 1e-5}, {"n", 4}}),
+            "{\"step\":3,\"loss\":0.1,\"lr\":1e-05,\"n\":4}\n");
+  EXPECT_EQ(metrics_line(0, {{"loss", std::nan("")}}), "{\"step\":0,\"loss\":null}\n");
+}
+
+TEST(MetricsLog, AnInterruptedRunEndsWithTheFileOfAnUninterruptedOne) {
+  const TempDir dir;
+  const auto write = [](MetricsLog& log, std::uint64_t from, std::uint64_t to) {
+    for (std::uint64_t s = from; s <= to; ++s) {
+      log.write(s, {{"loss", 1.0 / static_cast<double>(s)}});
+    }
+  };
+  {
+    MetricsLog whole(dir.path() / "a");
+    write(whole, 1, 20);
+  }
+  {
+    MetricsLog first(dir.path() / "b");
+    write(first, 1, 12);
+  }
+  for (const char* torn : {"", "{\"step\":13,\"lo", "{\"step\":1"}) {
+    std::ofstream(dir.path() / "b", std::ios::app) << torn;
+    MetricsLog second(dir.path() / "b", 7);  // the last checkpoint
+    write(second, 8, 20);
+    EXPECT_EQ(read_text(dir.path() / "a"), read_text(dir.path() / "b"));
+  }
+}
+
+TEST(MetricsLog, AFreshRunStartsWithAnEmptyFile) {
+  const TempDir dir;
+  std::ofstream(dir.path() / "a") << "old\n";
+  { MetricsLog log(dir.path() / "a"); }
+  EXPECT_EQ(read_text(dir.path() / "a"), "");
+}
+
+TEST(ProgressMeter, RatesAndTheRestAreFiniteAndConsistent) {
+  ProgressMeter meter(10, 30);
+  Progress p;
+  for (std::uint64_t s = 11; s <= 20; ++s) {
+    p = meter.update(s, 64, 0.5, 0);
+    EXPECT_GT(p.jets_per_second, 0);
+  }
+  EXPECT_NEAR(p.eta_seconds * p.jets_per_second / 64, 10, 1e-6);
+  EXPECT_EQ(meter.update(30, 64, 0.5, 0).eta_seconds, 0);
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,319 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <sstream>
+#include <type_traits>
+#include <utility>
+
+// Debian's toml++ 3.3.0 asserts on some malformed keys ("a.\x02"), which would abort on a user's typing error.
+namespace {
+struct ParserAssertion {};
+[[noreturn]] void fail_parser() { throw ParserAssertion{}; }
+}  // namespace
+#define TOML_ASSERT(condition)   \
+  do {                           \
+    if (!(condition)) {          \
+      fail_parser();             \
+    }                            \
+  } while (false)
+#include <toml++/toml.h>
+
+#include "core/check.h"
+#include "train/file_io.h"
+
+namespace tessera {
+namespace {
+
+template <class T>
+constexpr bool is_list = false;
+template <class T>
+constexpr bool is_list<std::vector<T>> = true;
+
+template <class T>
+constexpr const char* kind_of() {
+  if constexpr (std::is_same_v<T, bool>) {
+    return "true or false";
+  } else if constexpr (std::is_integral_v<T>) {
+    return "an integer";
+  } else if constexpr (std::is_floating_point_v<T>) {
+    return "a number";
+  } else {
+    return "a text in quotes";
+  }
+}
+
+// Where a mistake is and what it is about.
+struct Place {
+  std::string_view source;
+  toml::source_position at;
+  std::string key;
+
+  template <class... Args>
+  [[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) const {
+    TESSERA_FAIL(ErrorKind::usage, "{}:{}:{}: {}: {}", source, at.line, at.column, key,
+                 fmt::format(text, std::forward<Args>(args)...));
+  }
+};
+
+// "1e+20", "0.5": the shortest decimal that reads back equal, with a point or exponent, as TOML
+// floats need.
+template <class T>
+std::string number_text(T value) {
+  std::string text = fmt::format("{}", value);
+  if constexpr (std::is_floating_point_v<T>) {
+    if (text.find_first_of(".en") == std::string::npos) {
+      text += ".0";
+    }
+  }
+  return text;
+}
+
+std::string limit_text(double x) { return std::isinf(x) ? "any" : fmt::format("{}", x); }
+
+template <class T>
+void check_range(const FieldInfo& info, T value, const Place& place) {
+  const auto x = static_cast<double>(value);
+  if (std::isnan(x) || std::isinf(x) || x < info.min || x > info.max) {
+    place.fail("expected {} to {}{}{}, got {}", limit_text(info.min), limit_text(info.max),
+               info.unit.empty() ? "" : " ", info.unit, value);
+  }
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+template <class T>
+T scalar_from(const toml::node& node, const FieldInfo& info, const Place& place) {
+  if constexpr (std::is_same_v<T, bool>) {
+    if (const auto v = node.value_exact<bool>()) {
+      return *v;
+    }
+  } else if constexpr (std::is_integral_v<T>) {
+    if (const auto v = node.value_exact<std::int64_t>()) {
+      if (!std::in_range<T>(*v)) {
+        place.fail("expected {} to {}, got {}", std::numeric_limits<T>::min(),
+                   std::numeric_limits<T>::max(), *v);
+      }
+      check_range(info, *v, place);
+      return static_cast<T>(*v);
+    }
+  } else if constexpr (std::is_floating_point_v<T>) {
+    if (node.is_number()) {
+      const double v = node.is_integer() ? static_cast<double>(*node.value<std::int64_t>())
+                                         : *node.value_exact<double>();
+      check_range(info, v, place);
+      check_range(info, static_cast<T>(v),
+                  place);  // a float may overflow where the double does not
+      return static_cast<T>(v);
+    }
+  } else if (const auto v = node.value_exact<std::string>()) {
+    if (!info.choices.empty() && std::ranges::find(info.choices, *v) == info.choices.end()) {
+      place.fail("expected one of {}, got '{}'", joined(info.choices), *v);
+    }
+    return *v;
+  }
+  std::ostringstream got;
+  got << node.type();
+  place.fail("expected {}, got a value of type {}", kind_of<T>(), got.str());
+}
+
+template <class T>
+void set_value(T& target, const toml::node& node, const FieldInfo& info, const Place& place) {
+  if constexpr (is_list<T>) {
+    const toml::array* list = node.as_array();
+    if (list == nullptr) {
+      place.fail("expected a list in brackets, each {}", kind_of<typename T::value_type>());
+    }
+    T values;
+    for (const toml::node& element : *list) {
+      values.push_back(scalar_from<typename T::value_type>(element, info, place));
+    }
+    target = std::move(values);
+  } else {
+    target = scalar_from<T>(node, info, place);
+  }
+}
+
+std::string toml_text(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+template <class T>
+std::string value_text(const T& value) {
+  if constexpr (is_list<T>) {
+    std::vector<std::string> parts;
+    for (const auto& element : value) {
+      parts.push_back(value_text(element));
+    }
+    return "[" + joined(parts) + "]";
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    return toml_text(value);
+  } else {
+    return number_text(value);
+  }
+}
+
+std::string text_of(const FieldPointer& pointer) {
+  return std::visit([](const auto* p) { return value_text(*p); }, pointer);
+}
+
+// Levenshtein distance, for suggestions.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string nearest(const std::vector<Field>& fields, const std::string& key) {
+  const auto best = std::ranges::min_element(
+      fields, {}, [&](const Field& f) { return edit_distance(f.name, key); });
+  return best == fields.end() ? "none" : best->name;
+}
+
+bool is_table_of(const std::vector<Field>& fields, const std::string& key) {
+  return std::ranges::any_of(fields, [&](const Field& f) { return f.name.starts_with(key + "."); });
+}
+
+// The leaves of a TOML document by dotted name.
+template <class F>
+void walk(const toml::table& table, const std::string& prefix, F&& visit) {
+  for (const auto& [key, node] : table) {
+    const std::string name =
+        prefix.empty() ? std::string(key.str()) : prefix + "." + std::string(key.str());
+    visit(name, node, key.source().begin);
+  }
+}
+
+toml::table parse(std::string_view text, std::string_view source) {
+  try {
+    return toml::parse(text, source);
+  } catch (const toml::parse_error& e) {
+    TESSERA_FAIL(ErrorKind::usage, "{}:{}:{}: {}", source, e.source().begin.line,
+                 e.source().begin.column, e.description());
+  } catch (const ParserAssertion&) {
+    TESSERA_FAIL(ErrorKind::usage, "{}:1:1: not TOML: a key with a character that needs quotes",
+                 source);
+  }
+}
+
+}  // namespace
+
+void FieldTable::add_field(Field field) {
+  TESSERA_CHECK(find(field.name) == nullptr, "config: expected distinct fields, got '{}' twice",
+                field.name);
+  fields_.push_back(std::move(field));
+}
+
+const Field* FieldTable::find(std::string_view name) const {
+  const auto it = std::ranges::find(fields_, name, &Field::name);
+  return it == fields_.end() ? nullptr : &*it;
+}
+
+void FieldTable::read_file(const std::filesystem::path& path, void* config) const {
+  read_text(tessera::read_text(path, 16ULL << 20), path.string(), config);
+}
+
+void FieldTable::read_text(std::string_view text, std::string_view source, void* config) const {
+  const toml::table document = parse(text, source);
+  const std::function<void(const std::string&, const toml::node&, toml::source_position)> visit =
+      [&](const std::string& name, const toml::node& node, toml::source_position at) {
+        const Place place{source, at, name};
+        if (const Field* field = find(name)) {
+          std::visit([&](auto* target) { set_value(*target, node, field->info, place); },
+                     field->at(config));
+        } else if (node.is_table() && is_table_of(fields_, name)) {
+          walk(*node.as_table(), name, visit);
+        } else {
+          place.fail("unknown key; the nearest known one is '{}'", nearest(fields_, name));
+        }
+      };
+  walk(document, "", visit);
+}
+
+void FieldTable::apply(std::string_view assignment, void* config) const {
+  const std::size_t equals = assignment.find('=');
+  TESSERA_CHECK(equals != std::string_view::npos && equals > 0, "override '{}': expected key=value",
+                assignment);
+  const std::string key(assignment.substr(0, equals)), value(assignment.substr(equals + 1));
+  const Field* field = find(key);
+  TESSERA_CHECK(field != nullptr, "override '{}': unknown key; the nearest known one is '{}'",
+                assignment, nearest(fields_, key));
+  const bool is_text = std::holds_alternative<std::string*>(field->at(config));
+  const bool unquoted = is_text && !value.starts_with('"') && !value.starts_with('\'');
+  const std::string line = "value = " + (unquoted ? toml_text(value) : value);
+  const std::string source = fmt::format("override '{}'", assignment);
+  const toml::table document = parse(line, source);
+  TESSERA_CHECK(document.size() == 1 && document.contains("value"),
+                "override '{}': expected one value", assignment);
+  const Place place{source, {1, static_cast<toml::source_index>(equals + 2)}, key};
+  std::visit([&](auto* target) { set_value(*target, *document.get("value"), field->info, place); },
+             field->at(config));
+}
+
+std::string FieldTable::dump(const void* config) const {
+  // Fields are only read through the addresses.
+  void* values = const_cast<void*>(config);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  std::map<std::string, std::string> tables;
+  std::vector<std::string> order;
+  for (const Field& f : fields_) {
+    const std::size_t dot = f.name.rfind('.');
+    const std::string table = dot == std::string::npos ? "" : f.name.substr(0, dot);
+    if (!tables.contains(table)) {
+      order.push_back(table);
+    }
+    tables[table] += f.name.substr(dot == std::string::npos ? 0 : dot + 1) + " = " +
+                     text_of(f.at(values)) + "\n";
+  }
+  std::string text = tables[""];  // keys of the root stand before the first table
+  for (const std::string& table : order) {
+    if (!table.empty()) {
+      text += fmt::format("{}[{}]\n{}", text.empty() ? "" : "\n", table, tables[table]);
+    }
+  }
+  return text;
+}
+
+std::string FieldTable::help(const void* defaults) const {
+  void* values = const_cast<void*>(defaults);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  std::string text;
+  for (const Field& f : fields_) {
+    text += fmt::format("  {} = {}", f.name, text_of(f.at(values)));
+    if (!f.info.unit.empty()) {
+      text += " " + f.info.unit;
+    }
+    if (!f.info.choices.empty()) {
+      text += " (" + joined(f.info.choices) + ")";
+    } else if (std::isfinite(f.info.min) || std::isfinite(f.info.max)) {
+      text += fmt::format(" ({} to {})", limit_text(f.info.min), limit_text(f.info.max));
+    }
+    text += fmt::format("\n      {}\n", f.info.help);
+  }
+  return text;
+}
+
+}  // namespace tessera

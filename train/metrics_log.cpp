@@ -1,0 +1,132 @@
+#include "train/metrics_log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+
+#include "core/check.h"
+#include "train/file_io.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::string_view kPrefix = "{\"step\":";
+
+// The step of a whole line, or nothing.
+std::optional<std::uint64_t> step_of_line(std::string_view line) {
+  if (!line.starts_with(kPrefix) || !line.ends_with('}')) {
+    return std::nullopt;
+  }
+  std::uint64_t step = 0;
+  const auto [end, code] =
+      std::from_chars(line.data() + kPrefix.size(), line.data() + line.size(), step);
+  return code == std::errc{} ? std::optional(step) : std::nullopt;
+}
+
+// Bytes of the leading whole lines whose step is at most `last`.
+std::size_t bytes_to_keep(std::string_view text, std::uint64_t last) {
+  std::size_t keep = 0;
+  for (std::size_t end = text.find('\n'); end != std::string_view::npos;
+       end = text.find('\n', keep)) {
+    const auto step = step_of_line(text.substr(keep, end - keep));
+    if (!step || *step > last) {
+      break;
+    }
+    keep = end + 1;
+  }
+  return keep;
+}
+
+[[noreturn]] void fail(const std::filesystem::path& path, const char* what) {
+  const int code = errno;
+  TESSERA_FAIL(ErrorKind::io, "{}: {} failed: {} (errno {})", path.string(), what,
+               std::strerror(code), code);
+}
+
+std::string json_text(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    out += c;
+  }
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string metrics_line(std::uint64_t step, const Metrics& metrics) {
+  std::string line = fmt::format("{}{}", kPrefix, step);
+  for (const auto& [name, value] : metrics) {
+    line += fmt::format(",{}:{}", json_text(name),
+                        std::isfinite(value) ? fmt::format("{}", value) : "null");
+  }
+  return line + "}\n";
+}
+
+MetricsLog::MetricsLog(std::filesystem::path path, std::optional<std::uint64_t> resume_step)
+    : path_(std::move(path)) {
+  std::size_t keep = 0;
+  if (resume_step && std::filesystem::exists(path_)) {
+    keep = bytes_to_keep(read_text(path_), *resume_step);
+  }
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) {
+    fail(path_, "open");
+  }
+  if (::ftruncate(descriptor_, static_cast<off_t>(keep)) != 0) {
+    fail(path_, "truncate");
+  }
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
+  }
+}
+
+void MetricsLog::write(std::uint64_t step, const Metrics& metrics) {
+  const std::string line = metrics_line(step, metrics);
+  if (::write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+    fail(path_, "write");
+  }
+}
+
+void MetricsLog::sync() {
+  if (::fsync(descriptor_) != 0) {
+    fail(path_, "fsync");
+  }
+}
+
+ProgressMeter::ProgressMeter(std::uint64_t first_step, std::uint64_t total_steps)
+    : total_steps_(total_steps), last_step_(first_step), start_(Clock::now()), last_(start_) {}
+
+Progress ProgressMeter::update(std::uint64_t step, std::uint64_t jets, double loss,
+                               double waited_seconds) {
+  constexpr double kSmoothing = 10;  // seconds
+  const Clock::time_point now = Clock::now();
+  const double elapsed = std::max(std::chrono::duration<double>(now - last_).count(), 1e-9);
+  const double total = std::max(std::chrono::duration<double>(now - start_).count(), 1e-9);
+  const double old = steps_per_second_ > 0 ? std::exp(-elapsed / kSmoothing) : 0;
+  jets_per_second_ = old * jets_per_second_ + (1 - old) * static_cast<double>(jets) / elapsed;
+  steps_per_second_ =
+      old * steps_per_second_ + (1 - old) * static_cast<double>(step - last_step_) / elapsed;
+  last_ = now;
+  last_step_ = step;
+  const double left = total_steps_ > step ? static_cast<double>(total_steps_ - step) : 0;
+  return {.step = step,
+          .total_steps = total_steps_,
+          .loss = loss,
+          .jets_per_second = jets_per_second_,
+          .eta_seconds = steps_per_second_ > 0 ? left / steps_per_second_ : 0,
+          .wait_share = waited_seconds / total};
+}
+
+}  // namespace tessera
