@@ -157,32 +157,73 @@ struct Crash {};
 
 enum class Loss { none, torn_write, unsynced_gone, unsynced_torn };
 
-// Saves step 2 and dies before the n-th operation; un-synced data is lost as `loss` says. True if
-// it came to the end.
-bool save_and_die(const fs::path& run, int n, Loss loss) {
-  int call = 0;
-  std::set<fs::path> unsynced;  // files with written but not fsynced data
-  FileIo io;
-  io.before_call = [&](const IoCall& c) {
-    if (call++ != n) {
-      if (c.kind == IoKind::write) {
-        unsynced.insert(c.path);
-      } else if (c.kind == IoKind::sync) {
-        unsynced.erase(c.path);  // the fsync happens now
-      }
+// A disk that forgets at power loss what was not fsynced: written data is dropped or torn, renames
+// are undone unless their directory was fsynced; removals, the worst case, have always reached the
+// disk.
+class ForgetfulDisk {
+ public:
+  explicit ForgetfulDisk(Loss loss) : loss_(loss) {}
+
+  void before(const IoCall& c) {
+    if (c.kind == IoKind::write) {
+      unsynced_.insert(c.path);
+    } else if (c.kind == IoKind::sync) {
+      unsynced_.erase(c.path);
+    } else if (c.kind == IoKind::rename) {
+      renames_.emplace_back(c.path, c.target);
+      moves_.emplace_back(c.path, c.target);
+    } else if (c.kind == IoKind::sync_directory) {
+      std::erase_if(renames_, [&](const auto& r) { return r.second.parent_path() == c.path; });
+    }
+  }
+
+  void power_loss(const IoCall& at) const {
+    if (at.kind == IoKind::write && loss_ == Loss::torn_write) {
+      std::ofstream(at.path, std::ios::app) << std::string(at.bytes / 2, '?');
+    }
+    if (loss_ != Loss::unsynced_gone && loss_ != Loss::unsynced_torn) {
       return;
     }
-    if (c.kind == IoKind::write && loss == Loss::torn_write) {
-      std::ofstream(c.path, std::ios::app) << std::string(c.bytes / 2, '?');
-    }
-    for (const fs::path& path : unsynced) {
-      if (fs::exists(path) && loss == Loss::unsynced_gone) {
-        fs::resize_file(path, 0);
-      } else if (fs::exists(path) && loss == Loss::unsynced_torn) {
-        fs::resize_file(path, fs::file_size(path) / 2);
+    for (const fs::path& written : unsynced_) {
+      const fs::path path = fs::exists(written) ? written : renamed(written);
+      if (fs::exists(path)) {
+        fs::resize_file(path, loss_ == Loss::unsynced_gone ? 0 : fs::file_size(path) / 2);
       }
     }
-    throw Crash{};
+    for (auto r = renames_.rbegin(); r != renames_.rend(); ++r) {
+      if (fs::is_directory(r->second)) {
+        fs::rename(r->second, r->first);
+      }
+    }
+  }
+
+ private:
+  // Where a file went with its directory.
+  [[nodiscard]] fs::path renamed(const fs::path& path) const {
+    for (const auto& [from, to] : moves_) {
+      if (path.parent_path() == from) {
+        return to / path.filename();
+      }
+    }
+    return path;
+  }
+  Loss loss_;
+  std::set<fs::path> unsynced_;
+  std::vector<std::pair<fs::path, fs::path>> renames_;  // not yet durable
+  std::vector<std::pair<fs::path, fs::path>> moves_;    // all
+};
+
+// Saves step 2 and dies before the n-th operation. True if it came to the end.
+bool save_and_die(const fs::path& run, int n, Loss loss) {
+  int call = 0;
+  ForgetfulDisk disk(loss);
+  FileIo io;
+  io.before_call = [&](const IoCall& c) {
+    if (call++ == n) {
+      disk.power_loss(c);
+      throw Crash{};
+    }
+    disk.before(c);
   };
   try {
     CheckpointStore store(run, {.keep_last = 1}, io);
@@ -190,6 +231,7 @@ bool save_and_die(const fs::path& run, int n, Loss loss) {
   } catch (const Crash&) {
     return false;
   }
+  disk.power_loss({.kind = IoKind::sync, .path = {}, .target = {}});  // right after save() returned
   return true;
 }
 
