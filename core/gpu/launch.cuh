@@ -38,6 +38,13 @@ struct Dim3 {
 };
 #endif
 
+/// The device that this namespace serves.
+#if defined(__CUDACC__)
+inline constexpr Device kDevice{DeviceType::cuda, 0};
+#else
+inline constexpr Device kDevice{DeviceType::simt, 0};
+#endif
+
 /// Geometry of a launch. `name` is what errors call the kernel; smem_bytes is sizeof of its struct
 /// Smem.
 struct LaunchConfig {
