@@ -9,16 +9,17 @@
 #include <type_traits>
 #include <utility>
 
-// Debian's toml++ 3.3.0 asserts on some malformed keys ("a.\x02"), which would abort on a user's typing error.
+// Debian's toml++ 3.3.0 asserts on some malformed keys ("a.\x02"), which would abort on a user's
+// typing error.
 namespace {
 struct ParserAssertion {};
 [[noreturn]] void fail_parser() { throw ParserAssertion{}; }
 }  // namespace
-#define TOML_ASSERT(condition)   \
-  do {                           \
-    if (!(condition)) {          \
-      fail_parser();             \
-    }                            \
+#define TOML_ASSERT(condition) \
+  do {                         \
+    if (!(condition)) {        \
+      fail_parser();           \
+    }                          \
   } while (false)
 #include <toml++/toml.h>
 
@@ -209,7 +210,72 @@ void walk(const toml::table& table, const std::string& prefix, F&& visit) {
   }
 }
 
+// Follows quotes and comments through a TOML text, byte by byte.
+class QuoteScanner {
+ public:
+  // Whether the byte at `at` stands outside quotes and comments; call for each byte in turn.
+  bool plain(std::string_view text, std::size_t at) {
+    if (at < skip_until_) {
+      return false;
+    }
+    const char c = text[at];
+    if (c == '\n' && delimiter_.size() < 3) {
+      delimiter_.clear();
+      comment_ = false;
+      return true;
+    }
+    if (comment_) {
+      return false;
+    }
+    return delimiter_.empty() ? outside(text, at, c) : inside(text, at, c);
+  }
+
+ private:
+  bool outside(std::string_view text, std::size_t at, char c) {
+    if (c == '"' || c == '\'') {
+      delimiter_ = text.substr(at, 3) == std::string(3, c) ? std::string(3, c) : std::string(1, c);
+      skip_until_ = at + delimiter_.size();
+      return false;
+    }
+    comment_ = c == '#';
+    return !comment_;
+  }
+  bool inside(std::string_view text, std::size_t at, char c) {
+    if (c == '\\' && delimiter_[0] == '"') {
+      skip_until_ = at + 2;
+    } else if (text.substr(at, delimiter_.size()) == delimiter_) {
+      skip_until_ = at + delimiter_.size();
+      delimiter_.clear();
+    }
+    return false;
+  }
+  std::string delimiter_;
+  bool comment_ = false;
+  std::size_t skip_until_ = 0;
+};
+
+// toml++ 3.3.0 runs into undefined behaviour on some characters beyond ASCII outside quotes (its
+// is_non_ascii_* tables end in an unreachable default); TOML has no use for them there, so they are
+// refused before it sees them.
+void check_characters(std::string_view text, std::string_view source) {
+  QuoteScanner scanner;
+  std::size_t line = 1, line_begin = 0;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto c = static_cast<unsigned char>(text[at]);
+    const bool allowed = (c >= 0x20 && c < 0x7f) || c == '\t' || c == '\n' || c == '\r';
+    if (scanner.plain(text, at) && !allowed) {
+      TESSERA_FAIL(ErrorKind::usage, "{}:{}:{}: a character that needs quotes (byte 0x{:02x})",
+                   source, line, at - line_begin + 1, c);
+    }
+    if (c == '\n') {
+      ++line;
+      line_begin = at + 1;
+    }
+  }
+}
+
 toml::table parse(std::string_view text, std::string_view source) {
+  check_characters(text, source);
   try {
     return toml::parse(text, source);
   } catch (const toml::parse_error& e) {

@@ -120,7 +120,21 @@ TEST(Config, MistakesNameLineColumnAndTheNearestKey) {
   expect("seed = ", "run.toml:1:");
   expect("seed = 1\nseed = 2", "run.toml:2:");
   expect("train = 3", "unknown key");
+  expect("seed = 1\n\xc3\xa9 = 2", "run.toml:2:1: a character that needs quotes");
+  expect("a.\x02 = 2", "run.toml:1:3: a character that needs quotes");
   expect("[seed]\nx = 1", "expected an integer, got a value of type table");
+}
+
+TEST(Config, CharactersBeyondAsciiAreReadInQuotesAndComments) {
+  RunConfig run;
+  schema().read_text("# \xc3\xa9 'x\nname = \"\xc3\xa9 \\\" # \xc3\xa9\" # \xc3\xa9\n\nseed = 4",
+                     "x", run);
+  EXPECT_EQ(run.name, "\xc3\xa9 \" # \xc3\xa9");
+  EXPECT_EQ(run.seed, 4U);
+  schema().read_text("name = \"\"\"a\n\xc3\xa9 \"b\"\"\"\"", "x", run);
+  EXPECT_EQ(run.name, "a\n\xc3\xa9 \"b\"");
+  schema().read_text("name = '\\'\nseed = 5", "x", run);
+  EXPECT_EQ(run.name, "\\");
 }
 
 TEST(Config, OverridesAreTomlValuesAndTextsMayGoUnquoted) {
