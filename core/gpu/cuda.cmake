@@ -9,14 +9,16 @@ if(NOT TESSERA_CUDA STREQUAL "OFF")
     endif()
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
+    # CMake 3.25.1 does not know CUDA20, and the layers' cxx_std_20 asks CUDA sources for it too.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     set(TESSERA_HAVE_CUDA ON)
   elseif(TESSERA_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TESSERA_CUDA=ON, but no CUDA compiler was found; install nvcc or set CMAKE_CUDA_COMPILER")
   endif()
 endif()
-# CMake 3.25.1 does not know CUDA20: the standard is passed by hand and CUDA_STANDARD stays unset.
 target_compile_options(tessera_flags INTERFACE
-  "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-lineinfo;-ftz=true;-fmad=false;--expt-relaxed-constexpr>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-ftz=true;-fmad=false;--expt-relaxed-constexpr>")
 if(TESSERA_WERROR)
   target_compile_options(tessera_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
