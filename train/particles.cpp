@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <utility>
@@ -299,6 +300,13 @@ std::unique_ptr<EventSource> open_particle_file(const std::filesystem::path& pat
   TESSERA_CHECK_KIND(ErrorKind::missing, file >= 0, "{}: cannot open: {}", path.string(),
                      std::strerror(errno));
   return std::make_unique<ParticleStream>(file, 0, path.string());
+}
+
+std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string first(8, ' ');
+  in.read(first.data(), 8);
+  return first == "TSRPART1" ? open_particle_file(path) : open_hepmc_file(path);
 }
 
 std::unique_ptr<EventSource> open_particle_process(const std::vector<std::string>& argv) {

@@ -60,6 +60,11 @@ class EventSource {
 
 /// The binary stream from a file.
 std::unique_ptr<EventSource> open_particle_file(const std::filesystem::path& path);
+/// HepMC3 ASCII of any generator, pruned as the stream is. Throws Error(missing), or Error(data)
+/// for a cut file.
+std::unique_ptr<EventSource> open_hepmc_file(const std::filesystem::path& path);
+/// Either of the two, by the first bytes.
+std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path);
 /// The binary stream from the standard output of a child process; argv[0] is searched in PATH. The
 /// child ends with the source.
 std::unique_ptr<EventSource> open_particle_process(const std::vector<std::string>& argv);

@@ -133,7 +133,7 @@ bool is_ee(int sample) { return sample >= 21; }
 
 std::unique_ptr<EventSource> open(const SimulateConfig& config, const SimulateSource& source) {
   if (!source.file.empty()) {
-    return open_particle_file(source.file);
+    return open_event_file(source.file);
   }
   std::vector<std::string> argv = config.generator;
   argv.insert(argv.end(),

@@ -5,10 +5,12 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "core/check.h"
 #include "support/temp_dir.h"
 #include "train/dataset.h"
+#include "train/truth.h"
 
 namespace tessera {
 namespace {
@@ -141,6 +143,75 @@ TEST(ParticleStream, DamageAnywhereIsNoticed) {
     std::string damaged = whole;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
     EXPECT_EQ(with(damaged), -1) << "flipped at " << at;
+  }
+}
+
+// The stream's events as HepMC3 ASCII; vertices with one incoming particle are implied by its
+// number.
+std::string as_hepmc(EventSource& source) {
+  std::string text = "HepMC::Version 3.01.02\nHepMC::Asciiv3-START_EVENT_LISTING\n";
+  while (const auto event = source.next()) {
+    std::set<int> mothers;
+    std::string lines;
+    for (std::size_t i = 0; i < event->particles.size(); ++i) {
+      const Particle& p = event->particles[i];
+      if (p.mother >= 0) {
+        mothers.insert(p.mother);
+      }
+      lines += fmt::format("P {} {} {} {:.16e} {:.16e} {:.16e} {:.16e} {:.16e} {}\n", i + 1,
+                           p.mother + 1, p.pid, p.p4.px, p.p4.py, p.p4.pz, p.p4.e, p.m,
+                           p.status > 0 ? 1 : 2);
+    }
+    text += fmt::format("E {} {} {}\nU GEV MM\n{}", event->number, mothers.size(),
+                        event->particles.size(), lines);
+  }
+  return text + "HepMC::Asciiv3-END_EVENT_LISTING\n\n";
+}
+
+TEST(HepMc, AFileOfAnyGeneratorGivesTheSameTausAndFinalState) {
+  const TempDir d;
+  const auto stream = kFixtures / "ee_tautau.particles";
+  std::ofstream(d.path() / "a.hepmc") << as_hepmc(*open_particle_file(stream));
+  const auto a = open_particle_file(stream), b = open_event_file(d.path() / "a.hepmc");
+  int events = 0;
+  while (const auto expected = a->next()) {
+    const auto got = b->next();
+    ASSERT_TRUE(got.has_value());
+    const auto taus_a = visible_taus(*expected), taus_b = visible_taus(*got);
+    ASSERT_EQ(taus_a.size(), taus_b.size());
+    for (std::size_t i = 0; i < taus_a.size(); ++i) {
+      EXPECT_EQ(taus_a[i].decay_mode, taus_b[i].decay_mode);
+      EXPECT_NEAR(taus_a[i].p4.e, taus_b[i].p4.e, 1e-9);
+    }
+    EXPECT_EQ(expected->particles.size(), got->particles.size());
+    ++events;
+  }
+  EXPECT_FALSE(b->next().has_value());
+  EXPECT_EQ(events, 40);
+}
+
+TEST(HepMc, ACutFileIsRefused) {
+  const TempDir d;
+  const std::string whole = as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"));
+  for (const std::size_t part : {0, 1, 5, 9}) {
+    std::ofstream(d.path() / "cut.hepmc") << whole.substr(0, whole.size() * part / 10);
+    EXPECT_THROW(open_event_file(d.path() / "cut.hepmc"), Error);
+  }
+}
+
+TEST(HepMc, ADamagedEventIsRefusedByItsNumber) {
+  const TempDir d;
+  std::string text = as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"));
+  text.replace(text.find("\nP ", text.size() / 2), 3, "\nQ ");
+  std::ofstream(d.path() / "a.hepmc") << text;
+  const auto source = open_event_file(d.path() / "a.hepmc");
+  try {
+    while (source->next()) {
+    }
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::data);
+    EXPECT_NE(e.message().find("of 40 cannot be read"), std::string::npos) << e.message();
   }
 }
 

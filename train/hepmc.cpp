@@ -1,0 +1,180 @@
+// HepMC3 ASCII files as a source of events, so that any generator serves.
+#include <HepMC3/GenEvent.h>
+#include <HepMC3/GenParticle.h>
+#include <HepMC3/GenVertex.h>
+#include <HepMC3/ReaderAscii.h>
+#include <HepMC3/Setup.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "core/check.h"
+#include "train/particles.h"
+
+namespace tessera {
+namespace {
+
+using HepParticle = HepMC3::ConstGenParticlePtr;
+
+bool is_history(int pid) {
+  const int a = std::abs(pid);
+  return a == 6 || a == 15 || (a >= 23 && a <= 25);
+}
+
+// Counts the events and checks the last line: the library takes a cut or damaged file for a shorter
+// one.
+std::uint64_t count_events(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  TESSERA_CHECK_KIND(ErrorKind::missing, in.good(), "{}: cannot open", path.string());
+  std::uint64_t events = 0;
+  bool complete = false;
+  for (std::string line; std::getline(in, line);) {
+    events += line.starts_with("E ") ? 1 : 0;
+    complete = complete || line.starts_with("HepMC::Asciiv3-END_EVENT_LISTING");
+  }
+  TESSERA_CHECK_KIND(
+      ErrorKind::data, complete,
+      "{}: expected HepMC3 ASCII that ends with END_EVENT_LISTING; the file is cut or of "
+      "another format",
+      path.string());
+  return events;
+}
+
+// Kept: final state, t tau Z W H, their daughters, and the copies of electrons and muons among
+// those; `owners` are those whose daughters are all kept.
+struct Kept {
+  std::set<int> particles, owners;  // HepMC ids
+};
+Kept choose(const std::vector<HepParticle>& all) {
+  Kept kept;
+  std::vector<HepParticle> frontier;
+  for (const HepParticle& p : all) {
+    if (p->status() == 1 || is_history(p->pid())) {
+      kept.particles.insert(p->id());
+    }
+    if (p->status() != 1 && is_history(p->pid())) {
+      frontier.push_back(p);
+    }
+  }
+  while (!frontier.empty()) {
+    const HepParticle p = frontier.back();
+    frontier.pop_back();
+    if (!kept.owners.insert(p->id()).second) {
+      continue;
+    }
+    for (const HepParticle& d : p->children()) {
+      kept.particles.insert(d->id());
+      const int a = std::abs(d->pid());
+      if (d->status() != 1 && (a == 11 || a == 13)) {
+        frontier.push_back(d);
+      }
+    }
+  }
+  return kept;
+}
+
+Particle convert(const HepParticle& p) {
+  Particle out;
+  out.pid = p->pid();
+  out.status = p->status() == 1 ? 1 : -std::max(2, p->status());
+  const auto& q = p->momentum();
+  out.p4 = {q.px(), q.py(), q.pz(), q.e()};
+  out.m = p->generated_mass();
+  if (const auto v = p->production_vertex()) {
+    out.vx = v->position().x(), out.vy = v->position().y(), out.vz = v->position().z();
+  }
+  return out;
+}
+
+Event convert(const HepMC3::GenEvent& source, std::uint64_t number) {
+  std::vector<HepParticle> all = source.particles();
+  // what leaves one vertex stands together, so that daughters are a range
+  const auto vertex = [](const HepParticle& p) {
+    const auto v = p->production_vertex();
+    return v ? -v->id() : 0;
+  };
+  std::stable_sort(all.begin(), all.end(), [&](const HepParticle& a, const HepParticle& b) {
+    return vertex(a) < vertex(b);
+  });
+  const Kept kept = choose(all);
+  Event event{.number = number, .particles = {}};
+  std::map<int, std::int32_t> index;
+  std::vector<HepParticle> chosen;
+  for (const HepParticle& p : all) {
+    if (kept.particles.count(p->id()) != 0) {
+      index[p->id()] = static_cast<std::int32_t>(chosen.size());
+      chosen.push_back(p);
+      event.particles.push_back(convert(p));
+    }
+  }
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (kept.owners.count(chosen[i]->id()) == 0) {
+      continue;
+    }
+    Particle& p = event.particles[i];
+    for (const HepParticle& d : chosen[i]->children()) {
+      const std::int32_t at = index.at(d->id());
+      p.daughter1 = p.daughter1 < 0 ? at : std::min(p.daughter1, at);
+      p.daughter2 = std::max(p.daughter2, at);
+      event.particles[static_cast<std::size_t>(at)].mother = static_cast<std::int32_t>(i);
+    }
+  }
+  return event;
+}
+
+class HepMcSource : public EventSource {
+ public:
+  explicit HepMcSource(const std::filesystem::path& path)
+      : name_(path.string()), events_(count_events(path)) {
+    HepMC3::Setup::set_print_errors(false);  // errors leave as exceptions
+    HepMC3::Setup::set_print_warnings(false);
+    HepMC3::Setup::set_debug_level(-1);
+    reader_ = std::make_unique<HepMC3::ReaderAscii>(name_);
+    header_.generator = "HepMC3 file";
+    header_.version = "3";
+    header_.settings = path.filename().string();
+  }
+
+  std::optional<Event> next() override {
+    HepMC3::GenEvent source(HepMC3::Units::GEV, HepMC3::Units::MM);
+    if (tried_ == events_) {
+      return std::nullopt;
+    }
+    const bool read = reader_->read_event(source) && !reader_->failed();
+    TESSERA_CHECK_KIND(ErrorKind::data, read, "{}: event {} of {} cannot be read", name_, tried_,
+                       events_);
+    source.set_units(HepMC3::Units::GEV, HepMC3::Units::MM);
+    if (const auto sigma = source.cross_section()) {
+      sigma_mb_ = sigma->xsec() * 1e-9;  // from pb
+    }
+    Event event = convert(source, tried_++);
+    for (const Particle& p : event.particles) {
+      TESSERA_CHECK_KIND(ErrorKind::data, std::isfinite(p.p4.px + p.p4.py + p.p4.pz + p.p4.e),
+                         "{}: event {}: expected finite momenta", name_, event.number);
+    }
+    return event;
+  }
+  const StreamHeader& header() const override { return header_; }
+  std::uint64_t tried() const override { return tried_; }
+  double sigma_mb() const override { return sigma_mb_; }
+
+ private:
+  std::string name_;
+  std::uint64_t events_;
+  std::unique_ptr<HepMC3::ReaderAscii> reader_;
+  StreamHeader header_;
+  std::uint64_t tried_ = 0;
+  double sigma_mb_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<EventSource> open_hepmc_file(const std::filesystem::path& path) {
+  return std::make_unique<HepMcSource>(path);
+}
+
+}  // namespace tessera
