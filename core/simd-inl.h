@@ -1,0 +1,139 @@
+// Highway helpers for _cpu.cpp files: sums, products and exponentials over ragged runs of floats.
+// Re-included once per SIMD target. Sums run in a fixed order at each level, so repeats give the
+// same bits.
+#if defined(TESSERA_CORE_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TESSERA_CORE_SIMD_INL_H_
+#undef TESSERA_CORE_SIMD_INL_H_
+#else
+#define TESSERA_CORE_SIMD_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::simd::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+HWY_INLINE std::int64_t LaneCount() { return static_cast<std::int64_t>(hn::Lanes(D())); }
+
+/// Mask of the first min(left, lanes) lanes.
+HWY_INLINE hn::Mask<D> Head(std::int64_t left) {
+  const std::int64_t lanes = LaneCount();
+  return hn::FirstN(D(), static_cast<std::size_t>(left < lanes ? left : lanes));
+}
+
+/// The first min(left, lanes) floats of p, zero beyond. SSE4 and scalar have no masked memory
+/// operations: Highway's stand-ins read and write whole vectors, past the end of the run.
+HWY_INLINE V LoadN(std::int64_t left, const float* p) {
+  if (left >= LaneCount()) {
+    return hn::LoadU(D(), p);
+  }
+#if HWY_TARGET <= HWY_AVX2
+  return hn::MaskedLoad(Head(left), D(), p);
+#else
+  HWY_ALIGN float part[hn::MaxLanes(D())] = {};
+  for (std::int64_t i = 0; i < left; ++i) {
+    part[i] = p[i];
+  }
+  return hn::Load(D(), part);
+#endif
+}
+
+/// Writes the first min(left, lanes) lanes of v to p.
+HWY_INLINE void StoreN(V v, std::int64_t left, float* p) {
+  if (left >= LaneCount()) {
+    hn::StoreU(v, D(), p);
+    return;
+  }
+#if HWY_TARGET <= HWY_AVX3
+  hn::BlendedStore(v, Head(left), D(), p);
+#else
+  HWY_ALIGN float part[hn::MaxLanes(D())];
+  hn::Store(v, D(), part);
+  for (std::int64_t i = 0; i < left; ++i) {
+    p[i] = part[i];
+  }
+#endif
+}
+
+HWY_INLINE float Total(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+
+HWY_INLINE float Sum(const float* x, std::int64_t n) {
+  V acc = hn::Zero(D());
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    acc = hn::Add(acc, LoadN(n - i, x + i));
+  }
+  return Total(acc);
+}
+
+HWY_INLINE float Dot(const float* x, const float* y, std::int64_t n) {
+  V acc = hn::Zero(D());
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    acc = hn::MulAdd(LoadN(m, x + i), LoadN(m, y + i), acc);
+  }
+  return Total(acc);
+}
+
+/// y += a x
+HWY_INLINE void Axpy(float a, const float* x, float* y, std::int64_t n) {
+  const V va = hn::Set(D(), a);
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    const V sum = hn::MulAdd(va, LoadN(m, x + i), LoadN(m, y + i));
+    StoreN(sum, m, y + i);
+  }
+}
+
+/// out (n) = scale * x (k) B (k, n), rows of B `ld` apart.
+HWY_INLINE void VectorMatrix(const float* x, std::int64_t k, const float* b, std::int64_t ld,
+                             std::int64_t n, float scale, float* out) {
+  for (std::int64_t j = 0; j < n; j += LaneCount()) {
+    const std::int64_t m = n - j;
+    V acc = hn::Zero(D());
+    for (std::int64_t i = 0; i < k; ++i) {
+      acc = hn::MulAdd(hn::Set(D(), x[i]), LoadN(m, b + i * ld + j), acc);
+    }
+    StoreN(hn::Mul(acc, hn::Set(D(), scale)), m, out + j);
+  }
+}
+
+/// Largest of n >= 1 values; NaN anywhere gives NaN or the maximum, the exponentials that follow
+/// give NaN.
+HWY_INLINE float Largest(const float* x, std::int64_t n) {
+  V best = hn::Set(D(), x[0]);
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    best = hn::Max(best, hn::IfThenElse(Head(m), LoadN(m, x + i), best));
+  }
+  return hn::GetLane(hn::MaxOfLanes(D(), best));
+}
+
+/// x := exp(x - shift); returns the sum.
+HWY_INLINE float ExpSum(float* x, std::int64_t n, float shift) {
+  V acc = hn::Zero(D());
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    const V e = hn::Exp(D(), hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
+    StoreN(e, m, x + i);
+    acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
+  }
+  return Total(acc);
+}
+
+HWY_INLINE void Scale(float a, float* x, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    StoreN(hn::Mul(hn::Set(D(), a), LoadN(m, x + i)), m, x + i);
+  }
+}
+
+}  // namespace tessera::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,50 @@
+// Ragged attention: every segment of a packed batch attends to itself, or to a segment of another
+// batch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/kernel.h"
+#include "core/segments.h"
+
+namespace tessera {
+
+struct AttentionOptions {
+  bool causal = false;
+  std::vector<std::uint8_t>
+      causal_segments{};  ///< one flag a segment; overrides `causal` where given
+  float scale = 0;        ///< 0 means D^-1/2
+};
+
+/// Scaled dot-product attention per segment: softmax(q k^T scale) v; scores are never stored.
+/// qkv: (T, 3, H, D) f32; segments over T. Returns (T, H, D). Empty segments yield no row; a
+/// segment never reads another's rows. Throws Error(usage) if the last offset is not T.
+/// Differentiable in qkv; the backward pass recomputes the probabilities. Vaswani et al. 2017.
+Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options = {});
+
+/// The same with queries (Tq, H, D) of their own segments and keys and values (Tk, 2, H, D): one
+/// query for class tokens. A segment without keys gives zero rows. Differentiable in q and kv.
+Tensor cross_attention(const Tensor& q, const Tensor& kv, const Segments& q_segments,
+                       const Segments& kv_segments, const AttentionOptions& options = {});
+
+/// Where queries, keys and values of a head lie: row strides in floats, heads D apart.
+struct AttentionLayout {
+  std::int64_t heads, width, q_stride, kv_stride;
+  float scale;
+  const std::int32_t* q_offsets;
+  const std::int32_t* kv_offsets;
+  const std::uint8_t* causal;  ///< one flag a segment, or null
+  int segments;
+  int max_kv;
+};
+
+/// out (Tq, H, D) of q, k, v.
+TESSERA_DECLARE_KERNEL(attention_forward, void(const float* q, const float* k, const float* v,
+                                               AttentionLayout layout, float* out, Stream));
+/// dq, dk, dv with the strides of q, k, v; overwritten in the rows of every segment.
+TESSERA_DECLARE_KERNEL(attention_backward,
+                       void(const float* q, const float* k, const float* v, const float* dout,
+                            AttentionLayout layout, float* dq, float* dk, float* dv, Stream));
+
+}  // namespace tessera

@@ -1,0 +1,69 @@
+// One row at a time: maximum, exponentials and their sum in vectors, then softmax minus one-hot in
+// place.
+#include "kernels/cross_entropy/cross_entropy.h"
+
+#include <cmath>
+
+#include "core/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cross_entropy/cross_entropy_cpu.cpp"
+#include <hwy/foreach_target.h>
+
+#include "core/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::cpu::HWY_NAMESPACE {
+using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
+
+// sum of exp(x - shift) without writing
+float SumOfExp(const float* x, std::int64_t n, float shift) {
+  V acc = hn::Zero(D());
+  for (std::int64_t i = 0; i < n; i += LaneCount()) {
+    const std::int64_t m = n - i;
+    const V e = hn::Exp(D(), hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
+    acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
+  }
+  return Total(acc);
+}
+
+// slope may be null, or alias the logits
+float CrossEntropyRow(const float* z, std::int64_t n, std::int32_t target, float factor,
+                      float* slope) {
+  const float top = Largest(z, n), at_target = z[target];
+  const float sum = SumOfExp(z, n, top);
+  if (slope != nullptr) {
+    const V scale = hn::Set(D(), factor / sum);
+    for (std::int64_t i = 0; i < n; i += LaneCount()) {
+      const std::int64_t m = n - i;
+      const V e = hn::Exp(D(), hn::Sub(LoadN(m, z + i), hn::Set(D(), top)));
+      StoreN(hn::Mul(e, scale), m, slope + i);
+    }
+    slope[target] -= factor;
+  }
+  return logf(sum) + top - at_target;
+}
+
+}  // namespace tessera::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tessera::cpu {
+HWY_EXPORT(CrossEntropyRow);
+
+void softmax_cross_entropy(View<const float, 2> logits, View<const std::int32_t, 1> targets,
+                           float factor, View<float, 1> loss, View<float, 2> slope, Stream) {
+  constexpr std::int64_t kRows = 16;
+  const std::int64_t rows = logits.shape[0];
+  parallel_for(chunk_count(rows, kRows), [&](std::int64_t chunk) {
+    const std::int64_t end = (chunk + 1) * kRows < rows ? (chunk + 1) * kRows : rows;
+    for (std::int64_t r = chunk * kRows; r < end; ++r) {
+      loss(r) =
+          HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(logits.row(r), logits.shape[1], targets(r), factor,
+                                                slope.shape[0] > 0 ? slope.row(r) : nullptr);
+    }
+  });
+}
+
+}  // namespace tessera::cpu
+#endif

@@ -1,0 +1,110 @@
+#include "kernels/matmul/matmul.h"
+
+#include "core/autograd.h"
+
+namespace tessera {
+namespace {
+
+constexpr auto kGemm = TESSERA_KERNEL(gemm);
+constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
+constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
+
+Operand plain(const Tensor& t) { return {t.span<const float>().data(), t.shape(1), 1}; }
+Operand transposed(const Tensor& t) { return {t.span<const float>().data(), 1, t.shape(1)}; }
+
+Tensor multiply(Device device, Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
+                const GemmEpilogue& epilogue = {}) {
+  Tensor c = Tensor::empty({m, n}, DType::f32, device);
+  const Tensor scratch = Tensor::empty({gemm_workspace(k, n)}, DType::f32, device);
+  kGemm(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(), Stream{});
+  return c;
+}
+
+Tensor flat(const Tensor& t) { return t.reshape({t.size()}); }
+
+// y = act(z), z = x W^T + b:  dz = dy * act'(z);  dx = dz W;  dW = dz^T x;  db = sum over rows of
+// dz.
+struct LinearBackward {
+  Saved x, weight, pre;
+  Activation activation;
+  bool needs_x, needs_weight, needs_bias;
+
+  std::vector<Tensor> operator()(std::span<const Tensor> g) const {
+    Tensor dz = g[0].contiguous();
+    const Device device = dz.device();
+    if (activation != Activation::none) {
+      const Tensor out = Tensor::empty(dz.shape(), DType::f32, device);
+      kActivationBackward(device, flat(dz).view<const float, 1>(),
+                          flat(pre.get()).view<const float, 1>(), flat(out).view<float, 1>(),
+                          activation, Stream{});
+      dz = out;
+    }
+    const std::int64_t t = dz.shape(0), o = dz.shape(1), i = weight.get().shape(1);
+    Tensor dx, dw, db;
+    if (needs_x) {
+      dx = multiply(device, plain(dz), plain(weight.get()), t, o, i);  // (T, I)
+    }
+    if (needs_weight) {
+      dw = multiply(device, transposed(dz), plain(x.get()), o, t, i);  // (O, I)
+    }
+    if (needs_bias) {
+      db = Tensor::empty({o}, DType::f32, device);
+      kColumnSums(device, dz.view<const float, 2>(), db.view<float, 1>(), Stream{});
+    }
+    return {dx, dw, db};
+  }
+};
+
+}  // namespace
+
+std::int64_t gemm_workspace(std::int64_t k, std::int64_t n) {
+  constexpr std::int64_t kWidest = 64;  // columns of the widest panel
+  return k * ((n + kWidest - 1) / kWidest) * kWidest;
+}
+
+Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Activation activation) {
+  TESSERA_CHECK(x0.rank() == 2 && weight0.rank() == 2 && x0.shape(1) == weight0.shape(1),
+                "linear: x must be (T, I) and weight (O, I), got {} and {}", x0.shape(),
+                weight0.shape());
+  TESSERA_CHECK(!bias0.defined() || bias0.shape() == Shape{weight0.shape(0)},
+                "linear: bias must be ({}), got {}", weight0.shape(0), bias0.shape());
+  const Tensor x = x0.detach().contiguous(), weight = weight0.detach().contiguous();
+  const std::int64_t t = x.shape(0), o = weight.shape(0), i = x.shape(1);
+  GemmEpilogue epilogue{.activation = activation};
+  Tensor bias, pre;
+  if (bias0.defined()) {
+    bias = bias0.detach().contiguous();
+    epilogue.bias = bias.span<const float>().data();
+  }
+  const bool tape =
+      grad_enabled() && (x0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
+  if (tape && activation != Activation::none) {
+    pre = Tensor::empty({t, o}, DType::f32, x.device());
+    epilogue.keep = pre.span<float>().data();
+  }
+  Tensor y = multiply(x.device(), plain(x), transposed(weight), t, i, o, epilogue);  // (T, O)
+  if (!tape) {
+    return y;
+  }
+  return differentiable(
+      y, {x0, weight0, bias0},
+      LinearBackward{Saved(x), Saved(weight), Saved(pre), activation, x0.requires_grad(),
+                     weight0.requires_grad(), bias0.requires_grad()});
+}
+
+Tensor matmul(const Tensor& a0, const Tensor& b0) {
+  TESSERA_CHECK(a0.rank() == 2 && b0.rank() == 2 && a0.shape(1) == b0.shape(0),
+                "matmul: a must be (M, K) and b (K, N), got {} and {}", a0.shape(), b0.shape());
+  const Tensor a = a0.detach().contiguous(), b = b0.detach().contiguous();
+  const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
+  const Device device = a.device();
+  // da = dc b^T, db = a^T dc
+  const auto backward = [sa = Saved(a), sb = Saved(b), m, k, n, device](std::span<const Tensor> g) {
+    const Tensor dc = g[0].contiguous();
+    return std::vector<Tensor>{multiply(device, plain(dc), transposed(sb.get()), m, n, k),
+                               multiply(device, transposed(sa.get()), plain(dc), k, m, n)};
+  };
+  return differentiable(multiply(device, plain(a), plain(b), m, k, n), {a0, b0}, backward);
+}
+
+}  // namespace tessera

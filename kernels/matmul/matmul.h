@@ -1,0 +1,51 @@
+// Dense products: linear layers with bias and activation in one call, and plain matmul.
+#pragma once
+
+#include "core/kernel.h"
+#include "core/tensor.h"
+
+namespace tessera {
+
+enum class Activation : std::uint8_t { none, relu, gelu, silu };
+
+/// y = act(x W^T + b). x: (T, I); weight: (O, I); bias: (O) or undefined; all f32. gelu is the erf
+/// form. Returns (T, O). Throws Error(usage) on shapes that do not fit. Differentiable in x,
+/// weight, bias. Keeps x and, with an activation, the pre-activation (4 T O bytes).
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              Activation activation = Activation::none);
+
+/// a b. a: (M, K); b: (K, N). Returns (M, N). Differentiable in both.
+Tensor matmul(const Tensor& a, const Tensor& b);
+
+/// One matrix operand of gemm with free strides: element (i, j) at data[i * row + j * col].
+struct Operand {
+  const float* data;
+  std::int64_t row, col;
+};
+
+/// What gemm does with a finished row block: add `bias` (N), keep the sum in `keep` (M, N),
+/// activate.
+struct GemmEpilogue {
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
+  float* keep = nullptr;
+};
+
+/// c (M, N) = a (M, K) b (K, N), then the epilogue. `panels`: scratch of gemm_workspace floats.
+/// K is summed in ascending order in one accumulator per element: bits depend on the SIMD level
+/// only.
+TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                                  GemmEpilogue epilogue, View<float, 1> panels, Stream));
+/// Floats of scratch for a (K, N) right operand on any SIMD level.
+std::int64_t gemm_workspace(std::int64_t k, std::int64_t n);
+
+/// y = act(z), elementwise.
+TESSERA_DECLARE_KERNEL(activation_forward, void(View<const float, 1> z, View<float, 1> y,
+                                                Activation activation, Stream));
+/// dz = dy * act'(z), elementwise.
+TESSERA_DECLARE_KERNEL(activation_backward, void(View<const float, 1> dy, View<const float, 1> z,
+                                                 View<float, 1> dz, Activation activation, Stream));
+/// Sums over rows in fixed blocks of 256, merged in block order: out (N).
+TESSERA_DECLARE_KERNEL(column_sums, void(View<const float, 2> x, View<float, 1> out, Stream));
+
+}  // namespace tessera

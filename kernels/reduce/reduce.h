@@ -1,0 +1,16 @@
+// Sums to a scalar.
+#pragma once
+
+#include "core/kernel.h"
+#include "core/tensor.h"
+
+namespace tessera {
+
+/// Sum and mean of all elements, rank 0. Partial sums over fixed chunks of 4096 in double, merged
+/// as a binary tree: the bits depend on the size only. Differentiable. The mean of nothing is 0.
+Tensor sum(const Tensor& x);
+Tensor mean(const Tensor& x);
+
+TESSERA_DECLARE_KERNEL(reduce_sum, void(View<const float, 1> x, View<float, 1> out, Stream));
+
+}  // namespace tessera

@@ -1,0 +1,22 @@
+// Pooling of the tokens of each segment.
+#pragma once
+
+#include "core/kernel.h"
+#include "core/segments.h"
+
+namespace tessera {
+
+enum class Pool : std::uint8_t { sum, mean };
+
+/// Sum or mean over the rows of each segment; an empty segment gives zeros. x: (T, d) -> (B, d).
+/// Differentiable in x.
+Tensor segment_pool(const Tensor& x, const Segments& segments, Pool pool);
+
+TESSERA_DECLARE_KERNEL(segment_forward,
+                       void(View<const float, 2> x, View<const std::int32_t, 1> offsets, Pool pool,
+                            View<float, 2> y, Stream));
+TESSERA_DECLARE_KERNEL(segment_backward,
+                       void(View<const float, 2> dy, View<const std::int32_t, 1> offsets, Pool pool,
+                            View<float, 2> dx, Stream));
+
+}  // namespace tessera

@@ -1,0 +1,137 @@
+#include "kernels/matmul/matmul.h"
+
+#include <gtest/gtest.h>
+#include <hwy/targets.h>
+
+#include <cmath>
+#include <numbers>
+#include <tuple>
+
+#include "core/autograd.h"
+#include "core/parallel.h"
+#include "core/rng.h"
+
+namespace tessera {
+namespace {
+
+Tensor random(const Shape& shape, std::uint64_t seed) {
+  Rng rng(seed);
+  Tensor t = Tensor::empty(shape);
+  for (float& x : t.span<float>()) {
+    x = static_cast<float>(rng.normal());
+  }
+  return t;
+}
+
+double activate(double x, Activation a) {
+  switch (a) {
+    case Activation::relu:
+      return x > 0 ? x : 0;
+    case Activation::gelu:
+      return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2));
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::none:
+      break;
+  }
+  return x;
+}
+
+double slope(double x, Activation a) {
+  const double h = 1e-5;
+  return a == Activation::relu ? (x > 0) : (activate(x + h, a) - activate(x - h, a)) / (2 * h);
+}
+
+// Normwise; the floor is for single elements, which may sit on a zero of the slope.
+double relative_error(const std::vector<float>& got, const std::vector<double>& expected) {
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    error += std::pow(static_cast<double>(got[i]) - expected[i], 2);
+    size += expected[i] * expected[i];
+  }
+  return std::sqrt(error / std::max(size, 1e-2));
+}
+
+using Case = std::tuple<int, int, int, Activation>;
+class Linear : public testing::TestWithParam<Case> {};
+
+// The reference: loops in double. Gradients for the upstream gradient w: dz = w act'(z).
+TEST_P(Linear, MatchesTheDoubleReferenceOnEverySimdLevel) {
+  const auto [t, i, o, act] = GetParam();
+  Tensor x = random({t, i}, 1), weight = random({o, i}, 2), bias = random({o}, 3);
+  for (float& w : weight.span<float>()) {  // z of order one: gelu's far tail multiplies the rounding of z by |z|
+    w /= std::sqrt(static_cast<float>(i));
+  }
+  const Tensor upstream = random({t, o}, 4);
+  const auto X = x.to_vector<float>(), W = weight.to_vector<float>(), B = bias.to_vector<float>(),
+             G = upstream.to_vector<float>();
+  const auto at = [](int r, int c, int columns) {
+    return static_cast<std::size_t>(r * columns + c);
+  };
+  std::vector<double> y(at(t, 0, o)), dx(at(t, 0, i)), dw(at(o, 0, i)),
+      db(static_cast<std::size_t>(o));
+  for (int r = 0; r < t; ++r) {
+    for (int c = 0; c < o; ++c) {
+      double z = B[static_cast<std::size_t>(c)];
+      for (int k = 0; k < i; ++k) {
+        z += static_cast<double>(X[at(r, k, i)]) * static_cast<double>(W[at(c, k, i)]);
+      }
+      y[at(r, c, o)] = activate(z, act);
+      const double dz = static_cast<double>(G[at(r, c, o)]) * slope(z, act);
+      db[static_cast<std::size_t>(c)] += dz;
+      for (int k = 0; k < i; ++k) {
+        dx[at(r, k, i)] += dz * static_cast<double>(W[at(c, k, i)]);
+        dw[at(c, k, i)] += dz * static_cast<double>(X[at(r, k, i)]);
+      }
+    }
+  }
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (Tensor* p : {&x, &weight, &bias}) {
+      p->set_requires_grad(true);
+      p->set_grad(Tensor());
+    }
+    const Tensor out = linear(x, weight, bias, act);
+    EXPECT_LE(relative_error(out.to_vector<float>(), y), 1e-5) << hwy::TargetName(target);
+    const Tensor weighted = differentiable(Tensor::scalar(0), {out}, [&](std::span<const Tensor>) {
+      return std::vector<Tensor>{upstream};
+    });
+    backward(weighted);
+    EXPECT_LE(relative_error(x.grad().to_vector<float>(), dx), 1e-5) << hwy::TargetName(target);
+    EXPECT_LE(relative_error(weight.grad().to_vector<float>(), dw), 1e-5)
+        << hwy::TargetName(target);
+    EXPECT_LE(relative_error(bias.grad().to_vector<float>(), db), 1e-5) << hwy::TargetName(target);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ragged, Linear,
+                         testing::Combine(testing::Values(1, 15, 33, 257),
+                                          testing::Values(1, 31, 64), testing::Values(1, 17, 33),
+                                          testing::Values(Activation::none, Activation::relu,
+                                                          Activation::gelu, Activation::silu)));
+
+TEST(Matmul, IsTheSameForAnyThreadCount) {
+  const Tensor a = random({257, 65}, 5), b = random({65, 131}, 6);
+  std::vector<float> first;
+  for (const int threads : {1, 2, 3, 4, 7, 8}) {
+    set_num_threads(threads);
+    const auto c = matmul(a, b).to_vector<float>();
+    if (first.empty()) {
+      first = c;
+    }
+    EXPECT_EQ(c, first);
+  }
+}
+
+TEST(Matmul, EmptyRowsGiveEmptyResults) {
+  EXPECT_EQ(linear(random({0, 4}, 1), random({3, 4}, 2), Tensor()).shape(), (Shape{0, 3}));
+}
+
+TEST(Matmul, RejectsShapesThatDoNotFit) {
+  EXPECT_THROW(linear(random({2, 4}, 1), random({3, 5}, 2), Tensor()), Error);
+  EXPECT_THROW(matmul(random({2, 4}, 1), random({3, 4}, 2)), Error);
+}
+
+}  // namespace
+}  // namespace tessera

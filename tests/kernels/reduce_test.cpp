@@ -1,0 +1,41 @@
+#include "kernels/reduce/reduce.h"
+
+#include <numeric>
+
+#include "core/parallel.h"
+#include "support/gradcheck.h"
+
+namespace tessera {
+namespace {
+using namespace testing_support;  // NOLINT
+
+TEST(Reduce, SumAndMeanMatchTheDoubleReference) {
+  for (const std::int64_t n : {1, 31, 33, 5000}) {
+    const auto total = [](const std::vector<std::vector<double>>& x) {
+      return std::vector<double>{std::accumulate(x[0].begin(), x[0].end(), 0.0)};
+    };
+    Tensor x = random({n}, 1);
+    x.span<float>()[0] +=
+        10.0F;  // keeps the sum away from zero, where a relative bound says nothing
+    check_op([](const auto& in) { return sum(in[0]); }, total, {x});
+    check_op(
+        [](const auto& in) { return mean(in[0]); },
+        [&](const auto& in) { return std::vector<double>{total(in)[0] / static_cast<double>(n)}; },
+        {x});
+  }
+}
+
+TEST(Reduce, MeanOfNothingIsZero) { EXPECT_EQ(mean(Tensor::zeros({0})).item(), 0.0F); }
+
+TEST(Reduce, IsBitEqualForAnyThreadCount) {
+  const Tensor x = random({100003}, 2);
+  set_num_threads(1);
+  const float one = sum(x).item();
+  for (const int threads : {2, 3, 8}) {
+    set_num_threads(threads);
+    EXPECT_EQ(sum(x).item(), one);
+  }
+}
+
+}  // namespace
+}  // namespace tessera

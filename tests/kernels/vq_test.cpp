@@ -1,0 +1,104 @@
+#include "kernels/vq/vq.h"
+
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/reduce/reduce.h"
+#include "support/gradcheck.h"
+
+namespace tessera {
+namespace {
+using namespace testing_support;  // NOLINT
+
+// Squared-distance gap in double: the chosen code may only be as far from the best as f32 rounding
+// explains.
+TEST(Vq, ChosenCodesAreNearestUpToRounding) {
+  for (const std::int64_t k : {1, 31, 33, 513}) {
+    for (const std::int64_t d : {1, 4, 17}) {
+      const Tensor z = random({65, d}, 1), e = random({k, d}, 2);
+      const auto Z = doubles(z), E = doubles(e);
+      std::vector<std::int32_t> first;
+      on_every_simd_level([&](const char* level) {
+        const auto codes = vq_assign(z, e).to_vector<std::int32_t>();
+        if (first.empty()) first = codes;
+        EXPECT_EQ(codes, first) << level << ": levels must agree bit for bit";
+        for (std::size_t i = 0; i < codes.size(); ++i) {
+          double best = 1e300, chosen = 0, scale = 0;
+          for (std::size_t c = 0; c < static_cast<std::size_t>(k); ++c) {
+            double distance = 0, size = 0;
+            for (std::size_t j = 0; j < static_cast<std::size_t>(d); ++j) {
+              const double a = Z[i * static_cast<std::size_t>(d) + j],
+                           b = E[c * static_cast<std::size_t>(d) + j];
+              distance += (a - b) * (a - b);
+              size += a * a + b * b;
+            }
+            best = std::min(best, distance);
+            if (static_cast<std::int32_t>(c) == codes[i]) {
+              chosen = distance;
+              scale = size;
+            }
+          }
+          EXPECT_LE(chosen - best, std::ldexp(scale, -20));
+        }
+      });
+    }
+  }
+}
+
+TEST(Vq, ExactTiesGoToTheSmallerIndex) {
+  const Tensor e = Tensor::full({40, 3}, 1.0F);
+  on_every_simd_level([&](const char* level) {
+    for (const std::int32_t c : vq_assign(random({5, 3}, 1), e).to_vector<std::int32_t>())
+      EXPECT_EQ(c, 0) << level;
+  });
+}
+
+TEST(Vq, NanRowsGetCodeZero) {
+  const Tensor z = Tensor::full({1, 3}, NAN);
+  on_every_simd_level([&](const char* level) {
+    EXPECT_EQ(vq_assign(z, random({40, 3}, 1)).to_vector<std::int32_t>()[0], 0) << level;
+  });
+}
+
+TEST(Vq, ZeroAffineLeavesTheCodebookAsItIs) {
+  const Tensor e = random({7, 3}, 1);
+  EXPECT_EQ(vq_effective_codebook(e, Tensor::zeros({3}), Tensor::zeros({3}), 2).to_vector<float>(),
+            e.to_vector<float>());
+}
+
+// With g = d/dq of the output term w . q and the loss term, by hand in double: models of the
+// header's formulas.
+TEST(Vq, GradientsHaveTheirClosedForm) {
+  const std::int64_t t = 33, k = 5, d = 3;
+  for (const float nu : {0.0F, 1.0F}) {
+    Tensor z = random({t, d}, 1), e = random({k, d}, 2), s = random({d}, 3, 0.1),
+           b = random({d}, 4, 0.1);
+    for (Tensor* p : {&z, &e, &s, &b}) p->set_requires_grad(true);
+    const Tensor w = random({t, d}, 5);
+    const VqResult r = vector_quantize(z, e, s, b, {.nu = nu});
+    backward(add(sum(mul(r.quantized, w)), scale(r.loss, 10)));
+    const auto Z = doubles(z), Q = doubles(r.quantized), W = doubles(w), E = doubles(e),
+               S = doubles(s);
+    const auto code = r.codes.to_vector<std::int32_t>();
+    std::vector<double> dz(Z.size()), de(E.size()), ds(3), db(3), G(E.size());
+    double loss = 0;
+    for (std::size_t i = 0; i < Z.size(); ++i) {
+      const double gap = Z[i] - Q[i], unit = 10 * 2 * gap / static_cast<double>(t * d);
+      loss += gap * gap / static_cast<double>(t * d);
+      dz[i] = W[i] + 0.1 * unit;
+      G[static_cast<std::size_t>(code[i / 3]) * 3 + i % 3] +=
+          static_cast<double>(nu) * W[i] - 0.9 * unit;
+    }
+    for (std::size_t i = 0; i < E.size(); ++i) {
+      de[i] = (1 + 2 * S[i % 3]) * G[i];
+      ds[i % 3] += 2 * G[i] * E[i];
+      db[i % 3] += 2 * G[i];
+    }
+    EXPECT_NEAR(r.loss.item(), loss, 1e-5 * loss);
+    EXPECT_LE(relative_error(doubles(z.grad()), dz), 1e-5);
+    EXPECT_LE(relative_error(doubles(e.grad()), de), 1e-5);
+    EXPECT_LE(relative_error(doubles(s.grad()), ds), 1e-5);
+    EXPECT_LE(relative_error(doubles(b.grad()), db), 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace tessera
