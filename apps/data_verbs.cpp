@@ -1,0 +1,241 @@
+#include "apps/data_verbs.h"
+
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "train/manifest.h"
+#include "train/simulate.h"
+
+extern char** environ;
+
+namespace tessera::apps {
+namespace {
+
+struct SimulateArguments {
+  std::vector<std::string> sources;
+  std::string output, file, python = "python3";
+  std::uint64_t seed = 0;
+  int mantissa_bits = 23, deflate = 1;
+  bool overwrite = false, literal_delphes = false, quiet = false;
+};
+
+// apps/python of the source tree: from the working directory, else beside the build directory.
+std::string script(const std::string& name) {
+  const std::filesystem::path here = std::filesystem::path("apps/python") / name;
+  std::error_code error;
+  const auto executable = std::filesystem::read_symlink("/proc/self/exe", error);
+  for (const auto& candidate : {here, executable.parent_path() / "../.." / here}) {
+    if (std::filesystem::exists(candidate, error)) {
+      return candidate.lexically_normal().string();
+    }
+  }
+  TESSERA_FAIL(ErrorKind::missing, "{}: not found; run from the root of the source tree",
+               here.string());
+}
+
+SimulateSource parse_source(const std::string& text, const std::string& file) {
+  SimulateSource source{.file = file};
+  unsigned long long jets = 0;
+  char rest = 0;
+  const int read =
+      std::sscanf(text.c_str(), "%d:%d:%llu%c", &source.sample, &source.chunk, &jets, &rest);
+  TESSERA_CHECK(read == 3, "--source: expected SAMPLE:CHUNK:JETS, for example 21:0:5000, got '{}'",
+                text);
+  source.jets = jets;
+  return source;
+}
+
+// What to type to make the file again; recorded in it, so it holds no path but the output's.
+std::string command_of(const SimulateArguments& args) {
+  std::string text = "tessera simulate --output " + args.output;
+  if (args.mantissa_bits != 23) {
+    text += fmt::format(" --mantissa-bits {}", args.mantissa_bits);
+  }
+  if (args.deflate != 1) {
+    text += fmt::format(" --deflate {}", args.deflate);
+  }
+  if (args.seed != 0) {
+    text += fmt::format(" --seed {}", args.seed);
+  }
+  if (args.literal_delphes) {
+    text += " --literal-delphes";
+  }
+  for (const std::string& s : args.sources) {
+    text += " --source " + s;
+  }
+  return text;
+}
+
+void print_report(const SimulateReport& report) {
+  fmt::print("{:>6} {:>5} {:>8} {:>8} {:>11} {:>12} {:>8} {:>8} {:>8}\n", "sample", "chunk",
+             "events", "jets", "sigma / pb", "constituents", "charged", "mass", "pt");
+  for (const SourceReport& s : report.sources) {
+    fmt::print("{:>6} {:>5} {:>8} {:>8} {:>11.4g} {:>12.1f} {:>8.1f} {:>8.1f} {:>8.1f}\n", s.sample,
+               s.chunk, s.events, s.jets, s.sigma_pb, s.mean_constituents, s.mean_charged,
+               s.mean_mass, s.mean_pt);
+  }
+}
+
+void simulate_verb(const SimulateArguments& args) {
+  SimulateConfig config;
+  for (const std::string& s : args.sources) {
+    config.sources.push_back(parse_source(s, args.file));
+  }
+  config.output = args.output;
+  config.detector_seed = args.seed;
+  config.native = {
+      .deflate = args.deflate, .mantissa_bits = args.mantissa_bits, .overwrite = args.overwrite};
+  config.track_momentum = args.literal_delphes ? TrackMomentum::delphes : TrackMomentum::smeared;
+  config.command = command_of(args);
+  if (args.file.empty()) {
+    config.generator = {args.python, script("simulate.py")};
+  }
+  const bool terminal = ::isatty(STDERR_FILENO) != 0 && !args.quiet;
+  const SimulateReport report = simulate(config, [&](const SimulateProgress& p) {
+    if (terminal) {
+      fmt::print(stderr, "\rsource {}/{}  {} of {} jets  {} events   ", p.source + 1,
+                 args.sources.size(), p.jets, p.wanted, p.events);
+    }
+  });
+  if (terminal) {
+    fmt::print(stderr, "\n");
+  }
+  print_report(report);
+}
+
+void add_simulate(CLI::App& app, std::function<void()>& action) {
+  auto args = std::make_shared<SimulateArguments>();
+  CLI::App* verb =
+      app.add_subcommand("simulate", "Make simulated jets: Pythia, our detector, FastJet, truth");
+  verb->add_option("--source", args->sources,
+                   "SAMPLE:CHUNK:JETS, repeated; their jets alternate in the file")
+      ->required();
+  verb->add_option("-o,--output", args->output, "Native HDF5 file to write")->required();
+  verb->add_option("--file", args->file,
+                   "Read events from HepMC3 ASCII or a particle stream instead of Pythia");
+  verb->add_option("--seed", args->seed, "Detector seed; the generator's is 100 sample + chunk");
+  verb->add_option("--mantissa-bits", args->mantissa_bits, "Kept of constituent floats, 23 = all")
+      ->check(CLI::Range(8, 23));
+  verb->add_option("--deflate", args->deflate, "zlib level, 0 = none")->check(CLI::Range(0, 9));
+  verb->add_option("--python", args->python, "Interpreter that has pythia8mc");
+  verb->add_flag("--literal-delphes", args->literal_delphes,
+                 "Track momenta as Delphes literally has them");
+  verb->add_flag("--overwrite", args->overwrite, "Replace the output");
+  verb->add_flag("--quiet", args->quiet, "No progress");
+  verb->footer(
+      "Samples: 1 QCD, 2 Hbb, 3 Hcc, 4 Hgg, 5 H4q, 6 Hqql, 7 Zqq, 8 Wqq, 9 Tbqq, 10 Tbl (pp, 13 "
+      "TeV, 500 < pt < "
+      "1000 GeV);\n21 Z to tau tau, 22 ZH with H to tau tau, 23 Z to quarks (e+e-, 380 GeV).\n"
+      "Chunks 0-79 train, 80-89 validation, 90-99 test. Same command, same bytes.");
+  verb->callback([args, &action] { action = [args] { simulate_verb(*args); }; });
+}
+
+ErrorKind kind_of_exit(int code) {
+  switch (code) {
+    case 64:
+      return ErrorKind::usage;
+    case 65:
+      return ErrorKind::data;
+    case 66:
+      return ErrorKind::missing;
+    case 74:
+      return ErrorKind::io;
+    default:
+      return ErrorKind::internal;
+  }
+}
+
+// Runs a program to its end; its output is the user's.
+void run(const std::vector<std::string>& argv) {
+  std::vector<char*> arguments;
+  for (const std::string& a : argv) {
+    arguments.push_back(const_cast<char*>(a.c_str()));
+  }
+  arguments.push_back(nullptr);
+  pid_t child = 0;
+  const int error =
+      ::posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ);
+  TESSERA_CHECK_KIND(ErrorKind::missing, error == 0, "cannot run {}: {}", argv[0],
+                     std::strerror(error));
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
+  TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "convert: stopped; the line above says why");
+}
+
+struct ConvertArguments {
+  std::string source, destination, dataset, python = "python3";
+};
+
+void add_convert(CLI::App& app, std::function<void()>& action) {
+  auto args = std::make_shared<ConvertArguments>();
+  CLI::App* verb = app.add_subcommand("convert", "Convert public jet data to the native format");
+  verb->add_option("source", args->source, "JetClass ROOT or Fu-tau-re Parquet file")->required();
+  verb->add_option("destination", args->destination, "Native HDF5 file to write")->required();
+  verb->add_option("--dataset", args->dataset, "jetclass or fu-tau-re")
+      ->required()
+      ->check(CLI::IsMember({"jetclass", "fu-tau-re"}));
+  verb->add_option("--python", args->python, "Interpreter that has uproot, awkward, pyarrow, h5py");
+  verb->callback([args, &action] {
+    action = [args] {
+      run({args->python, script("convert.py"), args->source, args->destination, "--dataset",
+           args->dataset});
+    };
+  });
+}
+
+// The split that a file's name tells: "train", "val" or "test" in it; "train" otherwise.
+std::string split_of(const std::string& name) {
+  for (const char* split : {"train", "val", "test"}) {
+    if (name.find(split) != std::string::npos) {
+      return split;
+    }
+  }
+  return "train";
+}
+
+}  // namespace
+
+void write_manifest_verb(const std::string& directory) {
+  TESSERA_CHECK_KIND(ErrorKind::missing, std::filesystem::is_directory(directory),
+                     "{}: no such folder", directory);
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    if (entry.path().extension() == ".h5") {
+      names.insert(entry.path().filename().string());
+    }
+  }
+  TESSERA_CHECK_KIND(ErrorKind::missing, !names.empty(), "{}: holds no .h5 file", directory);
+  std::map<std::string, std::vector<std::string>> splits;
+  for (const std::string& name : names) {
+    splits[split_of(name)].push_back(name);
+  }
+  const auto absolute = std::filesystem::weakly_canonical(directory);
+  const DatasetManifest manifest = make_manifest(directory, absolute.filename().string(), splits);
+  write_manifest(directory, manifest);
+  for (const auto& [split, files] : manifest.splits) {
+    for (const FileEntry& f : files) {
+      fmt::print("{:6} {:24} {:>10} jets {:>12} constituents\n", split, f.file, f.n, f.m);
+    }
+  }
+}
+
+void add_data_verbs(CLI::App& app, std::function<void()>& action) {
+  add_simulate(app, action);
+  add_convert(app, action);
+}
+
+}  // namespace tessera::apps
