@@ -1,0 +1,115 @@
+#include "nn/attention_block.h"
+
+#include <cmath>
+
+#include "kernels/attention/attention.h"
+#include "kernels/elementwise/elementwise.h"
+
+namespace tessera {
+
+SelfAttention::SelfAttention(const Config& c, Rng& rng)
+    : config(c),
+      qkv({.in = c.width, .out = 3 * c.width, .bias = c.qkv_bias}, rng),
+      out({.in = c.width, .out = c.width, .scale = c.out_scale}, rng) {
+  TESSERA_CHECK(c.width % c.heads == 0, "attention: width {} is not a multiple of {} heads",
+                c.width, c.heads);
+  child("qkv", qkv);
+  child("out", out);
+}
+
+Tensor SelfAttention::operator()(const Tensor& x, const Segments& segments,
+                                 std::vector<std::uint8_t> causal_segments) const {
+  const std::int64_t t = x.shape(0), h = config.heads, d = config.width / h;
+  const Tensor packed = qkv(x).reshape({t, 3, h, d});  // (T, 3, H, D)
+  const Tensor mixed =
+      attention(packed, segments, {.causal_segments = std::move(causal_segments)});  // (T, H, D)
+  return out(mixed.reshape({t, config.width}));
+}
+
+NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, Rng& rng)
+    : norm(width), fc1({.in = width, .out = hidden}, rng), fc2({.in = hidden, .out = width}, rng) {
+  child("norm", norm);
+  child("fc1", fc1);
+  child("fc2", fc2);
+  fill(fc2.weight, 0.0F);
+  fill(fc2.bias, 0.0F);
+}
+
+Tensor NormFormerBlock::Mlp::operator()(const Tensor& x) const {
+  return fc2(fc1(norm(x), Activation::silu));
+}
+
+NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor,
+                                 Rng& rng)
+    : norm1(width, 0.0F),
+      attn({.width = width, .heads = heads}, rng),
+      norm2(width),
+      mlp(width, mlp_factor * width, rng) {
+  child("norm1", norm1);
+  child("attn", attn);
+  child("norm2", norm2);
+  child("mlp", mlp);
+  // Xavier-uniform on the stacked (3d, d) projection, zero attention biases, as
+  // torch.nn.MultiheadAttention.
+  const float bound = std::sqrt(6.0F / (4.0F * static_cast<float>(width)));
+  copy_into(attn.qkv.weight, uniform_init(attn.qkv.weight.shape(), bound, rng));
+  fill(attn.qkv.bias, 0.0F);
+  fill(attn.out.bias, 0.0F);
+}
+
+Tensor NormFormerBlock::operator()(const Tensor& x, const Segments& segments,
+                                   const std::vector<std::uint8_t>& causal) const {
+  const Tensor r = add(x, norm2(attn(norm1(x), segments, causal)));
+  return add(r, mlp(r));
+}
+
+FeedForward::FeedForward(std::int64_t width, std::int64_t hidden, Activation act, float out_scale,
+                         Rng& rng)
+    : fc1({.in = width, .out = hidden}, rng),
+      fc2({.in = hidden, .out = width, .scale = out_scale}, rng),
+      activation(act) {
+  child("fc1", fc1);
+  child("fc2", fc2);
+}
+
+PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng)
+    : attn({.width = width, .heads = heads, .qkv_bias = false}, rng),
+      ff(width, 4 * width, Activation::relu, 1.0F, rng),
+      norm1(width),
+      norm2(width) {
+  child("attn", attn);
+  child("ff", ff);
+  child("norm1", norm1);
+  child("norm2", norm2);
+}
+
+Tensor PostNormBlock::operator()(const Tensor& x, const Segments& segments,
+                                 const std::vector<std::uint8_t>& causal) const {
+  const Tensor y = norm1(add(x, attn(x, segments, causal)));
+  return norm2(add(y, ff(y)));
+}
+
+PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
+    : norm1(c.width),
+      attn({.width = c.width, .heads = c.heads, .out_scale = c.out_scale}, rng),
+      norm2(c.width),
+      ff(c.width, c.ff_factor * c.width, Activation::gelu, c.out_scale, rng) {
+  child("norm1", norm1);
+  child("attn", attn);
+  gate1 = parameter("gate1", Tensor::full({c.width}, 1.0F));
+  child("norm2", norm2);
+  child("ff", ff);
+  gate2 = parameter("gate2", Tensor::full({c.width}, 1.0F));
+}
+
+Tensor PreNormBlock::operator()(const Tensor& x, const Segments& segments,
+                                const std::vector<std::uint8_t>& causal) const {
+  const Tensor y = add(x, mul_rows(attn(norm1(x), segments, causal), gate1));
+  return add(y, mul_rows(ff(norm2(y)), gate2));
+}
+
+std::vector<std::uint8_t> all_causal(const Segments& segments) {
+  return std::vector<std::uint8_t>(static_cast<std::size_t>(segments.count()), 1);
+}
+
+}  // namespace tessera

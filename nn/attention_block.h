@@ -1,0 +1,83 @@
+// Transformer blocks: NormFormer (tokenizer), post-norm (OmniJet-alpha backbone), pre-norm (Tessera
+// backbone), class attention (heads). All take packed tokens (T, d) and the segments of their jets.
+#pragma once
+
+#include "core/segments.h"
+#include "nn/linear.h"
+
+namespace tessera {
+
+/// Multi-head self-attention with packed projections; rows of qkv are q | k | v.
+struct SelfAttention : Module {
+  struct Config {
+    std::int64_t width, heads;
+    bool qkv_bias = true;
+    float out_scale = 1.0F;
+  };
+  Config config;
+  Linear qkv, out;
+  SelfAttention(const Config& config, Rng& rng);
+  /// Attention inside each segment; `causal_segments` holds one flag a segment, or nothing for
+  /// none.
+  Tensor operator()(const Tensor& x, const Segments& segments,
+                    std::vector<std::uint8_t> causal_segments = {}) const;
+};
+
+/// r = x + LN2(MHA(LN1(x))); y = r + fc2(SiLU(fc1(LN(r)))). The identity at start: LN1 and fc2
+/// begin at zero. Source: NormFormer, Shleifer et al. 2021, as OmniJet-alpha uses it.
+struct NormFormerBlock : Module {
+  struct Mlp : Module {
+    LayerNorm norm;
+    Linear fc1, fc2;
+    Mlp(std::int64_t width, std::int64_t hidden, Rng& rng);
+    Tensor operator()(const Tensor& x) const;
+  };
+  LayerNorm norm1;
+  SelfAttention attn;
+  LayerNorm norm2;
+  Mlp mlp;
+  NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor, Rng& rng);
+  Tensor operator()(const Tensor& x, const Segments& segments,
+                    const std::vector<std::uint8_t>& causal = {}) const;
+};
+
+/// Two linear layers with an activation between.
+struct FeedForward : Module {
+  Linear fc1, fc2;
+  Activation activation;
+  FeedForward(std::int64_t width, std::int64_t hidden, Activation activation, float out_scale,
+              Rng& rng);
+  Tensor operator()(const Tensor& x) const { return fc2(fc1(x, activation)); }
+};
+
+/// x = LN1(x + MHA(x)); x = LN2(x + FF(x)); q, k, v without bias. The block of OmniJet-alpha's GPT.
+struct PostNormBlock : Module {
+  SelfAttention attn;
+  FeedForward ff;
+  LayerNorm norm1, norm2;
+  PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng);
+  Tensor operator()(const Tensor& x, const Segments& segments,
+                    const std::vector<std::uint8_t>& causal) const;
+};
+
+/// x += gate1 * MHA(LN(x)); x += gate2 * FF(LN(x)); gates per channel, one at start.
+struct PreNormBlock : Module {
+  struct Config {
+    std::int64_t width, heads, ff_factor = 4;
+    float out_scale = 1.0F;
+  };
+  LayerNorm norm1;
+  SelfAttention attn;
+  Tensor gate1;
+  LayerNorm norm2;
+  FeedForward ff;
+  Tensor gate2;
+  PreNormBlock(const Config& config, Rng& rng);
+  Tensor operator()(const Tensor& x, const Segments& segments,
+                    const std::vector<std::uint8_t>& causal = {}) const;
+};
+
+/// One flag for each segment, all set.
+std::vector<std::uint8_t> all_causal(const Segments& segments);
+
+}  // namespace tessera

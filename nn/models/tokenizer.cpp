@@ -1,0 +1,96 @@
+#include "nn/models/tokenizer.h"
+
+#include "core/autograd.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/losses/losses.h"
+#include "kernels/reduce/reduce.h"
+#include "kernels/vq/vq.h"
+
+namespace tessera {
+namespace {
+
+std::vector<std::unique_ptr<NormFormerBlock>> make_blocks(const TokenizerConfig& c, Rng& rng) {
+  std::vector<std::unique_ptr<NormFormerBlock>> blocks;
+  for (std::int64_t i = 0; i < c.blocks; ++i) {
+    blocks.push_back(std::make_unique<NormFormerBlock>(c.width, c.heads, c.mlp_factor, rng));
+  }
+  return blocks;
+}
+
+}  // namespace
+
+Quantizer::Quantizer(std::int64_t codes, std::int64_t latent, Rng& rng) {
+  codebook = parameter("codebook", normal_init({codes, latent}, 1.0F, rng));
+  scale = parameter("affine.scale", Tensor::zeros({latent}));
+  bias = parameter("affine.bias", Tensor::zeros({latent}));
+}
+
+Tokenizer::Tokenizer(const TokenizerConfig& c, Rng& rng)
+    : config(c),
+      in({.in = c.features, .out = c.width}, rng),
+      enc(make_blocks(c, rng)),
+      to_latent({.in = c.width, .out = c.latent}, rng),
+      vq(c.codes, c.latent, rng),
+      from_latent({.in = c.latent, .out = c.width}, rng),
+      dec(make_blocks(c, rng)),
+      out({.in = c.width, .out = c.features}, rng) {
+  child("in", in);
+  for (std::size_t i = 0; i < enc.size(); ++i) {
+    child(fmt::format("enc.{}", i), *enc[i]);
+  }
+  child("to_latent", to_latent);
+  child("vq", vq);
+  child("from_latent", from_latent);
+  for (std::size_t i = 0; i < dec.size(); ++i) {
+    child(fmt::format("dec.{}", i), *dec[i]);
+  }
+  child("out", out);
+}
+
+Tensor Tokenizer::encode_latent(const Tensor& x, const Segments& segments) const {
+  Tensor h = in(x);  // (T, d)
+  for (const auto& block : enc) {
+    h = (*block)(h, segments);
+  }
+  return to_latent(h);  // (T, D)
+}
+
+Tensor Tokenizer::decode_latent(const Tensor& z, const Segments& segments) const {
+  const std::vector<std::uint8_t> causal =
+      config.causal_decoder ? all_causal(segments) : std::vector<std::uint8_t>{};
+  Tensor h = from_latent(z);  // (T, d)
+  for (const auto& block : dec) {
+    h = (*block)(h, segments, causal);
+  }
+  return out(h);  // (T, features)
+}
+
+TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments) const {
+  TokenizerOutput result;
+  result.latent = encode_latent(x, segments);
+  const VqResult q =
+      vector_quantize(result.latent, vq.codebook, vq.scale, vq.bias,
+                      {.beta = config.beta, .nu = config.nu, .affine_lr = config.affine_lr});
+  result.codes = q.codes;
+  result.reconstruction = decode_latent(q.quantized, segments);
+  const Tensor reco = mean(squared_error(result.reconstruction, x));
+  result.reconstruction_loss = reco.item();
+  result.quantizer_loss = q.loss.item();
+  result.loss = add(reco, scale(q.loss, config.alpha));
+  return result;
+}
+
+Tensor Tokenizer::encode(const Tensor& x, const Segments& segments) const {
+  const NoGrad off;
+  return vq_assign(encode_latent(x, segments),
+                   vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr));
+}
+
+Tensor Tokenizer::decode(const Tensor& codes, const Segments& segments) const {
+  const NoGrad off;
+  return decode_latent(
+      vq_lookup(codes, vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr)),
+      segments);
+}
+
+}  // namespace tessera
