@@ -16,7 +16,8 @@ Tensor core_features(const Batch& batch) { return table(batch.rows.core, kCoreFe
 Tensor particle_table(const Batch& batch) { return table(batch.rows.particles, kParticleFeatures); }
 
 ParticleFeatures particle_features(const Batch& batch, bool with_context) {
-  ParticleFeatures f{.segments = segments_of(batch), .core = core_features(batch), .pid = {}, .context = {}};
+  ParticleFeatures f{
+      .segments = segments_of(batch), .core = core_features(batch), .pid = {}, .context = {}};
   f.pid = Tensor::from(batch.rows.pid, {static_cast<std::int64_t>(batch.rows.pid.size())});
   if (with_context) {
     f.context = table(batch.rows.context, kContextFeatures);

@@ -1,5 +1,5 @@
-// The three trainings of the main job: tokenizer, pre-training, fine-tuning. Each reads a dataset, trains, and
-// returns what it measured; progress goes to an observer, files to the caller.
+// The three trainings of the main job: tokenizer, pre-training, fine-tuning. Each reads a dataset,
+// trains, and returns what it measured; progress goes to an observer, files to the caller.
 #pragma once
 
 #include <functional>
@@ -40,12 +40,14 @@ struct TokenizerJob {
 
 struct TokenizerResult {
   std::unique_ptr<Tokenizer> tokenizer;
-  double reconstruction_mse = 0, usage = 0, perplexity = 0, token_entropy = 0;  // entropy: nats, unigram
-  std::vector<std::int64_t> counts;                                            // of each code
+  double reconstruction_mse = 0, usage = 0, perplexity = 0,
+         token_entropy = 0;          // entropy: nats, unigram
+  std::vector<std::int64_t> counts;  // of each code
 };
 
 /// Trains on all jets of `data`, then measures reconstruction and code usage over one pass.
-TokenizerResult train_tokenizer(const TokenizerJob& job, const UnlabelledData& data, const Observer& observe);
+TokenizerResult train_tokenizer(const TokenizerJob& job, const UnlabelledData& data,
+                                const Observer& observe);
 
 struct PretrainJob {
   BackboneConfig backbone;
@@ -60,14 +62,15 @@ struct PretrainResult {
   double ntp = 0, mpm = 0;  // mean over the last tenth of the steps, nats
 };
 
-PretrainResult pretrain(const PretrainJob& job, const Tokenizer& tokenizer, const UnlabelledData& data,
-                        const Observer& observe);
+PretrainResult pretrain(const PretrainJob& job, const Tokenizer& tokenizer,
+                        const UnlabelledData& data, const Observer& observe);
 
 /// What is trained, and from where.
 enum class Strategy { individual, scratch, random_frozen, frozen, full };
 const char* name(Strategy strategy);
-inline constexpr Strategy kAllStrategies[] = {Strategy::individual, Strategy::scratch, Strategy::random_frozen,
-                                              Strategy::frozen, Strategy::full};
+inline constexpr Strategy kAllStrategies[] = {Strategy::individual, Strategy::scratch,
+                                              Strategy::random_frozen, Strategy::frozen,
+                                              Strategy::full};
 
 struct FinetuneJob {
   Task task = Task::tau_pt;
@@ -87,11 +90,11 @@ struct FinetuneResult {
   std::int64_t parameters = 0, train_jets = 0;
 };
 
-/// Trains on a nested subset, keeps the best validation state, evaluates on the test split. `pretrained` holds the
-/// backbone's state for Strategy::frozen and full.
+/// Trains on a nested subset, keeps the best validation state, evaluates on the test split.
+/// `pretrained` holds the backbone's state for Strategy::frozen and full.
 FinetuneResult finetune(const FinetuneJob& job, const std::shared_ptr<const Dataset>& train,
-                        const std::shared_ptr<const Dataset>& validation, const std::shared_ptr<const Dataset>& test,
-                        const FeatureConfig& features, const std::vector<NamedTensor>& pretrained,
-                        const Observer& observe);
+                        const std::shared_ptr<const Dataset>& validation,
+                        const std::shared_ptr<const Dataset>& test, const FeatureConfig& features,
+                        const std::vector<NamedTensor>& pretrained, const Observer& observe);
 
 }  // namespace tessera

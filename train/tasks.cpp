@@ -17,26 +17,35 @@ bool hadronic(int decay_mode) { return decay_mode >= 0 && decay_mode != 16; }
 
 bool takes_part(Task task, int decay_mode, float pt) {
   switch (task) {
-    case Task::tau_id: return pt >= 20 && decay_mode != 16;
-    case Task::tau_dm: return pt >= 5 && tau_decay_class(decay_mode) >= 0;
-    case Task::tau_pt: return hadronic(decay_mode);
-    case Task::tag: return true;
+    case Task::tau_id:
+      return pt >= 20 && decay_mode != 16;
+    case Task::tau_dm:
+      return pt >= 5 && tau_decay_class(decay_mode) >= 0;
+    case Task::tau_pt:
+      return hadronic(decay_mode);
+    case Task::tag:
+      return true;
   }
   return false;
 }
 
 std::int32_t class_target(Task task, const Batch& b, std::size_t j) {
   switch (task) {
-    case Task::tau_id: return hadronic(b.decay_modes[j]) ? 1 : 0;
-    case Task::tau_dm: return tau_decay_class(b.decay_modes[j]);
-    case Task::tau_pt: return 0;
-    case Task::tag: return b.labels[j];
+    case Task::tau_id:
+      return hadronic(b.decay_modes[j]) ? 1 : 0;
+    case Task::tau_dm:
+      return tau_decay_class(b.decay_modes[j]);
+    case Task::tau_pt:
+      return 0;
+    case Task::tag:
+      return b.labels[j];
   }
   return 0;
 }
 
 double visible_pt(const Batch& b, std::size_t j) {
-  return std::hypot(static_cast<double>(b.visible[4 * j]), static_cast<double>(b.visible[4 * j + 1]));
+  return std::hypot(static_cast<double>(b.visible[4 * j]),
+                    static_cast<double>(b.visible[4 * j + 1]));
 }
 
 std::vector<std::int32_t> class_targets(Task task, const Batch& b) {
@@ -50,7 +59,8 @@ std::vector<std::int32_t> class_targets(Task task, const Batch& b) {
 Tensor momentum_targets(const Batch& b) {
   std::vector<float> targets(b.size());
   for (std::size_t j = 0; j < targets.size(); ++j) {
-    targets[j] = static_cast<float>(std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])));
+    targets[j] = static_cast<float>(
+        std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])));
   }
   return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())});
 }
@@ -73,10 +83,12 @@ double area_under_curve(const std::vector<double>& signal, const std::vector<dou
 }
 
 /// Fraction of background at or above the score of the k-th best signal, k = ceil(efficiency N).
-double background_at(double efficiency, std::vector<double> signal, const std::vector<double>& background) {
+double background_at(double efficiency, std::vector<double> signal,
+                     const std::vector<double>& background) {
   if (signal.empty() || background.empty()) return 1.0;
   std::ranges::sort(signal, std::greater<>());
-  const auto k = static_cast<std::size_t>(std::ceil(efficiency * static_cast<double>(signal.size())));
+  const auto k =
+      static_cast<std::size_t>(std::ceil(efficiency * static_cast<double>(signal.size())));
   const double cut = signal[std::max<std::size_t>(k, 1) - 1];
   const auto passed = std::ranges::count_if(background, [&](double z) { return z >= cut; });
   return static_cast<double>(passed) / static_cast<double>(background.size());
@@ -84,16 +96,19 @@ double background_at(double efficiency, std::vector<double> signal, const std::v
 
 std::vector<Metric> momentum_metrics(const std::vector<double>& ratio) {
   const double median = quantile_of(ratio, 0.5);
-  return {{"resolution", (quantile_of(ratio, 0.75) - quantile_of(ratio, 0.25)) / median}, {"response", median}};
+  return {{"resolution", (quantile_of(ratio, 0.75) - quantile_of(ratio, 0.25)) / median},
+          {"response", median}};
 }
 
 std::vector<Metric> identification_metrics(const Predictions& p) {
   std::vector<double> signal, background;
   for (std::size_t j = 0; j < p.target.size(); ++j) {
-    const double z = static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
+    const double z =
+        static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
     (p.target[j] == 1 ? signal : background).push_back(z);
   }
-  return {{"misid@80", background_at(0.8, signal, background)}, {"auc", area_under_curve(signal, background)}};
+  return {{"misid@80", background_at(0.8, signal, background)},
+          {"auc", area_under_curve(signal, background)}};
 }
 
 double accuracy_of(const Predictions& p) {
@@ -110,10 +125,14 @@ double accuracy_of(const Predictions& p) {
 
 const char* name(Task task) {
   switch (task) {
-    case Task::tau_id: return "tau-id";
-    case Task::tau_dm: return "tau-dm";
-    case Task::tau_pt: return "tau-pt";
-    case Task::tag: return "tag";
+    case Task::tau_id:
+      return "tau-id";
+    case Task::tau_dm:
+      return "tau-dm";
+    case Task::tau_pt:
+      return "tau-pt";
+    case Task::tag:
+      return "tag";
   }
   return "?";
 }
@@ -127,10 +146,14 @@ Task parse_task(const std::string& text) {
 
 std::int64_t outputs_of(Task task, const Dataset& data) {
   switch (task) {
-    case Task::tau_id: return 2;
-    case Task::tau_dm: return kTauDecayClasses;
-    case Task::tau_pt: return 1;
-    case Task::tag: return static_cast<std::int64_t>(data.classes().size());
+    case Task::tau_id:
+      return 2;
+    case Task::tau_dm:
+      return kTauDecayClasses;
+    case Task::tau_pt:
+      return 1;
+    case Task::tag:
+      return static_cast<std::int64_t>(data.classes().size());
   }
   return 1;
 }
@@ -143,11 +166,13 @@ std::vector<std::uint64_t> select_jets(Task task, const Dataset& data) {
     const int mode = modes.empty() ? -1 : modes[j];
     if (data.lengths()[j] > 0 && takes_part(task, mode, pts[j])) chosen.push_back(j);
   }
-  TESSERA_CHECK_KIND(ErrorKind::data, !chosen.empty(), "{}: the dataset holds no jet that takes part", name(task));
+  TESSERA_CHECK_KIND(ErrorKind::data, !chosen.empty(),
+                     "{}: the dataset holds no jet that takes part", name(task));
   return chosen;
 }
 
-std::vector<int> stratify_labels(Task task, const Dataset& data, std::span<const std::uint64_t> jets) {
+std::vector<int> stratify_labels(Task task, const Dataset& data,
+                                 std::span<const std::uint64_t> jets) {
   const auto modes = data.decay_modes();
   const auto classes = data.class_labels();
   std::vector<int> labels;
@@ -208,12 +233,14 @@ std::vector<Metric> evaluate_baseline(Task task, const Predictions& p) {
     for (std::size_t j = 0; j < p.target.size(); ++j) ratio.push_back(p.pt_reco[j] / p.pt_true[j]);
     return momentum_metrics(ratio);
   }
-  if (task == Task::tau_id) return {{"misid@80", 0.8}, {"auc", 0.5}};  // a constant score passes 80 % of everything
+  if (task == Task::tau_id)
+    return {{"misid@80", 0.8}, {"auc", 0.5}};  // a constant score passes 80 % of everything
   std::map<std::int32_t, std::int64_t> counts;
   for (const std::int32_t t : p.target) ++counts[t];
   std::int64_t most = 0;
   for (const auto& [label, n] : counts) most = std::max(most, n);
-  return {{"accuracy", static_cast<double>(most) / static_cast<double>(std::max<std::int64_t>(1, p.size()))}};
+  return {{"accuracy",
+           static_cast<double>(most) / static_cast<double>(std::max<std::int64_t>(1, p.size()))}};
 }
 
 }  // namespace tessera

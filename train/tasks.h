@@ -1,11 +1,12 @@
-// The fine-tuning tasks: which jets take part, their targets, their losses and their headline metrics.
+// The fine-tuning tasks: which jets take part, their targets, their losses and their headline
+// metrics.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "train/batcher.h"
 #include "core/tensor.h"
+#include "train/batcher.h"
 
 namespace tessera {
 
@@ -19,15 +20,16 @@ inline constexpr Task kAllTasks[] = {Task::tau_pt, Task::tau_id, Task::tau_dm, T
 /// Network outputs of a task: 2, 6, 1, or the number of jet classes.
 std::int64_t outputs_of(Task task, const Dataset& data);
 
-/// Positions of the jets that take part: tau-id reco pT >= 20 GeV and not leptonic, tau-dm hadronic tau and
-/// pT >= 5 GeV, tau-pt hadronic tau, tag all (models.md 4.1).
+/// Positions of the jets that take part: tau-id reco pT >= 20 GeV and not leptonic, tau-dm hadronic
+/// tau and pT >= 5 GeV, tau-pt hadronic tau, tag all (models.md 4.1).
 std::vector<std::uint64_t> select_jets(Task task, const Dataset& data);
 
 /// Class labels used to stratify subsets; 0 for regression.
-std::vector<int> stratify_labels(Task task, const Dataset& data, std::span<const std::uint64_t> jets);
+std::vector<int> stratify_labels(Task task, const Dataset& data,
+                                 std::span<const std::uint64_t> jets);
 
-/// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt Huber (delta 1) on
-/// ln(pT_vis / pT_reco). outputs: (B, outputs_of).
+/// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt
+/// Huber (delta 1) on ln(pT_vis / pT_reco). outputs: (B, outputs_of).
 Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch);
 
 struct Metric {
@@ -38,17 +40,18 @@ struct Metric {
 /// Outputs of a whole split, row by row, with what the metrics need of each jet.
 struct Predictions {
   std::int64_t columns = 1;
-  std::vector<float> outputs;     // (N, columns)
-  std::vector<std::int32_t> target;  // (N) class
+  std::vector<float> outputs;            // (N, columns)
+  std::vector<std::int32_t> target;      // (N) class
   std::vector<double> pt_reco, pt_true;  // (N) GeV
-  double loss = 0;                // mean task loss
+  double loss = 0;                       // mean task loss
 
   void append(Task task, const Batch& batch, std::span<const float> rows);
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(target.size()); }
 };
 
-/// Headline metrics: tau-pt resolution (q75 - q25)/q50 and response median of pT_pred/pT_true; tau-id mis-identification
-/// at 80 % efficiency and AUC; tau-dm and tag accuracy (and mean AUC one against rest for tag).
+/// Headline metrics: tau-pt resolution (q75 - q25)/q50 and response median of pT_pred/pT_true;
+/// tau-id mis-identification at 80 % efficiency and AUC; tau-dm and tag accuracy (and mean AUC one
+/// against rest for tag).
 std::vector<Metric> evaluate(Task task, const Predictions& predictions);
 
 /// The rows every network must beat: the raw reco jet for tau-pt, the constant answer elsewhere.

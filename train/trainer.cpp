@@ -19,17 +19,20 @@ std::vector<NamedTensor> all_parameters(const std::vector<ParameterGroup>& group
 
 // Decay belongs to the matrices of linear layers.
 bool decays(const NamedTensor& p) {
-  const bool table = p.name.find("embed.pid") != std::string::npos || p.name.find("embed.token") != std::string::npos;
+  const bool table = p.name.find("embed.pid") != std::string::npos ||
+                     p.name.find("embed.token") != std::string::npos;
   return p.tensor.rank() == 2 && p.name.ends_with("weight") && !table;
 }
 
 }  // namespace
 
-float warmup_cosine(std::int64_t step, std::int64_t steps, std::int64_t warmup, float final_fraction) {
+float warmup_cosine(std::int64_t step, std::int64_t steps, std::int64_t warmup,
+                    float final_fraction) {
   if (step < warmup) {
     return static_cast<float>(step + 1) / static_cast<float>(warmup + 1);
   }
-  const double t = static_cast<double>(step - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup));
+  const double t = static_cast<double>(step - warmup) /
+                   static_cast<double>(std::max<std::int64_t>(1, steps - warmup));
   const double cosine = 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, t)));
   return final_fraction + (1.0F - final_fraction) * static_cast<float>(cosine);
 }
@@ -50,12 +53,13 @@ float Trainer::step(const std::function<Tensor()>& loss_function) {
     const ArenaScope scope(arena_);
     const Tensor loss = loss_function();
     loss_value = loss.item();
-    TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(loss_value), "training: the loss is {} at step {}", loss_value,
-                       done_);
+    TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(loss_value),
+                       "training: the loss is {} at step {}", loss_value, done_);
     backward(loss);
   }
   arena_.reset();
-  const float lr = config_.lr * warmup_cosine(done_, config_.steps, config_.warmup, config_.final_lr_fraction);
+  const float lr =
+      config_.lr * warmup_cosine(done_, config_.steps, config_.warmup, config_.final_lr_fraction);
   std::vector<AdamWSpan> spans;
   for (std::size_t i = 0; i < flat_.parameters.size(); ++i) {
     const std::int64_t begin = flat_.offsets[i];
@@ -78,7 +82,9 @@ void Trainer::restore(const std::vector<float>& weights) const {
   copy_into(flat_.values, Tensor::from(weights, flat_.values.shape()));
 }
 
-std::vector<NamedTensor> Trainer::optimizer_state() const { return {{"adamw.m", m_}, {"adamw.v", v_}}; }
+std::vector<NamedTensor> Trainer::optimizer_state() const {
+  return {{"adamw.m", m_}, {"adamw.v", v_}};
+}
 
 void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done) {
   TESSERA_CHECK_KIND(ErrorKind::data, state.size() == 2 && state[0].tensor.shape() == m_.shape(),

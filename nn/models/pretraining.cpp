@@ -123,8 +123,8 @@ PretrainHead::PretrainHead(std::int64_t width, std::int64_t heads, const Pretrai
 
 // Mean CE of the code, plus mean CE of the particle id given the true code: logits_pid = P LN(h +
 // sg(U[code])).
-Tensor PretrainHead::score(const Tensor& h, const std::vector<std::int32_t>& targets,
-                           const std::vector<std::int32_t>& pid) const {
+PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::int32_t>& targets,
+                                        const std::vector<std::int32_t>& pid) const {
   const Tensor ids = RowPacker::vector_tensor(targets);
   const Tensor code_loss = linear_cross_entropy(h, unembed_.weight, unembed_.bias, ids);
   std::vector<std::int32_t> rows, known;
@@ -135,12 +135,13 @@ Tensor PretrainHead::score(const Tensor& h, const std::vector<std::int32_t>& tar
     }
   }
   if (rows.empty()) {
-    return code_loss;
+    return {code_loss, code_loss.item()};
   }
   const Tensor index = RowPacker::vector_tensor(rows);
   const Tensor told = embedding(unembed_.weight.detach(), ids);             // (N, d), no gradient
   const Tensor logits = pid_(pid_norm_(gather_rows(add(h, told), index)));  // (N', 8)
-  return add(code_loss, mean(cross_entropy(logits, RowPacker::vector_tensor(known))));
+  return {add(code_loss, mean(cross_entropy(logits, RowPacker::vector_tensor(known)))),
+          code_loss.item()};
 }
 
 PretrainOutput PretrainHead::operator()(const Backbone& backbone,
@@ -169,7 +170,7 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
   // Next token: every position of the causal stream is scored.
   const Segments causal_segments(p.ntp_offsets);
   const Tensor h_ntp = ntp_(h.slice(0, 0, positions), causal_segments, all_causal(causal_segments));
-  const Tensor ntp = score(h_ntp, p.ntp_targets, p.ntp_pid);
+  const Score ntp = score(h_ntp, p.ntp_targets, p.ntp_pid);
 
   // Masked particles: survivors' states and one mask vector for each hidden particle, by pT rank
   // among them.
@@ -193,16 +194,16 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
     offsets.push_back(static_cast<std::int32_t>(index.size()));
   }
   PretrainOutput result;
-  result.ntp = ntp.item();
-  result.loss = ntp;
+  result.ntp_code = ntp.code;
+  result.loss = ntp.loss;
   if (!scored.empty()) {
     const Tensor pieces[] = {h.slice(0, positions, h.shape(0)), mask_};
     const Tensor filled = gather_rows(concat_rows(pieces), RowPacker::vector_tensor(index));
     const Tensor h_mpm =
         gather_rows(mpm_(filled, Segments(offsets), {}), RowPacker::vector_tensor(scored));
-    const Tensor mpm = score(h_mpm, targets, masked_pid);
-    result.mpm = mpm.item();
-    result.loss = add(ntp, mpm);
+    const Score mpm = score(h_mpm, targets, masked_pid);
+    result.mpm_code = mpm.code;
+    result.loss = add(ntp.loss, mpm.loss);
   }
   return result;
 }

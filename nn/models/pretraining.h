@@ -20,8 +20,9 @@ struct PretrainConfig {
 
 /// The two losses of one batch, each the mean over its own scored rows.
 struct PretrainOutput {
-  Tensor loss;  // scalar: ntp + mpm
-  float ntp = 0, mpm = 0;
+  Tensor loss;  // scalar: (code + particle id) of both objectives
+  float ntp_code = 0,
+        mpm_code = 0;  // cross-entropy of the code alone, nats: comparable with the unigram entropy
 };
 
 /// Which particles of each jet are hidden: round(fraction * n), at least 1 if n >= 2, never all; by
@@ -55,8 +56,12 @@ class PretrainHead : public Module {
     Tensor weight, bias;  // (K + 2, d), (K + 2)
     Unembed(std::int64_t rows, std::int64_t width, Rng& rng);
   };
-  [[nodiscard]] Tensor score(const Tensor& h, const std::vector<std::int32_t>& targets,
-                             const std::vector<std::int32_t>& pid) const;
+  struct Score {
+    Tensor loss;
+    float code;
+  };
+  [[nodiscard]] Score score(const Tensor& h, const std::vector<std::int32_t>& targets,
+                            const std::vector<std::int32_t>& pid) const;
 
   Branch ntp_, mpm_;
   Unembed unembed_;
