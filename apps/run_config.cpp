@@ -36,18 +36,20 @@ Field& find(std::vector<Field>& all, const std::string& key, const std::string& 
   }
   const auto nearest =
       std::ranges::min_element(all, {}, [&](const Field& f) { return edit_distance(f.key, key); });
-  TESSERA_FAIL(ErrorKind::usage, "{}unknown key '{}'; did you mean '{}'?", where, key, nearest->key);
+  TESSERA_FAIL(ErrorKind::usage, "{}unknown key '{}'; did you mean '{}'?", where, key,
+               nearest->key);
 }
 
 template <class T>
 T parse_number(const std::string& text, const Field& field, const std::string& where) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  TESSERA_CHECK(error == std::errc() && end == text.data() + text.size(), "{}{}: expected {}, got '{}'", where,
-                field.key, std::is_integral_v<T> ? "an integer" : "a number", text);
+  TESSERA_CHECK(error == std::errc() && end == text.data() + text.size(),
+                "{}{}: expected {}, got '{}'", where, field.key,
+                std::is_integral_v<T> ? "an integer" : "a number", text);
   const auto x = static_cast<double>(value);
-  TESSERA_CHECK(x >= field.low && x <= field.high, "{}{}: expected {} to {}, got {}", where, field.key, field.low,
-                field.high, text);
+  TESSERA_CHECK(x >= field.low && x <= field.high, "{}{}: expected {} to {}, got {}", where,
+                field.key, field.low, field.high, text);
   return value;
 }
 
@@ -92,7 +94,8 @@ std::vector<Field> fields(RunConfig& c) {
       {"tokenizer.width", &c.tokenizer_width, 4, 1024, "Hidden width"},
       {"tokenizer.blocks", &c.tokenizer_blocks, 1, 32, "Blocks of the encoder, and of the decoder"},
       {"tokenizer.heads", &c.tokenizer_heads, 1, 64, "Attention heads"},
-      {"tokenizer.mlp_factor", &c.tokenizer_mlp_factor, 1, 8, "Hidden width of the MLP over the width"},
+      {"tokenizer.mlp_factor", &c.tokenizer_mlp_factor, 1, 8,
+       "Hidden width of the MLP over the width"},
       {"tokenizer.codes", &c.codes, 2, 65536, "Codebook size K"},
       {"tokenizer.latent", &c.latent, 1, 256, "Width of a code"},
       {"tokenizer.steps", &c.tokenizer_steps, 1, 1e8, "Optimizer steps"},
@@ -102,8 +105,10 @@ std::vector<Field> fields(RunConfig& c) {
       {"backbone.blocks", &c.blocks, 1, 96, "Transformer blocks"},
       {"backbone.heads", &c.heads, 1, 64, "Attention heads"},
       {"backbone.registers", &c.registers, 0, 64, "Learned vectors in front of each jet"},
-      {"pretrain.max_particles", &c.max_particles, 1, 4096, "Particles kept of a jet, by falling pT"},
-      {"pretrain.mask_fraction", &c.mask_fraction, 0, 1, "Share of particles hidden in the masked stream"},
+      {"pretrain.max_particles", &c.max_particles, 1, 4096,
+       "Particles kept of a jet, by falling pT"},
+      {"pretrain.mask_fraction", &c.mask_fraction, 0, 1,
+       "Share of particles hidden in the masked stream"},
       {"pretrain.steps", &c.pretrain_steps, 1, 1e9, "Optimizer steps"},
       {"pretrain.batch", &c.pretrain_batch, 1, 65536, "Jets in a batch"},
       {"pretrain.lr", &c.pretrain_lr, 0, 1, "Peak learning rate"},
@@ -112,8 +117,10 @@ std::vector<Field> fields(RunConfig& c) {
       {"finetune.train_jets", &c.train_jets, 10, 1e9, "Labelled jets of each task"},
       {"finetune.steps", &c.finetune_steps, 1, 1e9, "Optimizer steps, the same for every strategy"},
       {"finetune.batch", &c.finetune_batch, 1, 65536, "Jets in a batch"},
-      {"finetune.lr", &c.finetune_lr, 0, 1, "Peak learning rate of heads and of models from scratch"},
-      {"finetune.backbone_lr", &c.backbone_lr, 0, 10, "Learning rate of a pre-trained backbone over the head's"},
+      {"finetune.lr", &c.finetune_lr, 0, 1,
+       "Peak learning rate of heads and of models from scratch"},
+      {"finetune.backbone_lr", &c.backbone_lr, 0, 10,
+       "Learning rate of a pre-trained backbone over the head's"},
   };
 }
 
@@ -125,22 +132,25 @@ void apply_override(RunConfig& config, const std::string& text) {
 }
 
 void read_config(RunConfig& config, const std::string& path) {
-  TESSERA_CHECK_KIND(ErrorKind::missing, std::ifstream(path).good(), "{}: no such configuration file", path);
+  TESSERA_CHECK_KIND(ErrorKind::missing, std::ifstream(path).good(),
+                     "{}: no such configuration file", path);
   toml::table table;
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& e) {
-    TESSERA_FAIL(ErrorKind::usage, "{}:{}:{}: {}", path, e.source().begin.line, e.source().begin.column,
-                 std::string(e.description()));
+    TESSERA_FAIL(ErrorKind::usage, "{}:{}:{}: {}", path, e.source().begin.line,
+                 e.source().begin.column, std::string(e.description()));
   }
   std::vector<Field> all = fields(config);
   for (const auto& [section, node] : table) {
     const auto place = [&](const toml::node& n) {
       return fmt::format("{}:{}:{}: ", path, n.source().begin.line, n.source().begin.column);
     };
-    TESSERA_CHECK(node.is_table(), "{}expected a [section], got key '{}'", place(node), std::string(section.str()));
+    TESSERA_CHECK(node.is_table(), "{}expected a [section], got key '{}'", place(node),
+                  std::string(section.str()));
     for (const auto& [key, value] : *node.as_table()) {
-      const std::string name = fmt::format("{}.{}", std::string(section.str()), std::string(key.str()));
+      const std::string name =
+          fmt::format("{}.{}", std::string(section.str()), std::string(key.str()));
       set(find(all, name, place(value)), text_of(value), place(value));
     }
   }

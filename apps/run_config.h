@@ -9,13 +9,15 @@
 
 namespace tessera::apps {
 
-/// Everything a run may set. Sizes of the presets: models.md section 8 of the design, scaled where noted.
+/// Everything a run may set. Sizes of the presets: models.md section 8 of the design, scaled where
+/// noted.
 struct RunConfig {
   std::string run = "runs/quickstart";
   std::string jets = "apps/sample/jets", taus = "apps/sample/tau";
   std::int64_t seed = 1, seeds = 3, threads = 0;
 
-  std::int64_t tokenizer_width = 32, tokenizer_blocks = 1, tokenizer_heads = 4, tokenizer_mlp_factor = 1;
+  std::int64_t tokenizer_width = 32, tokenizer_blocks = 1, tokenizer_heads = 4,
+               tokenizer_mlp_factor = 1;
   std::int64_t codes = 512, latent = 4, tokenizer_steps = 600, tokenizer_batch = 128;
   float tokenizer_lr = 2e-3F;
 
@@ -40,8 +42,8 @@ struct Field {
 /// The fields of `config`, in the order of the help text.
 std::vector<Field> fields(RunConfig& config);
 
-/// Applies "key=value". Throws Error(usage) on an unknown key, with the nearest known name, on a wrong type, or on a
-/// value outside its range.
+/// Applies "key=value". Throws Error(usage) on an unknown key, with the nearest known name, on a
+/// wrong type, or on a value outside its range.
 void apply_override(RunConfig& config, const std::string& text);
 
 /// Reads a TOML file of [section] key = value into `config`; errors name file and line.
