@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The main job from nothing: install, build, train the tokenizer, pre-train, fine-tune, report.
+# Run again it keeps what is done. Extra arguments are configuration overrides, for example finetune.seeds=1
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash apps/install.sh
+echo "== building build/release/tessera" >&2
+cmake --preset release > /dev/null
+cmake --build build/release --target tessera -j "$(nproc)" | tail -n 1 >&2
+
+tessera=build/release/tessera
+$tessera train-tokenizer -c apps/presets/quickstart.toml "$@"
+$tessera pretrain -c apps/presets/quickstart.toml "$@"
+$tessera finetune -c apps/presets/quickstart.toml "$@"
+
+if [ -f apps/python/plot.py ]; then
+  [ -d .venv ] || python3 -m venv .venv
+  .venv/bin/pip install -q -r apps/python/requirements-report.txt
+  .venv/bin/python apps/python/plot.py runs/quickstart
+  echo "report: runs/quickstart/report.html"
+fi
