@@ -1,7 +1,9 @@
 # Compile options shared by every target, as an INTERFACE target so that none leaks to a consumer.
 add_library(tessera_flags INTERFACE)
 
-set(_warnings -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion)
+set(_warnings -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion
+    # Options are aggregates set by name; what is left out has its default.
+    -Wno-missing-field-initializers)
 if(TESSERA_WERROR)
   list(APPEND _warnings -Werror)
 endif()
