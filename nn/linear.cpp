@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/embedding/embedding.h"
+#include "kernels/gather/gather.h"
 #include "kernels/layernorm/layernorm.h"
 
 namespace tessera {

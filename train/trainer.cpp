@@ -68,7 +68,7 @@ float Trainer::step(const std::function<Tensor()>& loss_function) {
                      .lr_scale = lr_scale_[i],
                      .weight_decay_scale = decays(flat_.parameters[i]) ? 1.0F : 0.0F});
   }
-  norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, Tensor(), spans,
+  norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans,
                      {.lr = lr,
                       .beta2 = config_.beta2,
                       .weight_decay = config_.weight_decay,

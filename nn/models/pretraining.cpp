@@ -6,7 +6,6 @@
 
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/elementwise/elementwise.h"
-#include "kernels/embedding/embedding.h"
 #include "kernels/gather/gather.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/models/packing.h"
