@@ -207,7 +207,7 @@ void write_table(const RunConfig& c, const std::vector<Row>& rows) {
 
 void finetune_verb(const RunConfig& c, const Options& options) {
   if (options.dry_run) {
-    fmt::print("{}", to_toml(c));
+    fmt::print("{}", run_schema().dump(c));
     return;
   }
   const std::vector<NamedTensor> pretrained = load_state(c.run + "/backbone.safetensors");

@@ -20,12 +20,7 @@ struct Arguments {
 };
 
 std::string keys_help() {
-  RunConfig defaults;
-  std::string text = "Configuration keys (override with key=value):\n";
-  for (const auto& f : tessera::apps::fields(defaults)) {
-    text += fmt::format("  {:26} {}\n", f.key, f.help);
-  }
-  return text +
+  return "Configuration keys (override with key=value):\n" + tessera::apps::run_schema().help() +
          "\nExit codes: 0 done, 64 usage, 65 bad data, 66 input missing, 70 numeric or internal, "
          "71 out of memory, "
          "74 I/O.";
@@ -43,12 +38,13 @@ CLI::App* add_run_verb(CLI::App& app, Arguments& args, const char* verb, const c
 }
 
 RunConfig resolve(const Arguments& args) {
+  const auto schema = tessera::apps::run_schema();
   RunConfig config;
   if (!args.config_path.empty()) {
-    tessera::apps::read_config(config, args.config_path);
+    schema.read_file(args.config_path, config);
   }
   for (const std::string& text : args.overrides) {
-    tessera::apps::apply_override(config, text);
+    schema.apply(text, config);
   }
   if (config.threads > 0) {
     tessera::set_num_threads(static_cast<int>(config.threads));

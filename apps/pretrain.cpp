@@ -11,7 +11,7 @@ namespace tessera::apps {
 void pretrain_verb(const RunConfig& c, const Options& options) {
   const std::string model_path = c.run + "/backbone.safetensors";
   if (options.dry_run) {
-    fmt::print("{}", to_toml(c));
+    fmt::print("{}", run_schema().dump(c));
     return;
   }
   if (is_done(model_path)) {

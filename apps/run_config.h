@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
-#include <variant>
-#include <vector>
+
+#include "train/config.h"
 
 namespace tessera::apps {
 
@@ -31,25 +30,7 @@ struct RunConfig {
   float finetune_lr = 2e-3F, backbone_lr = 0.3F;
 };
 
-/// One settable key: its dotted name, where it lives, its range and one sentence.
-struct Field {
-  std::string key;
-  std::variant<std::int64_t*, float*, std::string*> target;
-  double low, high;
-  std::string help;
-};
-
-/// The fields of `config`, in the order of the help text.
-std::vector<Field> fields(RunConfig& config);
-
-/// Applies "key=value". Throws Error(usage) on an unknown key, with the nearest known name, on a
-/// wrong type, or on a value outside its range.
-void apply_override(RunConfig& config, const std::string& text);
-
-/// Reads a TOML file of [section] key = value into `config`; errors name file and line.
-void read_config(RunConfig& config, const std::string& path);
-
-/// The resolved configuration as TOML, itself a valid input.
-std::string to_toml(RunConfig config);
+/// Every key of a run: the TOML reader, the overrides, --help and the dump all walk this table.
+Schema<RunConfig> run_schema();
 
 }  // namespace tessera::apps

@@ -17,7 +17,8 @@ void save_state(const std::string& path, const std::vector<NamedTensor>& tensors
 }
 
 std::vector<NamedTensor> load_state(const std::string& path) {
-  TESSERA_CHECK_KIND(ErrorKind::missing, is_done(path), "{}: no such model; run the training verb before", path);
+  TESSERA_CHECK_KIND(ErrorKind::missing, is_done(path),
+                     "{}: no such model; run the training verb before", path);
   return tensor_list<NamedTensor>(read_safetensors(path).tensors);
 }
 

@@ -9,7 +9,7 @@ namespace tessera::apps {
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   const std::string model_path = c.run + "/tokenizer.safetensors";
   if (options.dry_run) {
-    fmt::print("{}", to_toml(c));
+    fmt::print("{}", run_schema().dump(c));
     return;
   }
   if (is_done(model_path)) {
@@ -20,7 +20,7 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
                          .trainer = {.lr = c.tokenizer_lr, .steps = c.tokenizer_steps},
                          .batch = c.tokenizer_batch,
                          .seed = static_cast<std::uint64_t>(c.seed)};
-  write_text(c.run + "/config.toml", to_toml(c));
+  write_text(c.run + "/config.toml", run_schema().dump(c));
   const TokenizerResult r = train_tokenizer(
       job, unlabelled_data(c), console_observer(options, c.run + "/curves/tokenizer.jsonl"));
   const nlohmann::ordered_json report{{"reconstruction_mse", r.reconstruction_mse},
