@@ -236,6 +236,9 @@ struct TaskModel {
     Rng init = Rng(job.seed).fork("finetune");
     if (job.strategy == Strategy::individual) {
       deep_sets = std::make_unique<DeepSets>(kParticleFeatures, 128, outputs, init);
+      if (job.task == Task::tau_pt) {
+        start_at_zero(*deep_sets->rho.back());
+      }
       return;
     }
     Rng backbone_init = init.fork("backbone");
@@ -246,12 +249,22 @@ struct TaskModel {
                                                                         .outputs = outputs,
                                                                         .blocks = job.head_blocks},
                                              init);
+    if (job.task == Task::tau_pt) {
+      start_at_zero(head->fc);
+    }
     if (pretrained_backbone(job.strategy)) {
       load(*backbone, pretrained);  // the last write before training
     }
     if (job.strategy == Strategy::frozen || job.strategy == Strategy::random_frozen) {
       backbone->freeze();
     }
+  }
+
+  // The momentum is learned as a correction of the reconstructed jet: the untrained answer is the
+  // jet itself.
+  static void start_at_zero(const Linear& last) {
+    fill(last.weight, 0.0F);
+    fill(last.bias, 0.0F);
   }
 
   static bool pretrained_backbone(Strategy s) {
