@@ -6,6 +6,7 @@
 #include <new>
 
 #include "apps/command.h"
+#include "apps/data_verbs.h"
 #include "core/parallel.h"
 
 namespace {
@@ -85,11 +86,23 @@ int main(int argc, char** argv) {
   run_verb("pretrain", "Pre-train the backbone on unlabelled jets", tessera::apps::pretrain_verb);
   run_verb("finetune", "Fine-tune to every task, next to its controls; writes table.csv",
            tessera::apps::finetune_verb);
-  CLI::App* inspect = app.add_subcommand("inspect", "Parameter counts of a preset");
+  tessera::apps::add_data_verbs(app, action);
+  std::string manifest_of;
+  CLI::App* inspect =
+      app.add_subcommand("inspect", "Parameter counts of a preset; manifests of data");
+  inspect->add_option("--write-manifest", manifest_of,
+                      "Hash the native files of a folder and write its manifest.json");
   inspect->add_option("--preset", args.preset, "omnijet-alpha or tiny");
   inspect->add_flag("--json", args.options.json, "One JSON object on stdout");
-  inspect->callback(
-      [&] { action = [&] { tessera::apps::inspect_verb(args.preset, args.options); }; });
+  inspect->callback([&] {
+    action = [&] {
+      if (!manifest_of.empty()) {
+        tessera::apps::write_manifest_verb(manifest_of);
+      } else {
+        tessera::apps::inspect_verb(args.preset, args.options);
+      }
+    };
+  });
   app.add_subcommand("doctor", "What this build and this machine can run")->callback([&] {
     action = [&] { tessera::apps::doctor_verb(args.options); };
   });
