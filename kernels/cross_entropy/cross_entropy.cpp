@@ -13,6 +13,7 @@ namespace {
 
 constexpr auto kSoftmax = TESSERA_KERNEL(softmax_cross_entropy);
 constexpr auto kScaleRows = TESSERA_KERNEL(scale_rows);
+constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 constexpr std::int64_t kChunkRows = 256;
 
@@ -24,24 +25,120 @@ void check_targets(const char* op, const Tensor& targets, std::int64_t rows, std
   }
 }
 
+// Contiguous weights of the rows, or none of them: the kernel reads that as ones.
+Tensor weights_of(const char* op, const Tensor& row_weight, std::int64_t rows, Device device) {
+  if (!row_weight.defined()) {
+    return Tensor::empty({0}, DType::f32, device);
+  }
+  TESSERA_CHECK(row_weight.shape() == Shape{rows}, "{}: row_weight must be ({}), got {}", op, rows,
+                row_weight.shape());
+  return row_weight.detach().contiguous();
+}
+
+Operand plain(const Tensor& t) { return {t.span<const float>().data(), t.shape(1), 1}; }
+Operand transposed(const Tensor& t) { return {t.span<const float>().data(), 1, t.shape(1)}; }
+
+/// A right operand whose panels are packed at the first product and reused by the next.
+struct Packed {
+  Operand b;
+  Tensor panels;
+  bool packed = false;
+
+  Packed(Operand operand, std::int64_t k, std::int64_t n, Device device)
+      : b(operand), panels(Tensor::empty({gemm_workspace(k, n)}, DType::f32, device)) {}
+
+  void multiply(Operand a, const Tensor& c, std::int64_t k, const float* bias = nullptr) {
+    kGemm(c.device(), a, b, c.view<float, 2>(), k, {.bias = bias, .packed = packed},
+          panels.view<float, 1>(), Stream{});
+    packed = true;
+  }
+};
+
+// c += a b
+void multiply_add(Operand a, Operand b, const Tensor& c, std::int64_t k, const Tensor& panels) {
+  kGemm(c.device(), a, b, c.view<float, 2>(), k, {.accumulate = true}, panels.view<float, 1>(),
+        Stream{});
+}
+
 Tensor sum_columns(const Tensor& x) {
   Tensor out = Tensor::empty({x.shape(1)}, DType::f32, x.device());
   kColumnSums(x.device(), x.view<const float, 2>(), out.view<float, 1>(), Stream{});
   return out;
 }
 
+/// The pass over chunks of rows. Gradients that nobody needs stay undefined.
+struct FusedPass {
+  Tensor h, weight, bias, targets, row_weight;
+  float factor;
+  bool tape;
+  Tensor losses{}, dh{}, dw{}, db{};  // (T), (T, d), (V, d), (V)
+
+  void allocate(bool needs_h, bool needs_weight, bool needs_bias) {
+    const Device device = h.device();
+    losses = Tensor::empty({h.shape(0)}, DType::f32, device);
+    if (tape && needs_h) {
+      dh = Tensor::empty(h.shape(), DType::f32, device);
+    }
+    if (tape && needs_weight) {
+      dw = Tensor::zeros(weight.shape(), DType::f32, device);
+    }
+    if (tape && needs_bias) {
+      db = Tensor::zeros(bias.shape(), DType::f32, device);
+    }
+  }
+
+  void run() {
+    const NoGrad off;
+    const Device device = h.device();
+    const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
+    Packed forward(transposed(weight), d, v, device), back(plain(weight), v, d, device);
+    const Tensor logits = Tensor::empty({std::min(t, kChunkRows), v}, DType::f32, device);
+    const Tensor panels = Tensor::empty({gemm_workspace(kChunkRows, d)}, DType::f32, device);
+    for (std::int64_t row = 0; row < t; row += kChunkRows) {
+      const std::int64_t rows = std::min(t - row, kChunkRows);
+      const Tensor z = logits.slice(0, 0, rows);
+      const Tensor part = h.slice(0, row, row + rows);
+      forward.multiply(plain(part), z, d,
+                       bias.defined() ? bias.span<const float>().data() : nullptr);
+      softmax(z, row, rows);
+      if (dh.defined()) {
+        back.multiply(plain(z), dh.slice(0, row, row + rows), v);
+      }
+      if (dw.defined()) {
+        multiply_add(transposed(z), plain(part), dw, rows, panels);
+      }
+      if (db.defined()) {
+        accumulate(db, sum_columns(z));
+      }
+    }
+  }
+
+  // Losses of the rows and, with a tape, their slopes in place of the logits.
+  void softmax(const Tensor& z, std::int64_t row, std::int64_t rows) const {
+    const Tensor weights =
+        row_weight.size() > 0 ? row_weight.slice(0, row, row + rows) : row_weight;
+    kSoftmax(z.device(), z.view<const float, 2>(),
+             targets.slice(0, row, row + rows).view<const std::int32_t, 1>(),
+             weights.view<const float, 1>(), factor,
+             losses.slice(0, row, row + rows).view<float, 1>(),
+             (tape ? z : z.slice(0, 0, 0)).view<float, 2>(), Stream{});
+  }
+};
+
 }  // namespace
 
-// d loss_i / d logits_ic = p_ic - [c = y_i]
-Tensor cross_entropy(const Tensor& logits0, const Tensor& targets) {
-  TESSERA_CHECK(logits0.rank() == 2, "cross_entropy: logits must be (N, C), got {}",
+// d loss_i / d logits_ic = w_i (p_ic - [c = y_i])
+Tensor cross_entropy(const Tensor& logits0, const Tensor& targets, const Tensor& row_weight) {
+  TESSERA_CHECK(logits0.rank() == 2, "cross_entropy: logits must be (T, C), got {}",
                 logits0.shape());
   check_targets("cross_entropy", targets, logits0.shape(0), logits0.shape(1));
   const Tensor logits = logits0.detach().contiguous();
+  const Tensor weights = weights_of("cross_entropy", row_weight, logits.shape(0), logits.device());
   Tensor loss = Tensor::empty({logits.shape(0)}, DType::f32, logits.device());
   const Tensor slope = Tensor::empty(logits.shape(), DType::f32, logits.device());
   kSoftmax(logits.device(), logits.view<const float, 2>(), targets.view<const std::int32_t, 1>(),
-           1.0F, loss.view<float, 1>(), slope.view<float, 2>(), Stream{});
+           weights.view<const float, 1>(), 1.0F, loss.view<float, 1>(), slope.view<float, 2>(),
+           Stream{});
   return differentiable(loss, {logits0}, [saved = Saved(slope)](std::span<const Tensor> g) {
     const Tensor up = g[0].contiguous();
     Tensor dx = Tensor::empty(saved.get().shape(), DType::f32, up.device());
@@ -51,52 +148,41 @@ Tensor cross_entropy(const Tensor& logits0, const Tensor& targets) {
   });
 }
 
-// dlogits = (softmax - onehot) / T;  dh = dlogits W;  dW = dlogits^T h;  db = column sums. Chunks
-// are added in order.
+// dlogits = w (softmax - onehot) / normaliser;  dh = dlogits W;  dW = dlogits^T h;  db = column
+// sums. Chunks are added in order.
 Tensor linear_cross_entropy(const Tensor& h0, const Tensor& weight0, const Tensor& bias0,
-                            const Tensor& targets) {
-  const std::int64_t t = h0.shape(0), v = weight0.shape(0), d = weight0.shape(1);
-  TESSERA_CHECK(h0.rank() == 2 && h0.shape(1) == d,
-                "linear_cross_entropy: h must be (T, {}), got {}", d, h0.shape());
+                            const Tensor& targets, const Tensor& row_weight, double normaliser) {
+  TESSERA_CHECK(h0.rank() == 2 && weight0.rank() == 2 && h0.shape(1) == weight0.shape(1),
+                "linear_cross_entropy: h must be (T, d) and weight (V, d), got {} and {}",
+                h0.shape(), weight0.shape());
+  const std::int64_t t = h0.shape(0), v = weight0.shape(0);
+  TESSERA_CHECK(!bias0.defined() || bias0.shape() == Shape{v},
+                "linear_cross_entropy: bias must be ({}), got {}", v, bias0.shape());
   check_targets("linear_cross_entropy", targets, t, v);
-  const bool tape =
-      grad_enabled() && (h0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
-  const Tensor h = h0.detach().contiguous(), weight = weight0.detach().contiguous(),
-               bias = bias0.detach();
-  const Device device = h.device();
-  const Tensor losses = Tensor::empty({t}, DType::f32, device);
-  Tensor dh, dw, db;
-  if (tape) {
-    dh = Tensor::empty({t, d}, DType::f32, device);
-    dw = Tensor::zeros({v, d}, DType::f32, device);
-    db = Tensor::zeros({v}, DType::f32, device);
-  }
-  {
-    const NoGrad off;
-    const float factor = 1.0F / static_cast<float>(std::max<std::int64_t>(1, t));
-    for (std::int64_t row = 0; row < t; row += kChunkRows) {
-      const std::int64_t end = std::min(t, row + kChunkRows);
-      const Tensor part = h.slice(0, row, end);
-      const Tensor logits = linear(part, weight, bias);  // (256, V)
-      const Tensor slope = tape ? logits : logits.slice(0, 0, 0);
-      kSoftmax(device, logits.view<const float, 2>(),
-               targets.slice(0, row, end).view<const std::int32_t, 1>(), factor,
-               losses.slice(0, row, end).view<float, 1>(), slope.view<float, 2>(), Stream{});
-      if (tape) {
-        copy_into(dh.slice(0, row, end), matmul(logits, weight));
-        accumulate(dw, matmul(logits.transpose(0, 1), part));
-        accumulate(db, sum_columns(logits));
-      }
-    }
-  }
-  const Tensor loss = mean(losses).detach();
-  if (!tape) {
+  const double divisor =
+      normaliser > 0 ? normaliser : static_cast<double>(std::max<std::int64_t>(1, t));
+  FusedPass pass{.h = h0.detach().contiguous(),
+                 .weight = weight0.detach().contiguous(),
+                 .bias = bias0.defined() ? bias0.detach().contiguous() : Tensor(),
+                 .targets = targets,
+                 .row_weight = weights_of("linear_cross_entropy", row_weight, t, h0.device()),
+                 .factor = static_cast<float>(1 / divisor),
+                 .tape = grad_enabled() &&
+                         (h0.requires_grad() || weight0.requires_grad() || bias0.requires_grad())};
+  pass.allocate(h0.requires_grad(), weight0.requires_grad(), bias0.requires_grad());
+  pass.run();
+  Tensor loss = scale(sum(pass.losses), pass.factor).detach();
+  if (!pass.tape) {
     return loss;
   }
-  const auto backward = [sh = Saved(dh), sw = Saved(dw),
-                         sb = Saved(db)](std::span<const Tensor> g) {
+  const auto backward = [sh = Saved(pass.dh), sw = Saved(pass.dw),
+                         sb = Saved(pass.db)](std::span<const Tensor> g) {
     const float up = g[0].item();
-    return std::vector<Tensor>{scale(sh.get(), up), scale(sw.get(), up), scale(sb.get(), up)};
+    const auto scaled = [up](const Saved& s) {
+      const Tensor& gradient = s.get();
+      return gradient.defined() ? scale(gradient, up) : Tensor();
+    };
+    return std::vector<Tensor>{scaled(sh), scaled(sw), scaled(sb)};
   };
   return differentiable(loss, {h0, weight0, bias0}, backward);
 }

@@ -6,22 +6,25 @@
 
 namespace tessera {
 
-/// -ln softmax(logits)_y for each row. logits: (N, C) f32; targets: (N) i32. Returns (N). Throws
-/// Error(usage) on a target outside [0, C). Differentiable in the logits; keeps the gradient (4 N C
-/// bytes).
-Tensor cross_entropy(const Tensor& logits, const Tensor& targets);
+/// -w_i ln softmax(logits_i)_y for each row i. logits: (T, C) f32; targets: (T) i32; row_weight:
+/// (T) or undefined (ones), without gradient. Returns (T). Throws Error(usage) on a target outside
+/// [0, C). Differentiable in the logits; keeps the gradient (4 T C bytes).
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& row_weight = {});
 
-/// Mean over rows of the cross-entropy of logits = h W^T + b against targets. h: (T, d); weight:
-/// (V, d); bias: (V). Logits exist for 256 rows at a time only; where a gradient is needed, dh, dW
-/// and db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T V). Returns a
-/// scalar. Differentiable in h, weight, bias. Chunking after Liger-Kernel (Hsu et al. 2024).
+/// sum_i w_i ce_i / normaliser for the logits h W^T + b. h: (T, d); weight: (V, d); bias: (V) or
+/// undefined; targets: (T) i32; row_weight: (T) or undefined (ones), without gradient; normaliser
+/// <= 0 means T. Logits exist for 256 rows at a time only; where a gradient is needed, dh, dW and
+/// db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T V). Returns a scalar.
+/// Differentiable in h, weight, bias. Chunking after Liger-Kernel (Hsu et al. 2024).
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& bias,
-                            const Tensor& targets);
+                            const Tensor& targets, const Tensor& row_weight = {},
+                            double normaliser = 0);
 
-/// loss (N) of each row; where `slope` has rows, softmax - onehot times `factor` goes there (may
-/// alias logits).
+/// loss (T) of each row times its weight (no weights: ones); where `slope` has rows, (softmax -
+/// onehot) times weight and `factor` goes there (may alias logits).
 TESSERA_DECLARE_KERNEL(softmax_cross_entropy,
                        void(View<const float, 2> logits, View<const std::int32_t, 1> targets,
-                            float factor, View<float, 1> loss, View<float, 2> slope, Stream));
+                            View<const float, 1> row_weight, float factor, View<float, 1> loss,
+                            View<float, 2> slope, Stream));
 
 }  // namespace tessera

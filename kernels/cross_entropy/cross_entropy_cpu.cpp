@@ -52,15 +52,17 @@ namespace tessera::cpu {
 HWY_EXPORT(CrossEntropyRow);
 
 void softmax_cross_entropy(View<const float, 2> logits, View<const std::int32_t, 1> targets,
-                           float factor, View<float, 1> loss, View<float, 2> slope, Stream) {
+                           View<const float, 1> row_weight, float factor, View<float, 1> loss,
+                           View<float, 2> slope, Stream) {
   constexpr std::int64_t kRows = 16;
   const std::int64_t rows = logits.shape[0];
   parallel_for(chunk_count(rows, kRows), [&](std::int64_t chunk) {
     const std::int64_t end = (chunk + 1) * kRows < rows ? (chunk + 1) * kRows : rows;
     for (std::int64_t r = chunk * kRows; r < end; ++r) {
-      loss(r) =
-          HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(logits.row(r), logits.shape[1], targets(r), factor,
-                                                slope.shape[0] > 0 ? slope.row(r) : nullptr);
+      const float weight = row_weight.shape[0] > 0 ? row_weight(r) : 1.0F;
+      float* out = slope.shape[0] > 0 ? slope.row(r) : nullptr;
+      loss(r) = weight * HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(logits.row(r), logits.shape[1],
+                                                               targets(r), factor * weight, out);
     }
   });
 }

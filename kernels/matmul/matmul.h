@@ -24,11 +24,13 @@ struct Operand {
 };
 
 /// What gemm does with a finished row block: add `bias` (N), keep the sum in `keep` (M, N),
-/// activate.
+/// activate; or, with `accumulate`, add it to c.
 struct GemmEpilogue {
   const float* bias = nullptr;
   Activation activation = Activation::none;
   float* keep = nullptr;
+  bool accumulate = false;
+  bool packed = false;  ///< the panels hold b from an earlier call: do not pack again
 };
 
 /// c (M, N) = a (M, K) b (K, N), then the epilogue. `panels`: scratch of gemm_workspace floats.

@@ -124,7 +124,11 @@ HWY_INLINE void Finish(D d, V sum, const GemmBlock& block, std::int64_t row, std
   if (block.epilogue.keep != nullptr) {
     StoreN(sum, valid, block.epilogue.keep + row * block.ld_keep + column);
   }
-  StoreN(Activate(d, sum, block.epilogue.activation), valid, block.c + row * block.ldc + column);
+  float* c = block.c + row * block.ldc + column;
+  if (block.epilogue.accumulate) {
+    sum = hn::Add(LoadN(valid, c), sum);
+  }
+  StoreN(Activate(d, sum, block.epilogue.activation), valid, c);
 }
 
 template <int kTileRows>
@@ -234,7 +238,7 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
   }
   const std::int64_t width = HWY_DYNAMIC_DISPATCH(PanelWidth)();
   const std::int64_t count = chunk_count(n, width);
-  parallel_for(count, [&](std::int64_t p) {
+  parallel_for(epilogue.packed ? 0 : count, [&](std::int64_t p) {
     HWY_DYNAMIC_DISPATCH(PackPanel)(b, k, n, p, panels.data + p * width * k);
   });
   const std::int64_t columns = chunk_count(count, kPanelBlock);

@@ -1,6 +1,10 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 
 #include "core/parallel.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/reduce/reduce.h"
+#include "support/golden.h"
 #include "support/gradcheck.h"
 
 namespace tessera {
@@ -52,6 +56,66 @@ TEST(CrossEntropy, FusedWithTheLinearLayerMatchesTheDoubleReference) {
   check_op(
       [&](const auto& x) { return linear_cross_entropy(x[0], x[1], x[2], Tensor::from(y, {t})); },
       reference, {random({t, d}, 1), random({v, d}, 2), random({v}, 3)});
+}
+
+Tensor golden_tensor(const test::GoldenFile& file, const std::string& name) {
+  const auto& t = file.at(name);
+  Shape shape{t.shape[0]};
+  if (t.shape.size() == 2) {
+    shape = {t.shape[0], t.shape[1]};
+  }
+  return Tensor::from(file.floats(name), shape);
+}
+
+TEST(CrossEntropy, FusedLossAndGradientsAreThoseOfTheGoldenFile) {
+  const test::GoldenFile file("ce_linear");
+  Tensor h = golden_tensor(file, "in/hidden"), w = golden_tensor(file, "in/weight"),
+         b = golden_tensor(file, "in/bias");
+  for (Tensor* leaf : {&h, &w, &b}) leaf->set_requires_grad(true);
+  const auto y = file.ints("in/targets");
+  const Tensor loss =
+      linear_cross_entropy(h, w, b, Tensor::from(y, {33}), golden_tensor(file, "in/weights"), 1.0);
+  EXPECT_NEAR(static_cast<double>(loss.item()) / file.scalar("out/loss.f64"), 1, 1e-6);
+  backward(loss);
+  EXPECT_LE(relative_error(doubles(h.grad()), file.at("grad_in/hidden").values), 1e-5);
+  EXPECT_LE(relative_error(doubles(w.grad()), file.at("grad_in/weight").values), 1e-5);
+  EXPECT_LE(relative_error(doubles(b.grad()), file.at("grad_in/bias").values), 1e-5);
+}
+
+TEST(CrossEntropy, FusedEqualsUnfusedAcrossChunksWithWeightsAndWithoutBias) {
+  for (const std::int64_t t : {1, 255, 256, 257, 600}) {
+    const Tensor h = random({t, 17}, 1), w = random({41, 17}, 2), weights = random({t}, 3);
+    const Tensor y = Tensor::from(targets(t, 41), {t});
+    Tensor h1 = h.clone(), w1 = w.clone(), h2 = h.clone(), w2 = w.clone();
+    for (Tensor* leaf : {&h1, &w1, &h2, &w2}) leaf->set_requires_grad(true);
+    const Tensor fused = linear_cross_entropy(h1, w1, Tensor(), y, weights, 7);
+    const Tensor plain = scale(sum(cross_entropy(linear(h2, w2, Tensor()), y, weights)), 1.0F / 7);
+    EXPECT_NEAR(fused.item(), plain.item(), 1e-4) << t;
+    backward(fused);
+    backward(plain);
+    EXPECT_LE(relative_error(doubles(h1.grad()), doubles(h2.grad())), 1e-5) << t;
+    EXPECT_LE(relative_error(doubles(w1.grad()), doubles(w2.grad())), 1e-5) << t;
+  }
+}
+
+TEST(CrossEntropy, WithoutATapeTheLossHasTheSameBits) {
+  Tensor h = random({300, 16}, 1), w = random({33, 16}, 2);
+  const Tensor b = random({33}, 3), y = Tensor::from(targets(300, 33), {300});
+  const float plain = linear_cross_entropy(h, w, b, y).item();
+  h.set_requires_grad(true);
+  const Tensor loss = linear_cross_entropy(h, w, b, y);
+  EXPECT_EQ(loss.item(), plain);
+  backward(loss);  // the weight is frozen
+  EXPECT_FALSE(w.grad().defined());
+}
+
+TEST(CrossEntropy, NoRowsGiveZero) {
+  Tensor h = random({0, 4}, 1), w = random({5, 4}, 2);
+  w.set_requires_grad(true);
+  const Tensor loss = linear_cross_entropy(h, w, Tensor(), Tensor::from(targets(0, 5), {0}));
+  EXPECT_EQ(loss.item(), 0.0F);
+  backward(loss);
+  for (const float g : w.grad().to_vector<float>()) EXPECT_EQ(g, 0.0F);
 }
 
 TEST(CrossEntropy, ChunksGiveTheSameBitsForAnyThreadCount) {

@@ -1,5 +1,8 @@
 #include "kernels/losses/losses.h"
 
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/reduce/reduce.h"
+#include "support/golden.h"
 #include "support/gradcheck.h"
 
 namespace tessera {
@@ -53,6 +56,30 @@ TEST(Losses, ResidualLossesMatchTheDoubleReference) {
   check_op([&](const auto& x) { return huber_loss(x[0], target, 1); },
            each([](double r) { return std::abs(r) <= 1 ? r * r / 2 : std::abs(r) - 0.5; }),
            {random({33}, 2)});
+}
+
+TEST(Losses, RowsMeansAndTheirGradientsAreThoseOfTheGoldenFile) {
+  const test::GoldenFile file("losses");
+  const Tensor y = Tensor::from(file.ints("in/classes"), {33}),
+               w = Tensor::from(std::vector<float>{10, 1}, {2}),
+               target = Tensor::from(file.floats("in/target"), {33});
+  const auto check = [&](const std::string& name, const char* input, const Shape& shape,
+                         const std::function<Tensor(const Tensor&)>& op) {
+    Tensor x = Tensor::from(file.floats(input), shape);
+    x.set_requires_grad(true);
+    const Tensor rows = op(x);
+    EXPECT_LE(relative_error(doubles(rows), file.at("out/" + name + ".rows").values), 1e-6) << name;
+    const Tensor loss = mean(rows);
+    EXPECT_NEAR(static_cast<double>(loss.item()), file.scalar("out/" + name + ".mean.f64"), 1e-5)
+        << name;
+    backward(loss);
+    EXPECT_LE(relative_error(doubles(x.grad()), file.at("grad_in/" + name + ".mean").values), 1e-5)
+        << name;
+  };
+  check("focal", "in/logits", {33, 2}, [&](const Tensor& x) { return focal_loss(x, y, w, 2); });
+  check("cross_entropy", "in/logits", {33, 2},
+        [&](const Tensor& x) { return cross_entropy(x, y); });
+  check("huber", "in/prediction", {33}, [&](const Tensor& x) { return huber_loss(x, target, 1); });
 }
 
 TEST(Losses, RejectTargetsOutsideTheClasses) {
