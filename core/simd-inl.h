@@ -114,12 +114,16 @@ HWY_INLINE float Largest(const float* x, std::int64_t n) {
   return hn::GetLane(hn::MaxOfLanes(D(), best));
 }
 
+/// exp(v), NaN for NaN. Highway's cuts off below by a comparison that NaN fails, which gives 0 and
+/// would hide a diverged run.
+HWY_INLINE V Exp(V v) { return hn::IfThenElse(hn::IsNaN(v), v, hn::Exp(D(), v)); }
+
 /// x := exp(x - shift); returns the sum.
 HWY_INLINE float ExpSum(float* x, std::int64_t n, float shift) {
   V acc = hn::Zero(D());
   for (std::int64_t i = 0; i < n; i += LaneCount()) {
     const std::int64_t m = n - i;
-    const V e = hn::Exp(D(), hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
+    const V e = Exp(hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
     StoreN(e, m, x + i);
     acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
   }
