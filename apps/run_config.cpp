@@ -20,6 +20,8 @@ Schema<RunConfig> run_schema() {
              {.min = 1, .max = 32, .help = "Blocks of the encoder, and of the decoder"});
   schema.add("tokenizer.heads", [](RunConfig& c) { return &c.tokenizer_heads; },
              {.min = 1, .max = 64, .help = "Attention heads"});
+  schema.add("tokenizer.mlp_factor", [](RunConfig& c) { return &c.tokenizer_mlp_factor; },
+             {.min = 1, .max = 8, .help = "Hidden width of the MLP over the width"});
   schema.add("tokenizer.codes", [](RunConfig& c) { return &c.codes; },
              {.min = 2, .max = 65536, .help = "Codebook size K"});
   schema.add("tokenizer.latent", [](RunConfig& c) { return &c.latent; },
@@ -38,6 +40,10 @@ Schema<RunConfig> run_schema() {
              {.min = 1, .max = 64, .help = "Attention heads"});
   schema.add("backbone.registers", [](RunConfig& c) { return &c.registers; },
              {.min = 0, .max = 64, .help = "Learned vectors in front of each jet"});
+  schema.add("pretrain.max_particles", [](RunConfig& c) { return &c.max_particles; },
+             {.min = 1, .max = 4096, .help = "Particles kept of a jet, by falling pT"});
+  schema.add("pretrain.mask_fraction", [](RunConfig& c) { return &c.mask_fraction; },
+             {.min = 0, .max = 1, .help = "Share of particles hidden in the masked stream"});
   schema.add("pretrain.steps", [](RunConfig& c) { return &c.pretrain_steps; },
              {.min = 1, .max = 1e9, .help = "Optimizer steps"});
   schema.add("pretrain.batch", [](RunConfig& c) { return &c.pretrain_batch; },
@@ -54,6 +60,12 @@ Schema<RunConfig> run_schema() {
              {.min = 1, .max = 1e9, .help = "Optimizer steps, the same for every strategy"});
   schema.add("finetune.batch", [](RunConfig& c) { return &c.finetune_batch; },
              {.min = 1, .max = 65536, .help = "Jets in a batch"});
+  schema.add(
+      "finetune.lr", [](RunConfig& c) { return &c.finetune_lr; },
+      {.min = 0, .max = 1, .help = "Peak learning rate of heads and of models from scratch"});
+  schema.add(
+      "finetune.backbone_lr", [](RunConfig& c) { return &c.backbone_lr; },
+      {.min = 0, .max = 10, .help = "Learning rate of a pre-trained backbone over the head's"});
   return schema;
 }
 
