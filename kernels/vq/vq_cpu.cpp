@@ -1,5 +1,6 @@
-// Codes across lanes: one vector of scores per block of codes, the running best and its index in
-// registers; the lanes are merged at the end, ties to the smaller index. No score is stored.
+// Codes across lanes: one vector of scores per row and block of codes, the running best and its
+// index in registers; the lanes are merged at the end, ties to the smaller index. No score is
+// stored.
 #include "kernels/vq/vq.h"
 
 #include "core/parallel.h"
@@ -31,28 +32,28 @@ HWY_INLINE V Fma(V a, V b, V c) {
 #endif
 }
 
-std::int32_t NearestRow(const float* z, std::int64_t width, const float* codes_t, std::int64_t ld,
-                        std::int64_t k, const float* half_norm) {
-  const hn::RebindToSigned<D> di;
-  const V low = hn::Set(D(), -3.0e38F);
-  V best = low;
-  auto index = hn::Zero(di);
-  for (std::int64_t j = 0; j < k; j += LaneCount()) {
-    const std::int64_t m = k - j;
-    V s = hn::Neg(LoadN(m, half_norm + j));
-    for (std::int64_t d = 0; d < width; ++d) {
-      s = Fma(hn::Set(D(), z[d]), LoadN(m, codes_t + d * ld + j), s);
-    }
-    s = hn::IfThenElse(Head(m), s, low);
-    const auto better = hn::Gt(s, best);
-    best = hn::IfThenElse(better, s, best);
-    index = hn::IfThenElse(hn::RebindMask(di, better), hn::Iota(di, static_cast<std::int32_t>(j)),
-                           index);
-  }
+using Index = hn::RebindToSigned<D>;
+
+// Best score and its index in each lane.
+struct Best {
+  V score;
+  hn::Vec<Index> index;
+};
+
+HWY_INLINE void Take(V s, std::int64_t first, Best& best) {
+  const Index di;
+  const auto better = hn::Gt(s, best.score);
+  best.score = hn::IfThenElse(better, s, best.score);
+  best.index = hn::IfThenElse(hn::RebindMask(di, better),
+                              hn::Iota(di, static_cast<std::int32_t>(first)), best.index);
+}
+
+// Merges the lanes.
+HWY_INLINE std::int32_t Winner(const Best& best) {
   HWY_ALIGN float scores[hn::MaxLanes(D())];
   HWY_ALIGN std::int32_t indices[hn::MaxLanes(D())];
-  hn::Store(best, D(), scores);
-  hn::Store(index, di, indices);
+  hn::Store(best.score, D(), scores);
+  hn::Store(best.index, Index(), indices);
   std::int32_t winner = indices[0];
   float top = scores[0];
   for (std::int64_t i = 1; i < LaneCount(); ++i) {
@@ -64,23 +65,89 @@ std::int32_t NearestRow(const float* z, std::int64_t width, const float* codes_t
   return winner;
 }
 
+struct Problem {
+  const float* z;
+  std::int64_t z_stride, width;
+  const float* codes_t;
+  std::int64_t ld, k;
+  const float* half_norm;
+};
+
+// Scores of kRows rows against the codes from j on; m of them count. The rows share each load of
+// the codes; each row's chain of additions stays that of a lone row. Unrolled in full: arrays of
+// vectors stay in registers only if every index is a constant.
+template <int kRows, bool kFull>
+HWY_INLINE void ScoreBlock(const Problem& p, const float* z, std::int64_t j, Best* best) {
+  const std::int64_t m = kFull ? LaneCount() : p.k - j;
+  const V start = hn::Neg(kFull ? hn::LoadU(D(), p.half_norm + j) : LoadN(m, p.half_norm + j));
+  V s[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    s[r] = start;
+  }
+  const float* code = p.codes_t + j;
+  for (std::int64_t d = 0; d < p.width; ++d, code += p.ld) {
+    const V e = kFull ? hn::LoadU(D(), code) : LoadN(m, code);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      s[r] = Fma(hn::Set(D(), z[r * p.z_stride + d]), e, s[r]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    Take(kFull ? s[r] : hn::IfThenElse(Head(m), s[r], hn::Set(D(), -3.0e38F)), j, best[r]);
+  }
+}
+
+template <int kRows>
+HWY_INLINE void NearestGroup(const Problem& p, const float* z, std::int32_t* out) {
+  Best best[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    best[r] = {hn::Set(D(), -3.0e38F), hn::Zero(Index())};
+  }
+  std::int64_t j = 0;
+  for (; j + LaneCount() <= p.k; j += LaneCount()) {
+    ScoreBlock<kRows, true>(p, z, j, best);
+  }
+  if (j < p.k) {
+    ScoreBlock<kRows, false>(p, z, j, best);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    out[r] = Winner(best[r]);
+  }
+}
+
+void NearestRows(const float* z, std::int64_t z_stride, std::int64_t width, const float* codes_t,
+                 std::int64_t ld, std::int64_t k, const float* half_norm, std::int64_t rows,
+                 std::int32_t* out) {
+  const Problem p{z, z_stride, width, codes_t, ld, k, half_norm};
+  std::int64_t r = 0;
+  for (; r + 8 <= rows; r += 8) {
+    NearestGroup<8>(p, z + r * z_stride, out + r);
+  }
+  for (; r < rows; ++r) {
+    NearestGroup<1>(p, z + r * z_stride, out + r);
+  }
+}
+
 }  // namespace tessera::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace tessera::cpu {
-HWY_EXPORT(NearestRow);
+HWY_EXPORT(NearestRows);
 
 void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
                 View<const float, 1> half_norm, View<std::int32_t, 1> codes, Stream) {
   constexpr std::int64_t kRows = 32;
   const std::int64_t rows = z.shape[0];
   parallel_for(chunk_count(rows, kRows), [&](std::int64_t chunk) {
-    const std::int64_t end = (chunk + 1) * kRows < rows ? (chunk + 1) * kRows : rows;
-    for (std::int64_t r = chunk * kRows; r < end; ++r) {
-      codes(r) = HWY_DYNAMIC_DISPATCH(NearestRow)(
-          z.row(r), z.shape[1], codes_t.data, codes_t.stride[0], codes_t.shape[1], half_norm.data);
-    }
+    const std::int64_t begin = chunk * kRows, left = rows - begin;
+    HWY_DYNAMIC_DISPATCH(NearestRows)
+    (z.row(begin), z.stride[0], z.shape[1], codes_t.data, codes_t.stride[0], codes_t.shape[1],
+     half_norm.data, left < kRows ? left : kRows, codes.data + begin);
   });
 }
 
