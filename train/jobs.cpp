@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/autograd.h"
+#include "nn/codebook.h"
 #include "train/inputs.h"
 
 namespace tessera {
@@ -139,6 +140,15 @@ void measure_usage(TokenizerResult& r) {
   r.perplexity = std::exp(r.token_entropy);
 }
 
+/// The quantiser's tensors with the state of k-means start and replacement of unused codes.
+Codebook codebook_of(const Tokenizer& model, const CodebookOptions& options) {
+  const std::vector<std::int32_t> lru(static_cast<std::size_t>(model.config.codes),
+                                      static_cast<std::int32_t>(options.timeout)),
+      none{0};
+  return Codebook{model.vq.codebook, model.vq.scale, model.vq.bias,
+                  Tensor::from(lru, {model.config.codes}), Tensor::from(none, {1})};
+}
+
 }  // namespace
 
 TokenizerResult train_tokenizer(const TokenizerJob& job, const UnlabelledData& data,
@@ -150,15 +160,25 @@ TokenizerResult train_tokenizer(const TokenizerJob& job, const UnlabelledData& d
   MixedBatches batches(data, job.batch, job.seed);
   Trainer trainer({{model.named_parameters()}}, job.trainer);
   Meter meter("tokenizer", job.trainer.steps, observe);
+  const CodebookOptions options{.timeout = job.dead_code_timeout, .affine_lr = job.model.affine_lr};
+  Codebook codebook = codebook_of(model, options);
+  Rng draws = Rng(job.seed).fork("codebook");
   for (std::int64_t step = 1; step <= job.trainer.steps; ++step) {
     const Batch batch = batches.next();
     double reco = 0, quantiser = 0;
+    std::vector<float> latent;
+    std::vector<std::int32_t> codes;
     trainer.step([&] {
       const TokenizerOutput out = model(core_features(batch), segments_of(batch));
       reco = static_cast<double>(out.reconstruction_loss);
       quantiser = static_cast<double>(out.quantizer_loss);
+      latent = out.latent.to_vector<float>();
+      codes = out.codes.to_vector<std::int32_t>();
       return out.loss;
     });
+    const auto rows = static_cast<std::int64_t>(codes.size());
+    codebook.observe(Tensor::from(latent, {rows, job.model.latent}), Tensor::from(codes, {rows}),
+                     options, draws);
     meter.add(step, batch.size(), {{"reconstruction", reco}, {"quantiser", quantiser}});
   }
   model.freeze();
