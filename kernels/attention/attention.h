@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/kernel.h"
+#include "core/rng.h"
 #include "core/segments.h"
 
 namespace tessera {
@@ -15,16 +16,22 @@ struct AttentionOptions {
   std::vector<std::uint8_t>
       causal_segments{};  ///< one flag a segment; overrides `causal` where given
   float scale = 0;        ///< 0 means D^-1/2
+  float dropout = 0;      ///< share of probabilities set to zero, in [0, 1); the rest grow
+  RngKey key{};           ///< of the dropout; the element is the index into a bias of this batch
+  Tensor bias{};          ///< added to the scores: (H, sum_b Lq_b Lk_b), each segment's (Lq, Lk)
+                          ///< block row-major, segments one after the other; or undefined
 };
 
-/// Scaled dot-product attention per segment: softmax(q k^T scale) v; scores are never stored.
-/// qkv: (T, 3, H, D) f32; segments over T. Returns (T, H, D). Empty segments yield no row; a
-/// segment never reads another's rows. Throws Error(usage) if the last offset is not T.
-/// Differentiable in qkv; the backward pass recomputes the probabilities. Vaswani et al. 2017.
+/// Scaled dot-product attention per segment: dropout(softmax(q k^T scale + bias)) v; scores are
+/// never stored. qkv: (T, 3, H, D) f32; segments over T. Returns (T, H, D). Empty segments yield no
+/// row; a segment never reads another's rows. Throws Error(usage) if the last offset is not T.
+/// Differentiable in qkv and bias; the backward pass recomputes probabilities and dropout from
+/// inputs and key. Vaswani et al. 2017.
 Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options = {});
 
 /// The same with queries (Tq, H, D) of their own segments and keys and values (Tk, 2, H, D): one
-/// query for class tokens. A segment without keys gives zero rows. Differentiable in q and kv.
+/// query for class tokens. A segment without keys gives zero rows. Differentiable in q, kv and
+/// bias.
 Tensor cross_attention(const Tensor& q, const Tensor& kv, const Segments& q_segments,
                        const Segments& kv_segments, const AttentionOptions& options = {});
 
@@ -36,15 +43,20 @@ struct AttentionLayout {
   const std::int32_t* kv_offsets;
   const std::uint8_t* causal;  ///< one flag a segment, or null
   int segments;
-  int max_kv;
+  const float* bias = nullptr;                 ///< (H, pairs) or null
+  const std::int64_t* pair_offsets = nullptr;  ///< where a segment's pairs begin; (segments + 1)
+  float dropout = 0;
+  RngKey key{};
 };
 
 /// out (Tq, H, D) of q, k, v.
 TESSERA_DECLARE_KERNEL(attention_forward, void(const float* q, const float* k, const float* v,
                                                AttentionLayout layout, float* out, Stream));
-/// dq, dk, dv with the strides of q, k, v; overwritten in the rows of every segment.
+/// dq, dk, dv with the strides of q, k, v; overwritten in the rows of every segment. dbias is that
+/// of the bias (H, pairs), or null.
 TESSERA_DECLARE_KERNEL(attention_backward,
                        void(const float* q, const float* k, const float* v, const float* dout,
-                            AttentionLayout layout, float* dq, float* dk, float* dv, Stream));
+                            AttentionLayout layout, float* dq, float* dk, float* dv, float* dbias,
+                            Stream));
 
 }  // namespace tessera

@@ -23,7 +23,12 @@ struct HeadTask {
   std::int64_t queries, keys, width, q_stride, kv_stride, out_stride;
   float scale;
   bool causal;
-  float* scratch;  // (2 D + 2) * keys floats
+  float* scratch;     // (2 D + 3) * keys floats
+  const float* bias;  // (queries, keys) or null
+  float* dbias;       // the same
+  float dropout;
+  RngKey key;
+  std::uint64_t first_pair;  // element of the dropout stream of pair (0, 0)
 };
 }  // namespace tessera::cpu
 #endif
@@ -45,12 +50,28 @@ HWY_INLINE std::int64_t VisibleKeys(const HeadTask& t, std::int64_t query) {
   return t.causal && query + 1 < t.keys ? query + 1 : t.keys;
 }
 
-// p (keys) := softmax of one query's scores over its first n keys.
-HWY_INLINE void Probabilities(const HeadTask& t, const float* q, const float* keys_t,
+// p (keys) := softmax of query i's scores over its first n keys.
+HWY_INLINE void Probabilities(const HeadTask& t, std::int64_t i, const float* keys_t,
                               std::int64_t n, float* p) {
-  VectorMatrix(q, t.width, keys_t, t.keys, n, t.scale, p);
+  VectorMatrix(t.q + i * t.q_stride, t.width, keys_t, t.keys, n, t.scale, p);
+  if (t.bias != nullptr) {
+    Axpy(1.0F, t.bias + i * t.keys, p, n);
+  }
   const float sum = ExpSum(p, n, Largest(p, n));
   Scale(1.0F / sum, p, n);
+}
+
+// x := x times the dropout mask of query i, which is 0 or 1 / (1 - p).
+HWY_INLINE void Drop(const HeadTask& t, std::int64_t i, std::int64_t n, float* x) {
+  if (t.dropout == 0.0F) {
+    return;
+  }
+  const float kept = 1.0F / (1.0F - t.dropout);
+  const std::uint64_t first = t.first_pair + static_cast<std::uint64_t>(i * t.keys);
+  for (std::int64_t j = 0; j < n; ++j) {
+    // Chosen, not multiplied: a dropped infinity is zero, not NaN.
+    x[j] = t.key.uniform(first + static_cast<std::uint64_t>(j)) >= t.dropout ? x[j] * kept : 0.0F;
+  }
 }
 
 void ForwardHead(const HeadTask& t, float* out) {
@@ -66,7 +87,8 @@ void ForwardHead(const HeadTask& t, float* out) {
       }
       continue;
     }
-    Probabilities(t, t.q + i * t.q_stride, keys_t, n, p);
+    Probabilities(t, i, keys_t, n, p);
+    Drop(t, i, n, p);
     VectorMatrix(p, n, t.v, t.kv_stride, t.width, 1.0F, row);
   }
 }
@@ -84,6 +106,7 @@ void BackwardHead(const HeadTask& t, const float* dout, float* dq, float* dk, fl
   float* values_t = keys_t + t.width * t.keys;
   float* p = values_t + t.width * t.keys;
   float* ds = p + t.keys;
+  float* dropped = ds + t.keys;
   Transpose(t.k, t.kv_stride, t.keys, t.width, keys_t);
   Transpose(t.v, t.kv_stride, t.keys, t.width, values_t);
   ZeroRows(dk, t.kv_stride, t.keys, t.width);
@@ -92,20 +115,30 @@ void BackwardHead(const HeadTask& t, const float* dout, float* dq, float* dk, fl
     const std::int64_t n = VisibleKeys(t, i);
     const float* q = t.q + i * t.q_stride;
     const float* up = dout + i * t.out_stride;
+    if (t.dbias != nullptr) {
+      ZeroRows(t.dbias + i * t.keys, 0, 1, t.keys);
+    }
     if (n == 0) {
       ZeroRows(dq + i * t.q_stride, 0, 1, t.width);
       continue;
     }
-    Probabilities(t, q, keys_t, n, p);
-    VectorMatrix(up, t.width, values_t, t.keys, n, 1.0F, ds);  // dP
+    Probabilities(t, i, keys_t, n, p);
+    VectorMatrix(up, t.width, values_t, t.keys, n, 1.0F, ds);
+    Drop(t, i, n, ds);  // dP
     const float mean = Dot(p, ds, n);
     for (std::int64_t j = 0; j < n; ++j) {
-      ds[j] = p[j] * (ds[j] - mean) * t.scale;
+      ds[j] = p[j] * (ds[j] - mean);
+      dropped[j] = p[j];
     }
+    Drop(t, i, n, dropped);
+    if (t.dbias != nullptr) {
+      Axpy(1.0F, ds, t.dbias + i * t.keys, n);
+    }
+    Scale(t.scale, ds, n);
     VectorMatrix(ds, n, t.k, t.kv_stride, t.width, 1.0F, dq + i * t.q_stride);
     for (std::int64_t j = 0; j < n; ++j) {
       Axpy(ds[j], q, dk + j * t.kv_stride, t.width);
-      Axpy(p[j], up, dv + j * t.kv_stride, t.width);
+      Axpy(dropped[j], up, dv + j * t.kv_stride, t.width);
     }
   }
 }
@@ -132,7 +165,8 @@ std::vector<int> longest_first(const AttentionLayout& l) {
 
 // Calls f(task, first query row, first key row, head) for each (segment, head).
 template <class F>
-void for_each_head(const float* q, const float* k, const float* v, const AttentionLayout& l, F f) {
+void for_each_head(const float* q, const float* k, const float* v, const AttentionLayout& l,
+                   float* dbias, F f) {
   const std::vector<int> order = longest_first(l);
   parallel_for(std::int64_t{l.segments} * l.heads, [&](std::int64_t chunk) {
     const int s = order[static_cast<std::size_t>(chunk / l.heads)];
@@ -140,7 +174,9 @@ void for_each_head(const float* q, const float* k, const float* v, const Attenti
     const std::int64_t q0 = l.q_offsets[s], k0 = l.kv_offsets[s];
     const std::int64_t keys = l.kv_offsets[s + 1] - k0;
     thread_local std::vector<float> scratch;
-    scratch.resize(static_cast<std::size_t>((2 * l.width + 2) * keys));
+    scratch.resize(static_cast<std::size_t>((2 * l.width + 3) * keys));
+    const std::int64_t pairs = l.pair_offsets[l.segments];
+    const std::int64_t pair = head * pairs + l.pair_offsets[s];
     const HeadTask task{.q = q + q0 * l.q_stride + at,
                         .k = k + k0 * l.kv_stride + at,
                         .v = v + k0 * l.kv_stride + at,
@@ -152,7 +188,12 @@ void for_each_head(const float* q, const float* k, const float* v, const Attenti
                         .out_stride = l.heads * l.width,
                         .scale = l.scale,
                         .causal = l.causal != nullptr && l.causal[s] != 0,
-                        .scratch = scratch.data()};
+                        .scratch = scratch.data(),
+                        .bias = l.bias != nullptr ? l.bias + pair : nullptr,
+                        .dbias = dbias != nullptr ? dbias + pair : nullptr,
+                        .dropout = l.dropout,
+                        .key = l.key,
+                        .first_pair = static_cast<std::uint64_t>(pair)};
     f(task, q0, k0, at);
   });
 }
@@ -161,15 +202,15 @@ void for_each_head(const float* q, const float* k, const float* v, const Attenti
 
 void attention_forward(const float* q, const float* k, const float* v, AttentionLayout l,
                        float* out, Stream) {
-  for_each_head(q, k, v, l,
+  for_each_head(q, k, v, l, nullptr,
                 [&](const HeadTask& task, std::int64_t q0, std::int64_t, std::int64_t at) {
                   HWY_DYNAMIC_DISPATCH(ForwardHead)(task, out + q0 * task.out_stride + at);
                 });
 }
 
 void attention_backward(const float* q, const float* k, const float* v, const float* dout,
-                        AttentionLayout l, float* dq, float* dk, float* dv, Stream) {
-  for_each_head(q, k, v, l,
+                        AttentionLayout l, float* dq, float* dk, float* dv, float* dbias, Stream) {
+  for_each_head(q, k, v, l, dbias,
                 [&](const HeadTask& task, std::int64_t q0, std::int64_t k0, std::int64_t at) {
                   HWY_DYNAMIC_DISPATCH(BackwardHead)
                   (task, dout + q0 * task.out_stride + at, dq + q0 * l.q_stride + at,

@@ -11,6 +11,8 @@ struct Sizes {
   Segments q, k;
   std::int64_t heads, width;
   std::vector<std::uint8_t> causal;
+  float dropout = 0;
+  RngKey key{};
 };
 
 // Element (token, part, head, d) of q (parts 1), kv (2) or qkv (3).
@@ -19,8 +21,15 @@ std::size_t at(std::int64_t token, std::int64_t part, std::int64_t parts, std::i
   return static_cast<std::size_t>(((token * parts + part) * s.heads + head) * s.width + d);
 }
 
+std::int64_t pair_count(const Sizes& s) {
+  std::int64_t pairs = 0;
+  for (int b = 0; b < s.q.count(); ++b) pairs += std::int64_t{s.q.length(b)} * s.k.length(b);
+  return pairs;
+}
+
 template <class Q, class K, class V>
-std::vector<double> attend(const Sizes& s, Q q, K k, V v) {
+std::vector<double> attend(const Sizes& s, Q q, K k, V v, const std::vector<double>& bias = {}) {
+  std::int64_t first_pair = 0;
   std::vector<double> out(static_cast<std::size_t>(s.q.total() * s.heads * s.width), 0.0);
   for (int b = 0; b < s.q.count(); ++b) {
     const std::int64_t q0 = s.q.cu_seqlens()[static_cast<std::size_t>(b)],
@@ -34,17 +43,21 @@ std::vector<double> attend(const Sizes& s, Q q, K k, V v) {
         for (std::int64_t j = 0; j < n; ++j) {
           double dot = 0;
           for (std::int64_t d = 0; d < s.width; ++d) dot += q(q0 + i, h, d) * k(k0 + j, h, d);
-          p.push_back(std::exp(dot / std::sqrt(static_cast<double>(s.width))));
+          const std::int64_t pair = h * pair_count(s) + first_pair + i * s.k.length(b) + j;
+          const double added = bias.empty() ? 0 : bias[static_cast<std::size_t>(pair)];
+          p.push_back(std::exp(dot / std::sqrt(static_cast<double>(s.width)) + added));
           sum += p.back();
+          if (s.key.uniform(static_cast<std::uint64_t>(pair)) < s.dropout) p.back() = 0;
         }
         for (std::int64_t j = 0; j < n; ++j) {
           for (std::int64_t d = 0; d < s.width; ++d) {
             out[at(q0 + i, 0, 1, h, d, s)] +=
-                p[static_cast<std::size_t>(j)] / sum * v(k0 + j, h, d);
+                p[static_cast<std::size_t>(j)] / sum / (1.0 - s.dropout) * v(k0 + j, h, d);
           }
         }
       }
     }
+    first_pair += std::int64_t{s.q.length(b)} * s.k.length(b);
   }
   return out;
 }
@@ -91,6 +104,57 @@ TEST(Attention, CrossAttentionTakesOneQueryAndAnyNumberOfKeys) {
            {random({3, 2, 8}, 1), random({9, 2, 2, 8}, 2)});
 }
 
+void check_biased(const Sizes& s) {
+  const DoubleFunction reference = [&](const std::vector<std::vector<double>>& x) {
+    const auto part = [&](std::int64_t p) {
+      return [&, p](std::int64_t t, std::int64_t h, std::int64_t d) {
+        return x[0][at(t, p, 3, h, d, s)];
+      };
+    };
+    return attend(s, part(0), part(1), part(2), x[1]);
+  };
+  const auto op = [&](const auto& x) {
+    return attention(
+        x[0], s.q, {.causal_segments = s.causal, .dropout = s.dropout, .key = s.key, .bias = x[1]});
+  };
+  check_op(op, reference,
+           {random({s.q.total(), 3, s.heads, s.width}, 1), random({s.heads, pair_count(s)}, 2)});
+}
+
+TEST(Attention, PairBiasAddsToTheScoresAndHasAGradient) {
+  const Segments s({0, 0, 1, 8, 8, 25});
+  check_biased({s, s, 2, 8, {}});
+  check_biased({s, s, 3, 5, {0, 0, 1, 0, 1}});
+}
+
+TEST(Attention, DropoutFollowsTheElementsOfItsKeyInBothPasses) {
+  const Segments s({0, 5, 9, 26});
+  check_biased({s, s, 2, 8, {}, 0.3F, {7, 11}});
+}
+
+TEST(Attention, CrossAttentionTakesABiasOfUnequalLengths) {
+  const Sizes s{Segments({0, 2, 2, 5}), Segments({0, 4, 6, 23}), 2, 8, {}};
+  const DoubleFunction reference = [&](const std::vector<std::vector<double>>& x) {
+    const auto q = [&](std::int64_t t, std::int64_t h, std::int64_t d) {
+      return x[0][at(t, 0, 1, h, d, s)];
+    };
+    const auto part = [&](std::int64_t p) {
+      return [&, p](std::int64_t t, std::int64_t h, std::int64_t d) {
+        return x[1][at(t, p, 2, h, d, s)];
+      };
+    };
+    return attend(s, q, part(0), part(1), x[2]);
+  };
+  check_op([&](const auto& x) { return cross_attention(x[0], x[1], s.q, s.k, {.bias = x[2]}); },
+           reference,
+           {random({5, 2, 8}, 1), random({23, 2, 2, 8}, 2), random({2, pair_count(s)}, 3)});
+}
+
+TEST(Attention, RejectsABiasOfAnotherSize) {
+  EXPECT_THROW(attention(random({5, 3, 1, 4}, 1), Segments({0, 5}), {.bias = random({1, 24}, 2)}),
+               Error);
+}
+
 TEST(Attention, LargeScoresDoNotOverflow) {
   const Segments s({0, 33});
   const auto y = attention(random({33, 3, 1, 8}, 3, 30.0), s).to_vector<float>();
@@ -125,6 +189,25 @@ TEST(Attention, IsBitEqualForAnyThreadCount) {
     const auto g = x.grad().to_vector<float>();
     if (first.empty()) first = g;
     EXPECT_EQ(g, first);
+  }
+}
+
+TEST(Attention, NanInOneSegmentReachesNoGradientOfAnother) {
+  const Segments s({0, 7, 12, 30});
+  const auto gradient = [&](bool dirty) {
+    Tensor x = random({30, 3, 2, 8}, 4);
+    if (dirty) fill(x.slice(0, 7, 12), NAN);
+    x.set_requires_grad(true);
+    const Tensor up = random({30, 2, 8}, 6);
+    backward(differentiable(Tensor::scalar(0), {attention(x, s)},
+                            [&](std::span<const Tensor>) { return std::vector<Tensor>{up}; }));
+    return x.grad().to_vector<float>();
+  };
+  const auto clean = gradient(false), dirty = gradient(true);
+  for (std::size_t i = 0; i < clean.size(); ++i) {
+    if (i < 7 * 48 || i >= 12 * 48) {
+      EXPECT_EQ(clean[i], dirty[i]);
+    }
   }
 }
 
