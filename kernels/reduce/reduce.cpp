@@ -24,4 +24,6 @@ Tensor mean(const Tensor& x) {
   return scale(sum(x), 1.0F / static_cast<float>(std::max<std::int64_t>(1, x.size())));
 }
 
+Tensor weighted_sum(const Tensor& x, const Tensor& w) { return sum(mul(x, w)); }
+
 }  // namespace tessera

@@ -10,6 +10,9 @@ namespace tessera {
 /// as a binary tree: the bits depend on the size only. Differentiable. The mean of nothing is 0.
 Tensor sum(const Tensor& x);
 Tensor mean(const Tensor& x);
+/// sum_i w_i x_i, rank 0, of equal shapes. Products round to f32, then as sum. Differentiable in
+/// both.
+Tensor weighted_sum(const Tensor& x, const Tensor& w);
 
 TESSERA_DECLARE_KERNEL(reduce_sum, void(View<const float, 1> x, View<float, 1> out, Stream));
 

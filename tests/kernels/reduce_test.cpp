@@ -25,6 +25,21 @@ TEST(Reduce, SumAndMeanMatchTheDoubleReference) {
   }
 }
 
+TEST(Reduce, WeightedSumMatchesTheDoubleReference) {
+  for (const std::int64_t n : {1, 33, 5000}) {
+    Tensor x = random({n}, 3), w = random({n}, 4);
+    x.span<float>()[0] = w.span<float>()[0] = 20.0F;  // away from zero, as above
+    check_op([](const auto& in) { return weighted_sum(in[0], in[1]); },
+             [](const std::vector<std::vector<double>>& in) {
+               return std::vector<double>{
+                   std::inner_product(in[0].begin(), in[0].end(), in[1].begin(), 0.0)};
+             },
+             {x, w});
+  }
+  EXPECT_EQ(weighted_sum(Tensor::zeros({0}), Tensor::zeros({0})).item(), 0.0F);
+  EXPECT_THROW(weighted_sum(random({2}, 1), random({3}, 1)), Error);
+}
+
 TEST(Reduce, MeanOfNothingIsZero) { EXPECT_EQ(mean(Tensor::zeros({0})).item(), 0.0F); }
 
 TEST(Reduce, IsBitEqualForAnyThreadCount) {
