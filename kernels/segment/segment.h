@@ -6,10 +6,11 @@
 
 namespace tessera {
 
-enum class Pool : std::uint8_t { sum, mean };
+enum class Pool : std::uint8_t { sum, mean, max };
 
-/// Sum or mean over the rows of each segment; an empty segment gives zeros. x: (T, d) -> (B, d).
-/// Differentiable in x.
+/// Sum, mean or largest value over the rows of each segment; an empty segment gives zeros.
+/// x: (T, d) -> (B, d). Differentiable in x; the gradient of max goes to the first of equal rows,
+/// and a NaN counts as largest.
 Tensor segment_pool(const Tensor& x, const Segments& segments, Pool pool);
 
 TESSERA_DECLARE_KERNEL(segment_forward,
@@ -17,6 +18,14 @@ TESSERA_DECLARE_KERNEL(segment_forward,
                             View<float, 2> y, Stream));
 TESSERA_DECLARE_KERNEL(segment_backward,
                        void(View<const float, 2> dy, View<const std::int32_t, 1> offsets, Pool pool,
+                            View<float, 2> dx, Stream));
+
+/// y (B, d) and the rows of x they come from, -1 where the segment is empty.
+TESSERA_DECLARE_KERNEL(segment_max_forward,
+                       void(View<const float, 2> x, View<const std::int32_t, 1> offsets,
+                            View<float, 2> y, View<std::int32_t, 2> row, Stream));
+TESSERA_DECLARE_KERNEL(segment_max_backward,
+                       void(View<const float, 2> dy, View<const std::int32_t, 2> row,
                             View<float, 2> dx, Stream));
 
 }  // namespace tessera

@@ -39,4 +39,32 @@ void segment_backward(View<const float, 2> dy, View<const std::int32_t, 1> offse
   });
 }
 
+void segment_max_forward(View<const float, 2> x, View<const std::int32_t, 1> offsets,
+                         View<float, 2> y, View<std::int32_t, 2> row, Stream) {
+  parallel_for(y.shape[0], [&](std::int64_t b) {
+    for (std::int64_t j = 0; j < y.shape[1]; ++j) {
+      std::int32_t best = offsets(b) < offsets(b + 1) ? offsets(b) : -1;
+      for (std::int32_t i = offsets(b) + 1; i < offsets(b + 1); ++i) {
+        // the second test stops at the first NaN
+        if (!(x(i, j) <= x(best, j)) && x(best, j) == x(best, j)) {
+          best = i;
+        }
+      }
+      row(b, j) = best;
+      y(b, j) = best < 0 ? 0.0F : x(best, j);
+    }
+  });
+}
+
+void segment_max_backward(View<const float, 2> dy, View<const std::int32_t, 2> row,
+                          View<float, 2> dx, Stream) {
+  parallel_for(dy.shape[0], [&](std::int64_t b) {
+    for (std::int64_t j = 0; j < dy.shape[1]; ++j) {
+      if (row(b, j) >= 0) {
+        dx(row(b, j), j) = dy(b, j);
+      }
+    }
+  });
+}
+
 }  // namespace tessera::cpu

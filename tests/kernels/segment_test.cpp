@@ -1,5 +1,8 @@
 #include "kernels/segment/segment.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "support/gradcheck.h"
 
 namespace tessera {
@@ -26,6 +29,35 @@ TEST(SegmentPool, SumsAndMeansPerSegmentAndZeroWhereEmpty) {
              },
              {random({36, 7}, 1)});
   }
+}
+
+TEST(SegmentPool, TakesTheLargestValueOfEachColumnAndZeroWhereEmpty) {
+  const Segments s({0, 0, 1, 5, 5, 36});
+  check_op([&](const auto& x) { return segment_pool(x[0], s, Pool::max); },
+           [&](const std::vector<std::vector<double>>& x) {
+             std::vector<double> y(5 * 7, 0.0);
+             for (std::size_t e = 0; e < y.size(); ++e) {
+               const auto offsets = s.cu_seqlens();
+               for (std::int32_t i = offsets[e / 7]; i < offsets[e / 7 + 1]; ++i) {
+                 const double v = x[0][static_cast<std::size_t>(i) * 7 + e % 7];
+                 y[e] = i == offsets[e / 7] ? v : std::max(y[e], v);
+               }
+             }
+             return y;
+           },
+           {random({36, 7}, 2)});
+}
+
+TEST(SegmentPool, MaxSendsTheGradientToTheFirstOfEqualRowsAndCountsNanAsLargest) {
+  Tensor x = Tensor::from(std::vector<float>{2, 2, 5, std::nanf(""), 7}, {5, 1});
+  x.set_requires_grad(true);
+  const Tensor y = segment_pool(x, Segments({0, 2, 5}), Pool::max);
+  EXPECT_EQ(y.to_vector<float>()[0], 2.0F);
+  EXPECT_TRUE(std::isnan(y.to_vector<float>()[1]));
+  backward(differentiable(Tensor::scalar(0), {y}, [](std::span<const Tensor>) {
+    return std::vector<Tensor>{Tensor::full({2, 1}, 3.0F)};
+  }));
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{3, 0, 0, 3, 0}));
 }
 
 TEST(SegmentPool, RejectsRowsThatTheOffsetsDoNotCover) {
