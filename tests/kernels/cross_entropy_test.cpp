@@ -138,6 +138,14 @@ TEST(CrossEntropy, LargeLogitsDoNotOverflow) {
   for (const float l : loss) EXPECT_TRUE(std::isfinite(l));
 }
 
+TEST(CrossEntropy, SlopesOfHopelessClassesAreExactlyZeroNotDenormal) {
+  Tensor z = Tensor::from(std::vector<float>{0, -95, -60}, {1, 3});
+  z.set_requires_grad(true);
+  backward(sum(cross_entropy(z, Tensor::from(std::vector<std::int32_t>{0}, {1}))));
+  EXPECT_EQ(z.grad().to_vector<float>()[1], 0.0F);
+  EXPECT_EQ(z.grad().to_vector<float>()[2], 0.0F);
+}
+
 TEST(CrossEntropy, RejectsTargetsOutsideTheClasses) {
   EXPECT_THROW(cross_entropy(random({1, 3}, 1), Tensor::from(std::vector<std::int32_t>{3}, {1})),
                Error);
