@@ -4,6 +4,9 @@
 // rows by 4 panels; K is never split, so bits do not depend on them.
 #include "kernels/matmul/matmul.h"
 
+#include <cstring>
+#include <vector>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul/matmul_cpu.cpp"
 #include <hwy/foreach_target.h>
@@ -228,6 +231,22 @@ constexpr std::int64_t kRowBlock = 112;  // 8 tiles of 14: the block of A stays 
 constexpr std::int64_t kPanelBlock = 4;
 constexpr std::int64_t kSumBlock = 256;
 constexpr std::int64_t kPointwiseChunk = 1 << 14;
+
+// Copies columns [row, row + rows) of a transposed operand, K runs far apart, side by side: walked
+// in place, each step of the tile would touch another page and, for large powers of two, the same
+// cache set.
+Operand gather_rows(const Operand& a, std::int64_t row, std::int64_t rows, std::int64_t k) {
+  thread_local std::vector<float> scratch;  // (K, rows)
+  const auto size = static_cast<std::size_t>(rows * k);
+  if (scratch.size() < size) {
+    scratch.resize(size);
+  }
+  for (std::int64_t i = 0; i < k; ++i) {
+    std::memcpy(scratch.data() + i * rows, a.data + i * a.col + row,
+                static_cast<std::size_t>(rows) * sizeof(float));
+  }
+  return {scratch.data(), 1, rows};
+}
 }  // namespace
 
 void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
@@ -244,18 +263,25 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
   const std::int64_t columns = chunk_count(count, kPanelBlock);
   parallel_for(chunk_count(m, kRowBlock) * columns, [&](std::int64_t chunk) {
     const std::int64_t row = chunk / columns * kRowBlock, panel = chunk % columns * kPanelBlock;
-    const GemmBlock block{.a = a,
-                          .panels = panels.data,
-                          .c = c.data,
-                          .ldc = c.stride[0],
-                          .k = k,
-                          .n = n,
-                          .row_begin = row,
-                          .row_end = row + kRowBlock < m ? row + kRowBlock : m,
-                          .panel_begin = panel,
-                          .panel_end = panel + kPanelBlock < count ? panel + kPanelBlock : count,
-                          .epilogue = epilogue,
-                          .ld_keep = n};
+    const std::int64_t rows = row + kRowBlock < m ? kRowBlock : m - row;
+    GemmEpilogue finish = epilogue;
+    if (finish.keep != nullptr) {
+      finish.keep += row * n;
+    }
+    const bool far_apart = a.row == 1 && a.col > rows;
+    const GemmBlock block{
+        .a = far_apart ? gather_rows(a, row, rows, k) : Operand{a.data + row * a.row, a.row, a.col},
+        .panels = panels.data,
+        .c = c.row(row),
+        .ldc = c.stride[0],
+        .k = k,
+        .n = n,
+        .row_begin = 0,
+        .row_end = rows,
+        .panel_begin = panel,
+        .panel_end = panel + kPanelBlock < count ? panel + kPanelBlock : count,
+        .epilogue = finish,
+        .ld_keep = n};
     HWY_DYNAMIC_DISPATCH(Block)(block);
   });
 }

@@ -124,6 +124,25 @@ TEST(Matmul, IsTheSameForAnyThreadCount) {
   }
 }
 
+// Rows of a transposed operand are copied side by side before the tile walks them.
+TEST(Matmul, GradientsOfManyRowsAreTheSameForAnyThreadCount) {
+  std::vector<float> first;
+  for (const int threads : {1, 2, 3, 8}) {
+    set_num_threads(threads);
+    Tensor x = random({300, 65}, 5), w = random({257, 65}, 6);
+    w.set_requires_grad(true);
+    const Tensor y = linear(x, w, Tensor());
+    backward(differentiable(Tensor::scalar(0), {y}, [&](std::span<const Tensor>) {
+      return std::vector<Tensor>{y.detach()};
+    }));
+    const auto g = w.grad().to_vector<float>();
+    if (first.empty()) {
+      first = g;
+    }
+    EXPECT_EQ(g, first);
+  }
+}
+
 TEST(Matmul, EmptyRowsGiveEmptyResults) {
   EXPECT_EQ(linear(random({0, 4}, 1), random({3, 4}, 2), Tensor()).shape(), (Shape{0, 3}));
 }
