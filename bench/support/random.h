@@ -3,13 +3,18 @@
 
 #include <benchmark/benchmark.h>
 
+#include <string_view>
+
+#include "bench/support/roof.h"
 #include "core/autograd.h"
+#include "core/parallel.h"
 #include "core/rng.h"
 
 namespace tessera::bench {
 
 inline Tensor random(const Shape& shape) {
-  Rng rng(1);
+  static std::uint64_t seed = 0;
+  Rng rng(++seed);  // equal inputs would be correlated: a product of a tensor with itself
   Tensor t = Tensor::empty(shape);
   for (float& x : t.span<float>()) {
     x = rng.uniform(-1, 1);
@@ -27,9 +32,15 @@ inline std::vector<std::int32_t> jet_lengths(int count) {
   return lengths;
 }
 
-/// Work of one iteration, printed per second in units of 1e9: flops for GFLOP/s, bytes for GB/s.
+/// Work of one iteration, printed per second in units of 1e9: flops for "GFLOP/s", bytes for
+/// "GB/s"; and its percentage of the multiply-add roof of all threads, or of one thread's copy
+/// roof.
 inline void rate(benchmark::State& state, const char* name, double work) {
-  state.counters[name] = benchmark::Counter(1e-9 * work, benchmark::Counter::kIsIterationInvariantRate);
+  const auto flag = benchmark::Counter::kIsIterationInvariantRate;
+  const double roof = std::string_view(name) == "GB/s" ? copy_roof() : fma_roof() * num_threads();
+  state.counters[name] = benchmark::Counter(1e-9 * work, flag);
+  state.counters["roof"] = roof;
+  state.counters["%roof"] = benchmark::Counter(1e-7 * work / roof, flag);
 }
 
 }  // namespace tessera::bench
