@@ -21,7 +21,7 @@ float SumOfExp(const float* x, std::int64_t n, float shift) {
   V acc = hn::Zero(D());
   for (std::int64_t i = 0; i < n; i += LaneCount()) {
     const std::int64_t m = n - i;
-    const V e = hn::Exp(D(), hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
+    const V e = Exp(hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
     acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
   }
   return Total(acc);
@@ -36,10 +36,10 @@ float CrossEntropyRow(const float* z, std::int64_t n, std::int32_t target, float
     const V scale = hn::Set(D(), factor / sum);
     for (std::int64_t i = 0; i < n; i += LaneCount()) {
       const std::int64_t m = n - i;
-      const V e = hn::Exp(D(), hn::Sub(LoadN(m, z + i), hn::Set(D(), top)));
-      // Denormal slopes would make the products that follow a hundred times slower.
-      const V kept = hn::IfThenElseZero(hn::Ge(e, hn::Set(D(), 1e-25F)), e);
-      StoreN(hn::Mul(kept, scale), m, slope + i);
+      const V e = Exp(hn::Sub(LoadN(m, z + i), hn::Set(D(), top)));
+      // Denormal slopes would make the products that follow a hundred times slower; NaN stays.
+      const auto negligible = hn::Lt(e, hn::Set(D(), 1e-25F));
+      StoreN(hn::Mul(hn::IfThenZeroElse(negligible, e), scale), m, slope + i);
     }
     slope[target] -= factor;
   }

@@ -85,7 +85,8 @@ HWY_INLINE V Sigmoid(D d, V x) {
 HWY_INLINE V Activate(D d, V x, Activation activation) {
   switch (activation) {
     case Activation::relu:
-      return hn::Max(x, hn::Zero(d));
+      // not Max, which may give 0 for NaN
+      return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
     case Activation::gelu:
       return hn::Mul(x, NormalCdf(d, x));
     case Activation::silu:

@@ -54,6 +54,17 @@ TEST(Elementwise, ActivationsMatchTheirDefinitions) {
            in);
 }
 
+TEST(Elementwise, ActivationsPassNanOn) {
+  on_every_simd_level([](const char* level) {
+    const Tensor x = Tensor::full({9}, std::nanf(""));
+    for (const Tensor& y : {relu(x), gelu(x), silu(x)}) {
+      for (const float v : y.to_vector<float>()) {
+        EXPECT_TRUE(std::isnan(v)) << level;
+      }
+    }
+  });
+}
+
 TEST(Elementwise, RejectsUnequalShapes) {
   EXPECT_THROW(add(random({2}, 1), random({3}, 1)), Error);
 }
