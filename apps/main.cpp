@@ -32,7 +32,7 @@ CLI::App* add_run_verb(CLI::App& app, Arguments& args, const char* verb, const c
   sub->add_option("-c,--config", args.config_path, "TOML file of the run");
   sub->add_option("overrides", args.overrides, "key=value, later ones win");
   sub->add_flag("--dry-run", args.options.dry_run,
-                "Print the resolved configuration and sizes, write nothing");
+                "Print the resolved configuration, write nothing");
   sub->add_flag("--quiet", args.options.quiet, "No progress");
   sub->footer(keys_help());
   return sub;
@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
       app.add_subcommand("inspect", "Parameter counts of a preset; manifests of data");
   inspect->add_option("--write-manifest", manifest_of,
                       "Hash the native files of a folder and write its manifest.json");
-  inspect->add_option("--preset", args.preset, "omnijet-alpha or tiny");
+  inspect->add_option("--preset", args.preset, "omnijet-alpha, tiny or tessera-s");
   inspect->add_flag("--json", args.options.json, "One JSON object on stdout");
   inspect->callback([&] {
     action = [&] {
