@@ -9,6 +9,7 @@
 
 #include "apps/command.h"
 #include "apps/store.h"
+#include "train/metrics.h"
 
 namespace tessera::apps {
 namespace {
@@ -55,7 +56,7 @@ ordered_json momentum_curves(const Predictions& p) {
     if (r.size() < 20) {
       continue;
     }
-    const double median = quantile_of(r, 0.5), iqr = quantile_of(r, 0.75) - quantile_of(r, 0.25);
+    const double median = quantile(r, 0.5), iqr = quantile(r, 0.75) - quantile(r, 0.25);
     out["pt_low"].push_back(kEdges[b]);
     out["pt_high"].push_back(kEdges[b + 1]);
     out["response"].push_back(median);

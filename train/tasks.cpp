@@ -9,6 +9,7 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/losses/losses.h"
 #include "kernels/reduce/reduce.h"
+#include "train/metrics.h"
 
 namespace tessera {
 namespace {
@@ -65,38 +66,9 @@ Tensor momentum_targets(const Batch& b) {
   return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())});
 }
 
-/// P(signal score > background score) + P(tie) / 2, by mid-ranks.
-double area_under_curve(const std::vector<double>& signal, const std::vector<double>& background) {
-  std::vector<std::pair<double, bool>> all;
-  for (const double s : signal) all.emplace_back(s, true);
-  for (const double b : background) all.emplace_back(b, false);
-  std::ranges::sort(all, {}, &std::pair<double, bool>::first);
-  double rank_sum = 0;
-  for (std::size_t i = 0; i < all.size();) {
-    std::size_t end = i;
-    while (end < all.size() && all[end].first == all[i].first) ++end;
-    const double rank = 0.5 * static_cast<double>(i + end + 1);
-    for (; i < end; ++i) rank_sum += all[i].second ? rank : 0.0;
-  }
-  const auto n = static_cast<double>(signal.size()), m = static_cast<double>(background.size());
-  return n > 0 && m > 0 ? (rank_sum - n * (n + 1) / 2) / (n * m) : 0.5;
-}
-
-/// Fraction of background at or above the score of the k-th best signal, k = ceil(efficiency N).
-double background_at(double efficiency, std::vector<double> signal,
-                     const std::vector<double>& background) {
-  if (signal.empty() || background.empty()) return 1.0;
-  std::ranges::sort(signal, std::greater<>());
-  const auto k =
-      static_cast<std::size_t>(std::ceil(efficiency * static_cast<double>(signal.size())));
-  const double cut = signal[std::max<std::size_t>(k, 1) - 1];
-  const auto passed = std::ranges::count_if(background, [&](double z) { return z >= cut; });
-  return static_cast<double>(passed) / static_cast<double>(background.size());
-}
-
 std::vector<Metric> momentum_metrics(const std::vector<double>& ratio) {
-  const double median = quantile_of(ratio, 0.5);
-  return {{"resolution", (quantile_of(ratio, 0.75) - quantile_of(ratio, 0.25)) / median},
+  const double median = quantile(ratio, 0.5);
+  return {{"resolution", (quantile(ratio, 0.75) - quantile(ratio, 0.25)) / median},
           {"response", median}};
 }
 
@@ -107,8 +79,8 @@ std::vector<Metric> identification_metrics(const Predictions& p) {
         static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
     (p.target[j] == 1 ? signal : background).push_back(z);
   }
-  return {{"misid@80", background_at(0.8, signal, background)},
-          {"auc", area_under_curve(signal, background)}};
+  return {{"misid@80", rejection_at(signal, background, 0.8).background_efficiency},
+          {"auc", auc(signal, background)}};
 }
 
 double accuracy_of(const Predictions& p) {
@@ -205,14 +177,6 @@ void Predictions::append(Task task, const Batch& batch, std::span<const float> r
     pt_reco.push_back(static_cast<double>(batch.jet_kinematics[4 * j]));
     pt_true.push_back(task == Task::tau_pt ? visible_pt(batch, j) : 0.0);
   }
-}
-
-double quantile_of(std::vector<double> values, double q) {
-  std::ranges::sort(values);
-  const double at = q * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<std::size_t>(at);
-  const std::size_t high = std::min(low + 1, values.size() - 1);
-  return values[low] + (at - static_cast<double>(low)) * (values[high] - values[low]);
 }
 
 std::vector<Metric> evaluate(Task task, const Predictions& p) {

@@ -57,7 +57,4 @@ std::vector<Metric> evaluate(Task task, const Predictions& predictions);
 /// The rows every network must beat: the raw reco jet for tau-pt, the constant answer elsewhere.
 std::vector<Metric> evaluate_baseline(Task task, const Predictions& predictions);
 
-/// Linear-interpolated quantile (numpy default) of unsorted values; q in [0, 1].
-double quantile_of(std::vector<double> values, double q);
-
 }  // namespace tessera
