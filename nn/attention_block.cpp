@@ -6,6 +6,18 @@
 #include "kernels/elementwise/elementwise.h"
 
 namespace tessera {
+namespace {
+
+/// Runs a block with attention inside segments.
+template <class Block>
+Tensor run_full(const Block& block, const Tensor& x, const Segments& segments,
+                const std::vector<std::uint8_t>& causal) {
+  return block(x, [&](const SelfAttention& attn, const Tensor& rows) {
+    return attn(rows, segments, causal);
+  });
+}
+
+}  // namespace
 
 SelfAttention::SelfAttention(const Config& c, Rng& rng)
     : config(c),
@@ -24,6 +36,15 @@ Tensor SelfAttention::operator()(const Tensor& x, const Segments& segments,
   const Tensor mixed =
       attention(packed, segments, {.causal_segments = std::move(causal_segments)});  // (T, H, D)
   return out(mixed.reshape({t, config.width}));
+}
+
+Tensor SelfAttention::step(const Tensor& x, const KeyValueCache& cache,
+                           std::span<const std::int32_t> slots,
+                           std::span<const std::int32_t> positions) const {
+  const std::int64_t b = x.shape(0), h = config.heads, d = config.width / h;
+  const Tensor packed = qkv(x).reshape({b, 3, h, d});                      // (B, 3, H, D)
+  const Tensor mixed = decode_attention(packed, cache, slots, positions);  // (B, H, D)
+  return out(mixed.reshape({b, config.width}));
 }
 
 NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, Rng& rng)
@@ -57,10 +78,14 @@ NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::in
   fill(attn.out.bias, 0.0F);
 }
 
+Tensor NormFormerBlock::operator()(const Tensor& x, Mix mix) const {
+  const Tensor r = add(x, norm2(mix(attn, norm1(x))));
+  return add(r, mlp(r));
+}
+
 Tensor NormFormerBlock::operator()(const Tensor& x, const Segments& segments,
                                    const std::vector<std::uint8_t>& causal) const {
-  const Tensor r = add(x, norm2(attn(norm1(x), segments, causal)));
-  return add(r, mlp(r));
+  return run_full(*this, x, segments, causal);
 }
 
 FeedForward::FeedForward(std::int64_t width, std::int64_t hidden, Activation act, float out_scale,
@@ -83,10 +108,14 @@ PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng)
   child("norm2", norm2);
 }
 
+Tensor PostNormBlock::operator()(const Tensor& x, Mix mix) const {
+  const Tensor y = norm1(add(x, mix(attn, x)));
+  return norm2(add(y, ff(y)));
+}
+
 Tensor PostNormBlock::operator()(const Tensor& x, const Segments& segments,
                                  const std::vector<std::uint8_t>& causal) const {
-  const Tensor y = norm1(add(x, attn(x, segments, causal)));
-  return norm2(add(y, ff(y)));
+  return run_full(*this, x, segments, causal);
 }
 
 PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
@@ -102,10 +131,14 @@ PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
   gate2 = parameter("gate2", Tensor::full({c.width}, 1.0F));
 }
 
+Tensor PreNormBlock::operator()(const Tensor& x, Mix mix) const {
+  const Tensor y = add(x, mul_rows(mix(attn, norm1(x)), gate1));
+  return add(y, mul_rows(ff(norm2(y)), gate2));
+}
+
 Tensor PreNormBlock::operator()(const Tensor& x, const Segments& segments,
                                 const std::vector<std::uint8_t>& causal) const {
-  const Tensor y = add(x, mul_rows(attn(norm1(x), segments, causal), gate1));
-  return add(y, mul_rows(ff(norm2(y)), gate2));
+  return run_full(*this, x, segments, causal);
 }
 
 std::vector<std::uint8_t> all_causal(const Segments& segments) {

@@ -2,7 +2,9 @@
 // backbone), class attention (heads). All take packed tokens (T, d) and the segments of their jets.
 #pragma once
 
+#include "core/parallel.h"
 #include "core/segments.h"
+#include "kernels/decode_attention/decode_attention.h"
 #include "nn/linear.h"
 
 namespace tessera {
@@ -21,7 +23,14 @@ struct SelfAttention : Module {
   /// none.
   Tensor operator()(const Tensor& x, const Segments& segments,
                     std::vector<std::uint8_t> causal_segments = {}) const;
+  /// One new row for each of some sequences against their cached rows; no gradient.
+  Tensor step(const Tensor& x, const KeyValueCache& cache, std::span<const std::int32_t> slots,
+              std::span<const std::int32_t> positions) const;
 };
+
+/// How a block mixes rows: attention inside segments, or of new rows against a cache. The rest of a
+/// block acts on single rows, so one formula serves training and incremental decoding.
+using Mix = FunctionRef<Tensor(const SelfAttention&, const Tensor& x)>;
 
 /// r = x + LN2(MHA(LN1(x))); y = r + fc2(SiLU(fc1(LN(r)))). The identity at start: LN1 and fc2
 /// begin at zero. Source: NormFormer, Shleifer et al. 2021, as OmniJet-alpha uses it.
@@ -37,6 +46,7 @@ struct NormFormerBlock : Module {
   LayerNorm norm2;
   Mlp mlp;
   NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor, Rng& rng);
+  Tensor operator()(const Tensor& x, Mix mix) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
                     const std::vector<std::uint8_t>& causal = {}) const;
 };
@@ -56,6 +66,7 @@ struct PostNormBlock : Module {
   FeedForward ff;
   LayerNorm norm1, norm2;
   PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng);
+  Tensor operator()(const Tensor& x, Mix mix) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
                     const std::vector<std::uint8_t>& causal) const;
 };
@@ -73,6 +84,7 @@ struct PreNormBlock : Module {
   FeedForward ff;
   Tensor gate2;
   PreNormBlock(const Config& config, Rng& rng);
+  Tensor operator()(const Tensor& x, Mix mix) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
                     const std::vector<std::uint8_t>& causal = {}) const;
 };

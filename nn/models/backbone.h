@@ -21,6 +21,12 @@ class GptBackbone : public Module {
   /// ids: (T) i32 token ids -> hidden states (T, d); always causal.
   Tensor operator()(const Tensor& ids, const Segments& segments) const;
 
+  // The parts, for incremental decoding.
+  [[nodiscard]] Tensor embed(const Tensor& ids) const { return embed_.token(ids); }  // (T, d)
+  [[nodiscard]] const std::vector<std::unique_ptr<PostNormBlock>>& blocks() const {
+    return blocks_;
+  }
+
  private:
   struct Embed : Module {
     Embedding token;
@@ -57,6 +63,10 @@ class Backbone : public Module {
                            const std::vector<std::uint8_t>& causal) const;
   /// Bidirectional pass: registers are added, and dropped from the result. (T, d)
   Tensor operator()(const ParticleFeatures& features) const;
+
+  // The parts of run(), for incremental decoding.
+  [[nodiscard]] const std::vector<std::unique_ptr<PreNormBlock>>& blocks() const { return blocks_; }
+  [[nodiscard]] const LayerNorm& norm() const { return norm_; }
 
  private:
   struct Embed : Module {

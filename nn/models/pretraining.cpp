@@ -120,8 +120,16 @@ PretrainHead::PretrainHead(std::int64_t width, std::int64_t heads, const Pretrai
   mask_ = parameter("mask", normal_init({c.max_particles, width}, 0.02F, rng));
 }
 
-// Mean CE of the code, plus mean CE of the particle id given the true code: logits_pid = P LN(h +
-// sg(U[code])).
+Tensor PretrainHead::token_logits(const Tensor& h) const {
+  return linear(h, unembed_.weight, unembed_.bias);
+}
+
+Tensor PretrainHead::pid_logits(const Tensor& h, const Tensor& tokens) const {
+  const Tensor told = embedding(unembed_.weight.detach(), tokens);  // (N, d), no gradient
+  return pid_(pid_norm_(add(h, told)));
+}
+
+// Mean CE of the code, plus mean CE of the particle id given the true code.
 PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::int32_t>& targets,
                                         const std::vector<std::int32_t>& pid) const {
   const Tensor ids = RowPacker::vector_tensor(targets);
@@ -137,8 +145,11 @@ PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::
     return {code_loss, code_loss.item()};
   }
   const Tensor index = RowPacker::vector_tensor(rows);
-  const Tensor told = embedding(unembed_.weight.detach(), ids);             // (N, d), no gradient
-  const Tensor logits = pid_(pid_norm_(gather_rows(add(h, told), index)));  // (N', 8)
+  std::vector<std::int32_t> told;  // the token of each scored row
+  for (const std::int32_t row : rows) {
+    told.push_back(targets[static_cast<std::size_t>(row)]);
+  }
+  const Tensor logits = pid_logits(gather_rows(h, index), RowPacker::vector_tensor(told));
   return {add(code_loss, mean(cross_entropy(logits, RowPacker::vector_tensor(known)))),
           code_loss.item()};
 }

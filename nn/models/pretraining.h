@@ -44,6 +44,15 @@ class PretrainHead : public Module {
                             const ParticleFeatures& raw_features, const Tensor& codes,
                             const std::vector<std::uint8_t>& hidden) const;
 
+  // The next-token branch in parts, for incremental decoding: block, norm, scores.
+  [[nodiscard]] const PreNormBlock& ntp_block() const { return ntp_.block; }
+  [[nodiscard]] const LayerNorm& ntp_norm() const { return ntp_.norm; }
+  /// Scores of the next token, (N, K + 2), of the branch's states h (N, d).
+  [[nodiscard]] Tensor token_logits(const Tensor& h) const;
+  /// Scores of the particle ids 0..7 given the token, (N, 8): P LN(h + sg(U[token])). tokens: (N)
+  /// i32.
+  [[nodiscard]] Tensor pid_logits(const Tensor& h, const Tensor& tokens) const;
+
  private:
   struct Branch : Module {
     PreNormBlock block;
