@@ -22,19 +22,25 @@ Tensor run_full(const Block& block, const Tensor& x, const Segments& segments,
 SelfAttention::SelfAttention(const Config& c, Rng& rng)
     : config(c),
       qkv({.in = c.width, .out = 3 * c.width, .bias = c.qkv_bias}, rng),
-      out({.in = c.width, .out = c.width, .scale = c.out_scale}, rng) {
+      out({.in = c.width, .out = c.width, .scale = c.out_scale}, rng),
+      drop(c.dropout) {
   TESSERA_CHECK(c.width % c.heads == 0, "attention: width {} is not a multiple of {} heads",
                 c.width, c.heads);
   child("qkv", qkv);
   child("out", out);
+  child("drop", drop);
 }
 
 Tensor SelfAttention::operator()(const Tensor& x, const Segments& segments,
-                                 std::vector<std::uint8_t> causal_segments) const {
+                                 std::vector<std::uint8_t> causal_segments, const Tensor& bias,
+                                 const DropoutStream& dropout) const {
   const std::int64_t t = x.shape(0), h = config.heads, d = config.width / h;
   const Tensor packed = qkv(x).reshape({t, 3, h, d});  // (T, 3, H, D)
-  const Tensor mixed =
-      attention(packed, segments, {.causal_segments = std::move(causal_segments)});  // (T, H, D)
+  const Tensor mixed = attention(packed, segments,
+                                 {.causal_segments = std::move(causal_segments),
+                                  .dropout = drop.active_rate(),
+                                  .key = drop.key(dropout),
+                                  .bias = bias});  // (T, H, D)
   return out(mixed.reshape({t, config.width}));
 }
 
@@ -45,6 +51,20 @@ Tensor SelfAttention::step(const Tensor& x, const KeyValueCache& cache,
   const Tensor packed = qkv(x).reshape({b, 3, h, d});                      // (B, 3, H, D)
   const Tensor mixed = decode_attention(packed, cache, slots, positions);  // (B, H, D)
   return out(mixed.reshape({b, config.width}));
+}
+
+Tensor SelfAttention::cross(const Tensor& q_rows, const Tensor& kv_rows, const Segments& q_segments,
+                            const Segments& kv_segments, std::vector<std::uint8_t> causal_segments,
+                            const DropoutStream& dropout) const {
+  const std::int64_t w = config.width, h = config.heads, d = w / h;
+  const std::int64_t tq = q_rows.shape(0), tk = kv_rows.shape(0);
+  const Tensor q = qkv.rows(q_rows, 0, w).reshape({tq, h, d});
+  const Tensor kv = qkv.rows(kv_rows, w, 3 * w).reshape({tk, 2, h, d});
+  const Tensor mixed = cross_attention(q, kv, q_segments, kv_segments,
+                                       {.causal_segments = std::move(causal_segments),
+                                        .dropout = drop.active_rate(),
+                                        .key = drop.key(dropout)});  // (Tq, H, D)
+  return out(mixed.reshape({tq, w}));
 }
 
 NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, Rng& rng)

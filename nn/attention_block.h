@@ -1,10 +1,11 @@
 // Transformer blocks: NormFormer (tokenizer), post-norm (OmniJet-alpha backbone), pre-norm (Tessera
-// backbone), class attention (heads). All take packed tokens (T, d) and the segments of their jets.
+// backbone). All take packed tokens (T, d) and the segments of their jets.
 #pragma once
 
 #include "core/parallel.h"
 #include "core/segments.h"
 #include "kernels/decode_attention/decode_attention.h"
+#include "nn/dropout.h"
 #include "nn/linear.h"
 
 namespace tessera {
@@ -15,17 +16,26 @@ struct SelfAttention : Module {
     std::int64_t width, heads;
     bool qkv_bias = true;
     float out_scale = 1.0F;
+    float dropout = 0;  ///< of the probabilities
   };
   Config config;
   Linear qkv, out;
+  Dropout drop;
   SelfAttention(const Config& config, Rng& rng);
   /// Attention inside each segment; `causal_segments` holds one flag a segment, or nothing for
-  /// none.
+  /// none; `bias` is added to the scores, as attention() takes it.
   Tensor operator()(const Tensor& x, const Segments& segments,
-                    std::vector<std::uint8_t> causal_segments = {}) const;
+                    std::vector<std::uint8_t> causal_segments = {}, const Tensor& bias = {},
+                    const DropoutStream& dropout = {}) const;
   /// One new row for each of some sequences against their cached rows; no gradient.
   Tensor step(const Tensor& x, const KeyValueCache& cache, std::span<const std::int32_t> slots,
               std::span<const std::int32_t> positions) const;
+  /// Queries of some rows (Tq, d) to keys and values of others (Tk, d), segment by segment; a
+  /// causal query sees the keys up to its own place. (Tq, d)
+  [[nodiscard]] Tensor cross(const Tensor& q_rows, const Tensor& kv_rows,
+                             const Segments& q_segments, const Segments& kv_segments,
+                             std::vector<std::uint8_t> causal_segments = {},
+                             const DropoutStream& dropout = {}) const;
 };
 
 /// How a block mixes rows: attention inside segments, or of new rows against a cache. The rest of a

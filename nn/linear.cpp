@@ -19,6 +19,10 @@ Tensor Linear::operator()(const Tensor& x, Activation activation) const {
   return linear(x, weight, bias, activation);
 }
 
+Tensor Linear::rows(const Tensor& x, std::int64_t begin, std::int64_t end) const {
+  return linear(x, weight.slice(0, begin, end), bias.defined() ? bias.slice(0, begin, end) : bias);
+}
+
 LayerNorm::LayerNorm(std::int64_t width, float initial_weight) {
   weight = parameter("weight", Tensor::full({width}, initial_weight));
   bias = parameter("bias", Tensor::zeros({width}));

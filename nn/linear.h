@@ -18,6 +18,8 @@ struct Linear : Module {
   Linear(const LinearConfig& config, Rng& rng);
   /// x: (T, in) -> (T, out)
   Tensor operator()(const Tensor& x, Activation activation = Activation::none) const;
+  /// Outputs begin .. end - 1 only: (T, end - begin).
+  [[nodiscard]] Tensor rows(const Tensor& x, std::int64_t begin, std::int64_t end) const;
 };
 
 /// y = (x - mean) / sqrt(var + 1e-5) * weight + bias over the last axis; biased variance.

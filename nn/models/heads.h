@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "core/segments.h"
-#include "nn/attention_block.h"
+#include "nn/part_block.h"
 
 namespace tessera {
 
@@ -17,35 +17,24 @@ struct SumHead : Module {
   Tensor operator()(const Tensor& h, const Segments& segments) const;
 };
 
-/// One class-attention block: q = cls, kv = LN([cls; x]), residual on cls, then a feed-forward. The
-/// block of ParT (Qu, Li, Qian 2022) with per-head scales c_attn and per-channel residual weights.
-struct ClassBlock : Module {
-  std::int64_t heads;
-  LayerNorm norm1;
-  SelfAttention attn;  // only its projections are used
-  Tensor c_attn;       // (H)
-  LayerNorm post_norm, norm2;
-  Linear fc1;
-  LayerNorm fc_norm;
-  Linear fc2;
-  Tensor w_resid;  // (d)
-  ClassBlock(std::int64_t width, std::int64_t heads, Rng& rng);
-  /// cls: (B, d), x: (T, d) -> (B, d)
-  Tensor operator()(const Tensor& cls, const Tensor& x, const Segments& segments) const;
-};
-
-/// A learned class token that attends to the jet through `blocks` class blocks, then LN and
-/// Linear(d -> outputs).
+/// Particle blocks on the jet, then a learned class token that attends to it through `blocks` class
+/// blocks, then LN and Linear(d -> outputs). An empty jet's token attends to itself. The tau head
+/// of the reference (HEP-KBFI/ml-tau-en-reg) has two blocks of each kind.
 struct ClassAttentionHead : Module {
   struct Config {
-    std::int64_t width, heads, outputs, blocks = 1;
+    std::int64_t width, heads, outputs;
+    std::int64_t blocks = 1;           ///< class blocks
+    std::int64_t particle_blocks = 0;  ///< in front of them
+    float dropout = 0;                 ///< of the particle blocks; the class blocks have none
   };
   Tensor cls;  // (1, d)
-  std::vector<std::unique_ptr<ClassBlock>> blocks;
+  std::vector<std::unique_ptr<PartBlock>> particle_blocks, blocks;
   LayerNorm norm;
   Linear fc;
   ClassAttentionHead(const Config& config, Rng& rng);
-  Tensor operator()(const Tensor& h, const Segments& segments) const;  // (B, outputs)
+  /// h: (T, d) -> (B, outputs). bias: (H, pairs) for the particle blocks, as attention() takes it.
+  Tensor operator()(const Tensor& h, const Segments& segments, const Tensor& bias = {},
+                    const DropoutStream& dropout = {}) const;
 };
 
 /// DeepSets / particle-flow network: F(pool_i phi(x_i)). The individual method at low cost.

@@ -2,83 +2,17 @@
 // parameter. Bounds of the specification: forward 1e-5, gradients 1e-4, relative Frobenius norm.
 #include <gtest/gtest.h>
 
-#include <cmath>
-
-#include "core/autograd.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "nn/models/backbone.h"
 #include "nn/models/heads.h"
 #include "nn/models/pretraining.h"
 #include "nn/models/tokenizer.h"
-#include "support/golden.h"
+#include "support/golden_model.h"
 
 namespace tessera {
 namespace {
 
-using test::GoldenFile;
-
-double relative_error(const std::vector<float>& got, const std::vector<double>& expected) {
-  EXPECT_EQ(got.size(), expected.size());
-  double error = 0, size = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    error += std::pow(static_cast<double>(got[i]) - expected[i], 2);
-    size += expected[i] * expected[i];
-  }
-  return std::sqrt(error / std::max(size, 1e-30));
-}
-
-Tensor floats(const GoldenFile& file, const std::string& name) {
-  const auto values = file.floats(name);
-  return Tensor::from(values, Shape(file.at(name).shape));
-}
-
-Tensor ints(const GoldenFile& file, const std::string& name) {
-  const auto values = file.ints(name);
-  return Tensor::from(values, Shape(file.at(name).shape));
-}
-
-Segments segments(const GoldenFile& file) { return Segments(file.ints("in/cu_seqlens")); }
-
-/// Copies every parameter from the file; shapes may differ by axes of one, sizes may not.
-void load_parameters(const std::vector<NamedTensor>& parameters, const GoldenFile& file) {
-  for (const NamedTensor& p : parameters) {
-    const auto values = file.floats("param/" + p.name);
-    ASSERT_EQ(static_cast<std::int64_t>(values.size()), p.tensor.size()) << p.name;
-    copy_into(p.tensor, Tensor::from(values, p.tensor.shape()));
-  }
-}
-
-void expect_gradients(const std::vector<NamedTensor>& parameters, const GoldenFile& file,
-                      const std::string& prefix) {
-  for (const NamedTensor& p : parameters) {
-    const auto found = file.tensors.find(prefix + p.name);
-    if (found == file.tensors.end()) {
-      continue;  // parameters that the loss does not reach have no gradient in PyTorch either
-    }
-    ASSERT_TRUE(p.tensor.grad().defined()) << p.name;
-    double size = 0;
-    for (const double g : found->second.values) {
-      size += g * g;
-    }
-    if (size <
-        1e-16) {  // a gradient of zero, such as that of the key bias under softmax: rounding only
-      continue;
-    }
-    EXPECT_LE(relative_error(p.tensor.grad().to_vector<float>(), found->second.values), 1e-4)
-        << p.name;
-  }
-}
-
-/// Backward from an output with the file's upstream gradient.
-void backward_with(const Tensor& y, const Tensor& upstream) {
-  backward(differentiable(Tensor::scalar(0), {y},
-                          [&](std::span<const Tensor>) { return std::vector<Tensor>{upstream}; }));
-}
-
-std::vector<NamedTensor> joined(std::vector<NamedTensor> a, const std::vector<NamedTensor>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
+using namespace test;  // NOLINT
 
 TEST(Golden, TokenizerMatchesPyTorch) {
   const GoldenFile file("tokenizer");
@@ -158,13 +92,8 @@ TEST(Golden, SumHeadMatchesPyTorch) {
   const SumHead head(32, 2, rng);
   const auto parameters = head.named_parameters("head.sum");
   load_parameters(parameters, file);
-  Tensor x = floats(file, "in/x");
-  x.set_requires_grad(true);
-  const Tensor y = head(x, segments(file));
-  EXPECT_LE(relative_error(y.to_vector<float>(), file.at("out/y").values), 1e-5);
-  backward_with(y, floats(file, "in/grad_out"));
-  expect_gradients(parameters, file, "grad/");
-  EXPECT_LE(relative_error(x.grad().to_vector<float>(), file.at("grad_in/x").values), 1e-4);
+  const Tensor x = leaf(file);
+  expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
 }
 
 TEST(Golden, DeepSetsMatchesPyTorch) {
@@ -173,10 +102,19 @@ TEST(Golden, DeepSetsMatchesPyTorch) {
   const DeepSets model(13, 32, 6, rng);
   const auto parameters = model.named_parameters("deepsets");
   load_parameters(parameters, file);
-  const Tensor y = model(floats(file, "in/x"), segments(file));
-  EXPECT_LE(relative_error(y.to_vector<float>(), file.at("out/y").values), 1e-5);
-  backward_with(y, floats(file, "in/grad_out"));
-  expect_gradients(parameters, file, "grad/");
+  const Tensor x = leaf(file);
+  expect_output_and_gradients(model(x, segments(file)), x, parameters, file);
+}
+
+TEST(Golden, TauHeadMatchesPyTorchEmptyJetIncluded) {
+  const GoldenFile file("tau_head");
+  Rng rng(0);
+  const ClassAttentionHead head(
+      {.width = 32, .heads = 4, .outputs = 6, .blocks = 2, .particle_blocks = 1}, rng);
+  const auto parameters = head.named_parameters("head.tau");
+  load_parameters(parameters, file);
+  const Tensor x = leaf(file);
+  expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
 }
 
 }  // namespace

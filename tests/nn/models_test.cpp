@@ -55,6 +55,27 @@ TEST(Models, TesseraPresetsHaveTheSpecifiedParameterCounts) {
   EXPECT_EQ(tokenizer.parameter_count(), 15631);
 }
 
+TEST(Models, TauHeadHasTheSpecifiedParameterCount) {
+  Rng rng(0);
+  const ClassAttentionHead head(
+      {.width = 256, .heads = 8, .outputs = 1, .blocks = 2, .particle_blocks = 2}, rng);
+  EXPECT_EQ(head.parameter_count() - head.fc.parameter_count(), 3171104);
+  const ClassAttentionHead small({.width = 128, .heads = 8, .outputs = 1, .particle_blocks = 1},
+                                 rng);
+  EXPECT_EQ(small.parameter_count(), 399889);
+}
+
+TEST(Models, TauHeadOfEmptyJetsGivesTheSameFiniteAnswerForEach) {
+  Rng rng(0);
+  const ClassAttentionHead head(
+      {.width = 16, .heads = 2, .outputs = 1, .blocks = 2, .particle_blocks = 2}, rng);
+  const auto alone = head(random({0, 16}, 1), Segments({0, 0, 0})).to_vector<float>();
+  EXPECT_TRUE(std::isfinite(alone[0]));
+  EXPECT_EQ(alone[0], alone[1]);
+  const auto beside = head(random({33, 16}, 1), Segments({0, 33, 33})).to_vector<float>();
+  EXPECT_NEAR(beside[1], alone[0], 1e-6);  // the product of three rows takes another tail
+}
+
 TEST(Models, TokenizerBlocksAreTheIdentityAtStart) {
   Rng rng(1);
   const NormFormerBlock block(16, 2, 1, rng);
