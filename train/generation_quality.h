@@ -1,0 +1,61 @@
+// How generated jets compare with the truth, and with what the tokenizer alone makes of it
+//.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/models/tokenizer.h"
+#include "train/dataset.h"
+#include "train/features.h"
+
+namespace tessera {
+
+/// Up to `count` jets of the sets' non-empty ones, evenly spaced over all of them, all stored
+/// constituents.
+JetBlock original_jets(std::span<const std::shared_ptr<const Dataset>> sets, std::int64_t count);
+/// The same jets after the features' cuts and truncation, encoded and decoded: in the jet frame,
+/// with the original ids. What generation cannot beat.
+JetBlock reconstructed_jets(std::span<const std::shared_ptr<const Dataset>> sets,
+                            std::int64_t count, const FeatureConfig& features,
+                            const Tokenizer& tokenizer);
+
+/// Distances of one sample from the truth, as train/metrics.h defines them.
+struct SampleDistance {
+  double kld = 0, kld_omnijet = 0, w1 = 0;
+};
+
+/// One quantity in three samples: its histogram between the truth's 0.1 and 99.9 % quantiles, and
+/// distances that use all values.
+struct QuantityComparison {
+  std::string name, unit;
+  std::vector<double> edges;                                  // (bins + 1)
+  std::vector<std::int64_t> truth, reconstructed, generated;  // (bins); outside not counted
+  std::int64_t truth_total = 0, reconstructed_total = 0, generated_total = 0;  ///< all values
+  SampleDistance generated_distance;
+  SampleDistance reconstructed_distance;  ///< the tokenizer's share
+  SampleDistance floor;  ///< even against odd truth values: half the size, so above the true floor
+};
+
+struct GenerationComparison {
+  /// jet_pt, jet_mass, n_constituents, width, tau21, tau32; constituent_log_pt, constituent_deta,
+  /// constituent_dphi.
+  std::vector<QuantityComparison> quantities;
+  /// Jets with fewer than 3 particles: they have no tau32 and are left out of tau21 and tau32.
+  double truth_below_3 = 0, reconstructed_below_3 = 0, generated_below_3 = 0;
+};
+
+struct CompareOptions {
+  std::int64_t bins = 50;
+  double radius = 0.8;  ///< of N-subjettiness: exclusive kT axes, winner takes all, beta 1
+};
+
+/// Throws Error(usage) if a sample has no jet. A quantity that one of the samples lacks (tau32 of
+/// two-particle jets) is left out. The constituents' angles are relative to the constituent sum.
+GenerationComparison compare_generated(const JetBlock& truth, const JetBlock& reconstructed,
+                                       const JetBlock& generated,
+                                       const CompareOptions& options = {});
+
+}  // namespace tessera
