@@ -157,13 +157,12 @@ std::vector<double> bin_edges(const std::vector<double>& truth, std::int64_t bin
   return edges;
 }
 
-// Counts in [e_i, e_i+1), the last bin closed; values outside are not counted.
+// Counts in [e_i, e_i+1); values outside are not counted.
 std::vector<std::int64_t> histogram(const std::vector<double>& values,
                                     const std::vector<double>& edges) {
   std::vector<std::int64_t> counts(edges.size() - 1, 0);
   for (const double v : values) {
-    const auto above = std::upper_bound(edges.begin(), edges.end(), v) - edges.begin();
-    const auto bin = v == edges.back() ? std::ssize(counts) - 1 : above - 1;
+    const auto bin = std::upper_bound(edges.begin(), edges.end(), v) - edges.begin() - 1;
     if (bin >= 0 && bin < std::ssize(counts)) {
       ++counts[static_cast<std::size_t>(bin)];
     }
