@@ -8,7 +8,7 @@ namespace tessera {
 namespace {
 
 std::string join(const std::string& prefix, const std::string& name) {
-  return prefix.empty() ? name : prefix + "." + name;
+  return prefix.empty() || name.empty() ? prefix + name : prefix + "." + name;
 }
 
 bool matches(const std::string& name, const std::string& pattern) {

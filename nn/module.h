@@ -45,6 +45,7 @@ class Module {
   /// Registers a leaf that requires a gradient and returns it.
   Tensor parameter(std::string name, Tensor initial);
   Tensor buffer(std::string name, Tensor initial);
+  /// Registers a part. Without a name its tensors are listed as this module's own.
   void child(std::string name, Module& module);
 
  private:
