@@ -67,6 +67,13 @@ Tensor SelfAttention::cross(const Tensor& q_rows, const Tensor& kv_rows, const S
   return out(mixed.reshape({tq, w}));
 }
 
+void start_as_torch(const SelfAttention& attn, Rng& rng) {
+  const float bound = std::sqrt(6.0F / (4.0F * static_cast<float>(attn.config.width)));
+  copy_into(attn.qkv.weight, uniform_init(attn.qkv.weight.shape(), bound, rng));
+  fill(attn.qkv.bias, 0.0F);
+  fill(attn.out.bias, 0.0F);
+}
+
 NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, Rng& rng)
     : norm(width), fc1({.in = width, .out = hidden}, rng), fc2({.in = hidden, .out = width}, rng) {
   child("norm", norm);
@@ -90,12 +97,7 @@ NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::in
   child("attn", attn);
   child("norm2", norm2);
   child("mlp", mlp);
-  // Xavier-uniform on the stacked (3d, d) projection, zero attention biases, as
-  // torch.nn.MultiheadAttention.
-  const float bound = std::sqrt(6.0F / (4.0F * static_cast<float>(width)));
-  copy_into(attn.qkv.weight, uniform_init(attn.qkv.weight.shape(), bound, rng));
-  fill(attn.qkv.bias, 0.0F);
-  fill(attn.out.bias, 0.0F);
+  start_as_torch(attn, rng);
 }
 
 Tensor NormFormerBlock::operator()(const Tensor& x, Mix mix) const {

@@ -38,6 +38,10 @@ struct SelfAttention : Module {
                              const DropoutStream& dropout = {}) const;
 };
 
+/// Draws the start of torch.nn.MultiheadAttention: Xavier-uniform on the stacked (3d, d)
+/// projection, biases zero.
+void start_as_torch(const SelfAttention& attn, Rng& rng);
+
 /// How a block mixes rows: attention inside segments, or of new rows against a cache. The rest of a
 /// block acts on single rows, so one formula serves training and incremental decoding.
 using Mix = FunctionRef<Tensor(const SelfAttention&, const Tensor& x)>;

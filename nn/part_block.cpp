@@ -38,6 +38,16 @@ WithClass::WithClass(const Segments& s) {
   all = Segments(offsets);
 }
 
+Tensor WithClass::repeat(const Tensor& cls) const {
+  const std::vector<std::int32_t> zeros(static_cast<std::size_t>(queries.count()), 0);
+  return gather_rows(cls, index_tensor(zeros));
+}
+
+Tensor WithClass::table(const Tensor& cls, const Tensor& x) const {
+  const Tensor parts[] = {cls, x};
+  return gather_rows(concat_rows(parts), index);
+}
+
 PartBlock::PartBlock(const Config& c, Rng& rng)
     : norm1(c.width),
       attn({.width = c.width, .heads = c.heads, .dropout = c.dropout}, rng),
@@ -66,8 +76,7 @@ Tensor PartBlock::operator()(const Tensor& x, const Segments& segments, const Te
 
 Tensor PartBlock::attend(const Tensor& cls, const Tensor& x, const WithClass& rows,
                          const DropoutStream& dropout) const {
-  const Tensor parts[] = {cls, x};
-  const Tensor all = norm1(gather_rows(concat_rows(parts), rows.index));  // (B + T, d)
+  const Tensor all = norm1(rows.table(cls, x));  // (B + T, d)
   return finish(cls, attn.cross(cls, all, rows.queries, rows.all, {}, fork(dropout, "attention")),
                 dropout);
 }

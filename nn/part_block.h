@@ -11,6 +11,10 @@ struct WithClass {
   Tensor index;           // (B + T) i32
   Segments queries, all;  // one row a jet; 1 + n_j rows a jet
   explicit WithClass(const Segments& segments);
+  /// The learned token (1, d) once for each jet, (B, d).
+  [[nodiscard]] Tensor repeat(const Tensor& cls) const;
+  /// [cls_j; x_j] of cls (B, d) and x (T, d), (B + T, d).
+  [[nodiscard]] Tensor table(const Tensor& cls, const Tensor& x) const;
 };
 
 /// a = LN_post(c_attn MHA(LN(x))); r = x + drop(a);

@@ -1,11 +1,9 @@
 #include "nn/models/heads.h"
 
-#include "kernels/elementwise/elementwise.h"
-#include "kernels/gather/gather.h"
 #include "kernels/segment/segment.h"
-#include "nn/models/packing.h"
 
 namespace tessera {
+
 SumHead::SumHead(std::int64_t width, std::int64_t outputs, Rng& rng)
     : fc1({.in = width, .out = width}, rng), fc2({.in = width, .out = outputs}, rng) {
   child("fc1", fc1);
@@ -39,38 +37,12 @@ Tensor ClassAttentionHead::operator()(const Tensor& h, const Segments& segments,
   for (std::size_t i = 0; i < particle_blocks.size(); ++i) {
     x = (*particle_blocks[i])(x, segments, bias, fork(dropout, i));
   }
-  const std::vector<std::int32_t> zeros(static_cast<std::size_t>(segments.count()), 0);
   const WithClass rows(segments);
-  Tensor token = gather_rows(cls, RowPacker::vector_tensor(zeros));  // (B, d)
+  Tensor token = rows.repeat(cls);  // (B, d)
   for (const auto& block : blocks) {
     token = block->attend(token, x, rows);
   }
   return fc(norm(token));
-}
-
-DeepSets::DeepSets(std::int64_t features, std::int64_t width, std::int64_t outputs, Rng& rng) {
-  for (int i = 0; i < 4; ++i) {
-    phi.push_back(
-        std::make_unique<Linear>(LinearConfig{.in = i == 0 ? features : width, .out = width}, rng));
-    child(fmt::format("phi.{}", i), *phi.back());
-  }
-  for (int i = 0; i < 4; ++i) {
-    rho.push_back(
-        std::make_unique<Linear>(LinearConfig{.in = width, .out = i == 3 ? outputs : width}, rng));
-    child(fmt::format("f.{}", i), *rho.back());
-  }
-}
-
-Tensor DeepSets::operator()(const Tensor& x, const Segments& segments) const {
-  Tensor h = x;
-  for (const auto& layer : phi) {
-    h = (*layer)(h, Activation::gelu);
-  }
-  Tensor y = gelu(segment_pool(h, segments, Pool::mean));  // (B, width)
-  for (std::size_t i = 0; i < rho.size(); ++i) {
-    y = (*rho[i])(y, i + 1 < rho.size() ? Activation::gelu : Activation::none);
-  }
-  return y;
 }
 
 }  // namespace tessera

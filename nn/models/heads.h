@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/segments.h"
+#include "nn/models/deep_sets.h"
 #include "nn/part_block.h"
 
 namespace tessera {
@@ -35,15 +36,6 @@ struct ClassAttentionHead : Module {
   /// h: (T, d) -> (B, outputs). bias: (H, pairs) for the particle blocks, as attention() takes it.
   Tensor operator()(const Tensor& h, const Segments& segments, const Tensor& bias = {},
                     const DropoutStream& dropout = {}) const;
-};
-
-/// DeepSets / particle-flow network: F(pool_i phi(x_i)). The individual method at low cost.
-/// Source: Komiske, Metodiev, Thaler 2018 (1810.05165); widths of the tau reference.
-struct DeepSets : Module {
-  std::vector<std::unique_ptr<Linear>> phi, rho;
-  DeepSets(std::int64_t features, std::int64_t width, std::int64_t outputs, Rng& rng);
-  Tensor operator()(const Tensor& x,
-                    const Segments& segments) const;  // (T, features) -> (B, outputs)
 };
 
 }  // namespace tessera

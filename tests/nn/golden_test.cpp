@@ -4,6 +4,7 @@
 
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "nn/models/backbone.h"
+#include "nn/models/class_attention_ref.h"
 #include "nn/models/heads.h"
 #include "nn/models/pretraining.h"
 #include "nn/models/tokenizer.h"
@@ -112,6 +113,29 @@ TEST(Golden, TauHeadMatchesPyTorchEmptyJetIncluded) {
   const ClassAttentionHead head(
       {.width = 32, .heads = 4, .outputs = 6, .blocks = 2, .particle_blocks = 1}, rng);
   const auto parameters = head.named_parameters("head.tau");
+  load_parameters(parameters, file);
+  const Tensor x = leaf(file);
+  expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
+}
+
+TEST(Golden, ParticleFlowNetworkMatchesPyTorch) {
+  const GoldenFile file("pfn");
+  Rng rng(0);
+  DeepSetsConfig config = DeepSetsConfig::pfn(3, 2);
+  config.phi = {20, 20, 48};
+  config.f = {20, 20, 20};
+  const DeepSets model(config, rng);
+  const auto parameters = model.named_parameters("pfn");
+  load_parameters(parameters, file);
+  const Tensor x = leaf(file);
+  expect_output_and_gradients(model(x, segments(file)), x, parameters, file);
+}
+
+TEST(Golden, PublishedClassAttentionMatchesPyTorch) {
+  const GoldenFile file("class_attention_ref");
+  Rng rng(0);
+  const ClassAttentionRef head({.width = 32}, rng);
+  const auto parameters = head.named_parameters("head.class_attention_ref");
   load_parameters(parameters, file);
   const Tensor x = leaf(file);
   expect_output_and_gradients(head(x, segments(file)), x, parameters, file);

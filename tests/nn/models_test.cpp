@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/models/backbone.h"
+#include "nn/models/class_attention_ref.h"
 #include "nn/models/heads.h"
 #include "nn/models/pretraining.h"
 #include "nn/models/tokenizer.h"
@@ -63,6 +64,31 @@ TEST(Models, TauHeadHasTheSpecifiedParameterCount) {
   const ClassAttentionHead small({.width = 128, .heads = 8, .outputs = 1, .particle_blocks = 1},
                                  rng);
   EXPECT_EQ(small.parameter_count(), 399889);
+}
+
+TEST(Models, SetNetworksHaveThePublishedParameterCounts) {
+  Rng rng(0);
+  EXPECT_EQ(DeepSets(DeepSetsConfig::pfn(13, 2), rng).parameter_count(), 83458);
+  EXPECT_EQ(DeepSets(13, 128, 1, rng).parameter_count(), 100993);
+  EXPECT_EQ(DeepSets(13, 128, 2, rng).parameter_count(), 101122);
+  EXPECT_EQ(DeepSets(13, 128, 6, rng).parameter_count(), 101638);
+}
+
+TEST(Models, PublishedClassAttentionHasItsCountWithoutTheDeadPart) {
+  Rng rng(0);
+  const ClassAttentionRef head({}, rng);
+  const std::int64_t projection = 256 * 256 + 256, norm = 2 * 256;
+  const std::int64_t dead = projection + 3 * (2 * norm + 2 * projection);
+  EXPECT_EQ(dead, 463616);
+  EXPECT_EQ(head.parameter_count() + dead, 1387010);
+}
+
+TEST(Models, SetNetworksOfEmptyJetsGiveTheAnswerOfNothing) {
+  Rng rng(0);
+  const DeepSets model(DeepSetsConfig::pfn(3, 2), rng);
+  const auto y = model(random({2, 3}, 1), Segments({0, 0, 2, 2})).to_vector<float>();
+  EXPECT_EQ(y[0], y[4]);
+  EXPECT_TRUE(std::isfinite(y[0]));
 }
 
 TEST(Models, TauHeadOfEmptyJetsGivesTheSameFiniteAnswerForEach) {
