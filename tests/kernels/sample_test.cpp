@@ -1,6 +1,8 @@
 #include "kernels/sample/sample.h"
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "core/parallel.h"
 #include "support/gradcheck.h"
@@ -80,6 +82,89 @@ TEST(Sample, ADrawDependsOnItsKeyAloneForAnyThreadCountAndBatch) {
   }
   const auto alone = sample(x.slice(0, 200, 201), {.top_p = 0.9F}, std::array{keys[200]});
   EXPECT_EQ(alone.to_vector<std::int32_t>()[0], first[200]);
+}
+
+// Inverse CDF in double, naive: rank, cut, cumulate in index order.
+std::int32_t reference_draw(const std::vector<double>& row, const SampleOptions& o,
+                            double uniform) {
+  std::vector<std::size_t> order(row.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return row[a] > row[b]; });
+  std::vector<double> p(row.size(), 0.0);
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    p[i] = std::exp((row[i] - row[order[0]]) / static_cast<double>(o.temperature));
+  }
+  const std::size_t k = o.top_k > 0 ? static_cast<std::size_t>(o.top_k) : row.size();
+  double total = 0, before = 0;
+  for (std::size_t i = 0; i < row.size() && i < k; ++i) total += p[order[i]];
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const bool keep = i < k && before < static_cast<double>(o.top_p) * total;
+    before += p[order[i]];
+    p[order[i]] = keep || (i < k && o.top_p >= 1) ? p[order[i]] : 0;
+  }
+  const double all = std::accumulate(p.begin(), p.end(), 0.0);
+  double sum = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    sum += p[i];
+    if (sum > uniform * all) return static_cast<std::int32_t>(i);
+  }
+  return -1;
+}
+
+TEST(Sample, MatchesTheDoubleReferenceOnEverySimdLevel) {
+  const std::vector<SampleOptions> all{{},
+                                       {.temperature = 0.7F},
+                                       {.temperature = 2.5F, .top_k = 20},
+                                       {.top_p = 0.8F},
+                                       {.top_k = 50, .top_p = 0.6F}};
+  for (const std::int64_t classes : {1, 8, 33, 64, 257, 1000}) {
+    const std::int64_t rows = 40;
+    const Tensor x = random({rows, classes}, 2, 3);
+    Rng rng(3);
+    std::vector<float> u;
+    for (std::int64_t i = 0; i < rows; ++i) u.push_back(rng.uniform());
+    const auto values = doubles(x);
+    for (const SampleOptions& o : all) {
+      on_every_simd_level([&](const char* level) {
+        const auto got = sample(x, o, Tensor::from(u, {rows})).to_vector<std::int32_t>();
+        for (std::int64_t i = 0; i < rows; ++i) {
+          const std::vector<double> row(values.begin() + i * classes,
+                                        values.begin() + (i + 1) * classes);
+          const auto at = static_cast<std::size_t>(i);
+          EXPECT_EQ(got[at], reference_draw(row, o, static_cast<double>(u[at])))
+              << level << " classes " << classes << " row " << i;
+        }
+      });
+    }
+  }
+}
+
+// 64 probabilities again and again, uniforms where a round ends: the last bit of a sum decides.
+TEST(Sample, DrawsAtTheEdgesAreEqualOnEverySimdLevel) {
+  const std::int64_t rounds = 128, patterns = 20, classes = 64 * rounds;
+  const Tensor x = Tensor::empty({patterns * rounds, classes}),
+               u = Tensor::empty({patterns * rounds});
+  const auto values = random({patterns, 64}, 4).to_vector<float>();
+  for (std::int64_t i = 0; i < x.size(); ++i) {
+    const std::int64_t pattern = i / (rounds * classes);
+    x.span<float>()[static_cast<std::size_t>(i)] =
+        values[static_cast<std::size_t>(pattern * 64 + i % 64)];
+  }
+  for (std::int64_t i = 0; i < u.size(); ++i) {
+    u.span<float>()[static_cast<std::size_t>(i)] =
+        static_cast<float>(i % rounds) / static_cast<float>(rounds);
+  }
+  std::vector<std::vector<std::int32_t>> results;
+  on_every_simd_level([&](const char*) {
+    results.push_back(sample(x, {.temperature = 0.7F}, u).to_vector<std::int32_t>());
+  });
+  for (const auto& r : results) EXPECT_EQ(r, results[0]);
+}
+
+TEST(Sample, NegligibleWeightsAreZeroAndDoNotSpoilTheRest) {
+  EXPECT_EQ(counts({0, -800, -1e30F, 0, -INFINITY}, {}, 10), (Counts{5, 0, 0, 5, 0}));
+  EXPECT_EQ(counts({-1e30F, -3e38F}, {}, 10), (Counts{10, 0}));
 }
 
 TEST(Sample, NoRowsGiveNoDraws) {
