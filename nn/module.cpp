@@ -87,6 +87,10 @@ Tensor Module::buffer(std::string name, Tensor initial) {
   return initial;
 }
 
+void Module::remove_parameter(const std::string& name) {
+  std::erase_if(parameters_, [&](const NamedTensor& p) { return p.name == name; });
+}
+
 void Module::child(std::string name, Module& module) {
   children_.emplace_back(std::move(name), &module);
 }
@@ -144,6 +148,13 @@ std::vector<NamedTensor> state(const Module& module) {
   std::vector<NamedTensor> all = module.named_parameters();
   std::ranges::move(module.named_buffers(), std::back_inserter(all));
   return all;
+}
+
+std::vector<NamedTensor> trainable(const std::vector<NamedTensor>& parameters) {
+  std::vector<NamedTensor> wanted;
+  std::ranges::copy_if(parameters, std::back_inserter(wanted),
+                       [](const NamedTensor& p) { return p.tensor.requires_grad(); });
+  return wanted;
 }
 
 Tensor uniform_init(const Shape& shape, float bound, Rng& rng) {

@@ -45,6 +45,8 @@ class Module {
   /// Registers a leaf that requires a gradient and returns it.
   Tensor parameter(std::string name, Tensor initial);
   Tensor buffer(std::string name, Tensor initial);
+  /// Takes a parameter of this module's own off the list.
+  void remove_parameter(const std::string& name);
   /// Registers a part. Without a name its tensors are listed as this module's own.
   void child(std::string name, Module& module);
 
@@ -82,6 +84,9 @@ LoadReport load(Module& module, const std::vector<NamedTensor>& tensors,
 
 /// Parameters and buffers, as a checkpoint stores them.
 std::vector<NamedTensor> state(const Module& module);
+
+/// Those that require a gradient: what an optimizer takes. The rest is frozen.
+std::vector<NamedTensor> trainable(const std::vector<NamedTensor>& parameters);
 
 /// U(-bound, bound).
 Tensor uniform_init(const Shape& shape, float bound, Rng& rng);
