@@ -58,8 +58,8 @@ struct LinearBackward {
 }  // namespace
 
 std::int64_t gemm_workspace(std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t kWidest = 64;  // columns of the widest panel
-  return k * ((n + kWidest - 1) / kWidest) * kWidest;
+  constexpr std::int64_t kWidest = 32;  // columns of the widest panel
+  return k > kGemmWideK ? 0 : k * ((n + kWidest - 1) / kWidest) * kWidest;
 }
 
 Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Activation activation) {

@@ -23,21 +23,23 @@ struct Operand {
   std::int64_t row, col;
 };
 
-/// What gemm does with a finished row block: add `bias` (N), keep the sum in `keep` (M, N),
-/// activate; or, with `accumulate`, add it to c.
+/// What gemm does around the sums: begins them at `bias` (N) or, with `accumulate`, at what c
+/// holds; keeps them in `keep` (M, N); activates.
 struct GemmEpilogue {
-  const float* bias = nullptr;
+  const float* bias = nullptr;  ///< not together with accumulate
   Activation activation = Activation::none;
   float* keep = nullptr;
   bool accumulate = false;
-  bool packed = false;  ///< the panels hold b from an earlier call: do not pack again
+  bool packed = false;  ///< the panels still hold b from an earlier call
 };
 
-/// c (M, N) = a (M, K) b (K, N), then the epilogue. `panels`: scratch of gemm_workspace floats.
+/// c (M, N) = a (M, K) b (K, N), with the epilogue. `panels`: scratch of gemm_workspace floats.
 /// K is summed in ascending order in one accumulator per element: bits depend on the SIMD level
 /// only.
 TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
                                   GemmEpilogue epilogue, View<float, 1> panels, Stream));
+/// Up to here a right operand is packed as a whole; longer ones are, block by block, where used.
+inline constexpr std::int64_t kGemmWideK = 1024;
 /// Floats of scratch for a (K, N) right operand on any SIMD level.
 std::int64_t gemm_workspace(std::int64_t k, std::int64_t n);
 

@@ -1,10 +1,14 @@
-// Packed GEMM. The right operand is packed once into panels [K][columns of two vectors],
-// zero-filled to full width; a register tile of 14 x 2 vectors (AVX-512) or 6 x 2 walks K once: 28
-// accumulators, 2 panel loads and 14 broadcasts for 28 multiply-adds. Threads share blocks of 112
-// rows by 4 panels; K is never split, so bits do not depend on them.
+// Packed GEMM on the tile of tile-inl.h. Two plans, chosen by shape:
+//  - wide: K is short (linear layers and their dX). The right operand is packed once into panels
+//    [K][columns of two vectors], zero-filled to full width; a chunk is 112 rows by as many panels
+//    as stay in L2, and each tile of rows meets all of them while it is in L1.
+//  - deep: K is long (dW: K counts the tokens). A chunk owns its part of C and walks K in blocks of
+//    128, copying both operands' blocks side by side first; the sums wait in C between blocks.
+// K is never split between threads and is walked in order, so bits depend on the SIMD level only.
 #include "kernels/matmul/matmul.h"
 
-#include <cstring>
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -12,207 +16,349 @@
 #include <hwy/foreach_target.h>
 
 #include "core/parallel.h"
-#include "core/simd-inl.h"
+#include "kernels/matmul/activation-inl.h"
+#include "kernels/matmul/tile-inl.h"
 
 #ifndef TESSERA_MATMUL_ONCE
 #define TESSERA_MATMUL_ONCE
 namespace tessera::cpu {
-/// One block of the product: rows [row_begin, row_end), panels [panel_begin, panel_end).
+/// One chunk of a product: rows [row_begin, row_end), panels [panel_begin, panel_end).
 struct GemmBlock {
-  Operand a;
-  const float* panels;
-  float* c;
-  std::int64_t ldc, k, n;
+  Operand a, b;
+  float* panels;  ///< wide: all panels; deep: room for those of one block of K
+  float* rows;    ///< deep: room for a block of K of one tile's rows and a vector
+  View<float, 2> c;
+  std::int64_t k;
   std::int64_t row_begin, row_end, panel_begin, panel_end;
   GemmEpilogue epilogue;
-  std::int64_t ld_keep;
 };
+
+constexpr std::int64_t kDeepBlock = 128;  // of K: a panel of it is 16 KB
+constexpr std::int64_t kNear = 128;       // rows no further apart are read in place
 }  // namespace tessera::cpu
 #endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
+using namespace simd::HWY_NAMESPACE;        // NOLINT: the helpers of this target
+using namespace activation::HWY_NAMESPACE;  // NOLINT
+using namespace tile::HWY_NAMESPACE;        // NOLINT
 
-#if HWY_TARGET <= HWY_AVX3
-constexpr int kRows = 14;  // 28 accumulators of 32 registers
-#else
-constexpr int kRows = 6;  // 12 of 16
-#endif
+std::int64_t PanelWidth() { return 2 * LaneCount(); }
 
-std::int64_t PanelWidth() { return static_cast<std::int64_t>(2 * hn::Lanes(D())); }
-
-void PackPanel(const Operand& b, std::int64_t k, std::int64_t n, std::int64_t panel, float* out) {
-  const std::int64_t width = PanelWidth();
-  const std::int64_t first = panel * width;
-  const std::int64_t valid = n - first < width ? n - first : width;
+// `columns` columns of k rows of b as panels, zero-filled to full width, `stride` floats apart.
+// Rows contiguous: each is read once over all panels.
+void PackContiguous(const Operand& b, std::int64_t k, std::int64_t columns, std::int64_t stride,
+                    float* out) {
+  const std::int64_t lanes = LaneCount(), width = 2 * lanes;
   for (std::int64_t i = 0; i < k; ++i) {
-    const float* from = b.data + i * b.row + first * b.col;
+    const float* from = b.data + i * b.row;
     float* to = out + i * width;
+    for (std::int64_t j = 0; j < columns; j += width, to += stride) {
+      const std::int64_t left = columns - j;
+      hn::StoreU(LoadN(left, from + j), D(), to);
+      hn::StoreU(left > lanes ? LoadN(left - lanes, from + j + lanes) : hn::Zero(D()), D(),
+                 to + lanes);
+    }
+  }
+}
+
+// One panel of columns that are contiguous: a column's cache line is read to its end before the
+// next.
+void PackTransposed(const Operand& b, std::int64_t k, std::int64_t valid, float* out) {
+  constexpr std::int64_t kRun = 16;
+  const std::int64_t width = PanelWidth();
+  for (std::int64_t first = 0; first < k; first += kRun) {
+    const std::int64_t last = first + kRun < k ? first + kRun : k;
     for (std::int64_t j = 0; j < valid; ++j) {
-      to[j] = from[j * b.col];
+      const float* from = b.data + j * b.col;
+      for (std::int64_t i = first; i < last; ++i) {
+        out[i * width + j] = from[i * b.row];
+      }
     }
-    for (std::int64_t j = valid; j < width; ++j) {
-      to[j] = 0.0F;
-    }
-  }
-}
-
-// Normal distribution function by the Chebyshev fit of erfc in Press et al., Numerical Recipes 6.2:
-// relative error 1.2e-7 everywhere, also in the far tail, where an absolute fit would lose gelu's
-// sign of small values.
-HWY_INLINE V NormalCdf(D d, V x) {
-  const V ax = hn::Mul(hn::Abs(x), hn::Set(d, 0.70710678F));
-  const V t = hn::Div(hn::Set(d, 1.0F), hn::MulAdd(hn::Set(d, 0.5F), ax, hn::Set(d, 1.0F)));
-  V p = hn::MulAdd(hn::Set(d, 0.17087277F), t, hn::Set(d, -0.82215223F));
-  p = hn::MulAdd(p, t, hn::Set(d, 1.48851587F));
-  p = hn::MulAdd(p, t, hn::Set(d, -1.13520398F));
-  p = hn::MulAdd(p, t, hn::Set(d, 0.27886807F));
-  p = hn::MulAdd(p, t, hn::Set(d, -0.18628806F));
-  p = hn::MulAdd(p, t, hn::Set(d, 0.09678418F));
-  p = hn::MulAdd(p, t, hn::Set(d, 0.37409196F));
-  p = hn::MulAdd(p, t, hn::Set(d, 1.00002368F));
-  p = hn::MulAdd(p, t, hn::Set(d, -1.26551223F));
-  const V tail = hn::Mul(hn::Mul(hn::Set(d, 0.5F), t), hn::Exp(d, hn::Sub(p, hn::Mul(ax, ax))));
-  return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 1.0F), tail));
-}
-
-HWY_INLINE V Sigmoid(D d, V x) {
-  const V one = hn::Set(d, 1.0F);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(x))));
-}
-
-HWY_INLINE V Activate(D d, V x, Activation activation) {
-  switch (activation) {
-    case Activation::relu:
-      // not Max, which may give 0 for NaN
-      return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
-    case Activation::gelu:
-      return hn::Mul(x, NormalCdf(d, x));
-    case Activation::silu:
-      return hn::Mul(x, Sigmoid(d, x));
-    case Activation::none:
-      break;
-  }
-  return x;
-}
-
-// relu: x > 0; gelu: Phi(x) + x phi(x); silu: s (1 + x (1 - s)).
-HWY_INLINE V ActivateSlope(D d, V x, Activation activation) {
-  const V one = hn::Set(d, 1.0F);
-  switch (activation) {
-    case Activation::relu:
-      return hn::IfThenElseZero(hn::Gt(x, hn::Zero(d)), one);
-    case Activation::gelu: {
-      const V half = hn::Set(d, 0.5F);
-      const V phi =
-          hn::Mul(hn::Set(d, 0.39894228F), hn::Exp(d, hn::Mul(hn::Neg(half), hn::Mul(x, x))));
-      return hn::MulAdd(x, phi, NormalCdf(d, x));
-    }
-    case Activation::silu: {
-      const V s = Sigmoid(d, x);
-      return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
-    }
-    case Activation::none:
-      break;
-  }
-  return one;
-}
-
-// Adds the bias, keeps the sum if asked, activates; then writes `valid` of the vector's lanes.
-HWY_INLINE void Finish(D d, V sum, const GemmBlock& block, std::int64_t row, std::int64_t column,
-                       std::int64_t valid) {
-  if (block.epilogue.bias != nullptr) {
-    sum = hn::Add(sum, LoadN(valid, block.epilogue.bias + column));
-  }
-  if (block.epilogue.keep != nullptr) {
-    StoreN(sum, valid, block.epilogue.keep + row * block.ld_keep + column);
-  }
-  float* c = block.c + row * block.ldc + column;
-  if (block.epilogue.accumulate) {
-    sum = hn::Add(LoadN(valid, c), sum);
-  }
-  StoreN(Activate(d, sum, block.epilogue.activation), valid, c);
-}
-
-template <int kTileRows>
-HWY_NOINLINE void Tile(const GemmBlock& block, std::int64_t row, std::int64_t panel) {
-  const D d;
-  const std::int64_t lanes = LaneCount();
-  const float* b = block.panels + panel * 2 * lanes * block.k;
-  const float* a = block.a.data + row * block.a.row;
-  V acc[kTileRows][2];
-  for (int r = 0; r < kTileRows; ++r) {
-    acc[r][0] = acc[r][1] = hn::Zero(d);
-  }
-  for (std::int64_t k = 0; k < block.k; ++k) {
-    const V b0 = hn::LoadU(d, b + k * 2 * lanes);
-    const V b1 = hn::LoadU(d, b + k * 2 * lanes + lanes);
-    const float* ak = a + k * block.a.col;
-    HWY_UNROLL(14)
-    for (int r = 0; r < kTileRows; ++r) {
-      const V x = hn::Set(d, ak[r * block.a.row]);
-      acc[r][0] = hn::MulAdd(x, b0, acc[r][0]);
-      acc[r][1] = hn::MulAdd(x, b1, acc[r][1]);
-    }
-  }
-  const std::int64_t column = panel * 2 * lanes;
-  for (int r = 0; r < kTileRows; ++r) {
-    Finish(d, acc[r][0], block, row + r, column, block.n - column);
-    if (column + lanes < block.n) {
-      Finish(d, acc[r][1], block, row + r, column + lanes, block.n - column - lanes);
+    for (std::int64_t i = first; i < last; ++i) {
+      for (std::int64_t j = valid; j < width; ++j) {
+        out[i * width + j] = 0.0F;
+      }
     }
   }
 }
 
-using TileFunction = void (*)(const GemmBlock&, std::int64_t, std::int64_t);
+// Panels [begin, end) of a stretch of k rows of b, `stride` floats apart in out.
+void PackPanels(const Operand& b, std::int64_t k, std::int64_t n, std::int64_t begin,
+                std::int64_t end, std::int64_t stride, float* out) {
+  const std::int64_t width = PanelWidth(), first = begin * width;
+  const std::int64_t last = end * width < n ? end * width : n;
+  const Operand part{b.data + first * b.col, b.row, b.col};
+  if (b.col == 1) {
+    PackContiguous(part, k, last - first, stride, out);
+    return;
+  }
+  for (std::int64_t j = first; j < last; j += width, out += stride) {
+    const Operand panel{b.data + j * b.col, b.row, b.col};
+    PackTransposed(panel, k, last - j < width ? last - j : width, out);
+  }
+}
 
-void Block(const GemmBlock& block) {
-  static constexpr TileFunction kTiles[] = {
-    nullptr,
-    Tile<1>,
-    Tile<2>,
-    Tile<3>,
-    Tile<4>,
-    Tile<5>,
-    Tile<6>,
-#if HWY_TARGET <= HWY_AVX3
-    Tile<7>,
-    Tile<8>,
-    Tile<9>,
-    Tile<10>,
-    Tile<11>,
-    Tile<12>,
-    Tile<13>,
-    Tile<14>
-#endif
-  };
-  for (std::int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
-    std::int64_t row = block.row_begin;
-    while (row < block.row_end) {  // rows are split evenly: 15 = 8 + 7, not 14 + 1
-      const std::int64_t left = block.row_end - row;
-      const std::int64_t tiles = (left + kRows - 1) / kRows;
-      const std::int64_t rows = (left + tiles - 1) / tiles;
-      kTiles[rows](block, row, panel);
+// The rows of one tile of a transposed operand side by side, [k][rows]; writes up to a vector past
+// the end.
+void PackRows(const Operand& a, std::int64_t rows, std::int64_t k, float* out) {
+  for (std::int64_t i = 0; i < k; ++i, out += rows) {
+    const float* from = a.data + i * a.col;
+    for (std::int64_t r = 0; r < rows; r += LaneCount()) {
+      hn::StoreU(LoadN(rows - r, from + r), D(), out + r);
+    }
+  }
+}
+
+/// Whole vectors of C and nothing but sums in them.
+struct StoreSums {
+  static constexpr bool kUnrolled = true;
+  float* c;
+  std::int64_t ld;
+  const float* bias;
+  bool accumulate;
+
+  HWY_INLINE bool Continues() const { return accumulate; }
+  template <int kVectors>
+  HWY_INLINE void First(V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      v[j] = bias != nullptr ? hn::LoadU(D(), bias + j * LaneCount()) : hn::Zero(D());
+    }
+  }
+  template <int kVectors>
+  HWY_INLINE void Load(int row, V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      v[j] = hn::LoadU(D(), c + row * ld + j * LaneCount());
+    }
+  }
+  template <int kVectors>
+  HWY_INLINE void Store(int row, const V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      hn::StoreU(v[j], D(), c + row * ld + j * LaneCount());
+    }
+  }
+};
+
+/// `valid` columns of C; keeps the sums if asked, then activates them.
+struct FinishSums {
+  static constexpr bool kUnrolled = false;
+  float* c;
+  std::int64_t ld;
+  const float* bias;
+  bool accumulate;
+  float* keep;
+  std::int64_t ld_keep, valid;
+  Activation activation;
+
+  HWY_INLINE bool Continues() const { return accumulate; }
+  template <int kVectors>
+  HWY_INLINE void First(V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      v[j] =
+          bias != nullptr ? LoadN(valid - j * LaneCount(), bias + j * LaneCount()) : hn::Zero(D());
+    }
+  }
+  template <int kVectors>
+  HWY_INLINE void Load(int row, V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      v[j] = LoadN(valid - j * LaneCount(), c + row * ld + j * LaneCount());
+    }
+  }
+  template <int kVectors>
+  HWY_INLINE void Store(int row, const V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      const std::int64_t first = j * LaneCount();
+      if (keep != nullptr) {
+        StoreN(v[j], valid - first, keep + row * ld_keep + first);
+      }
+      StoreN(Activate(v[j], activation), valid - first, c + row * ld + first);
+    }
+  }
+};
+
+/// A stretch of K: its rows of a panel, and what comes after it.
+struct Stretch {
+  const float* b;
+  std::int64_t k;
+  bool accumulate;  ///< the sums so far are in C
+  bool last;
+};
+
+// Rows [row, row + rows) of panel `panel`.
+HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t row,
+                         std::int64_t rows, std::int64_t panel, const Stretch& s) {
+  const std::int64_t lanes = LaneCount(), width = 2 * lanes, column = panel * width;
+  const std::int64_t valid = block.c.shape[1] - column;
+  GemmEpilogue e = block.epilogue;
+  if (!s.last) {
+    e.keep = nullptr;
+    e.activation = Activation::none;
+  }
+  float* c = block.c.row(row) + column;
+  const std::int64_t ld = block.c.stride[0], n = block.c.shape[1];
+  const float* bias = e.bias != nullptr ? e.bias + column : nullptr;
+  if (valid >= width && e.keep == nullptr && e.activation == Activation::none) {
+    TileOf<2>(rows, a, s.b, width, s.k, StoreSums{c, ld, bias, s.accumulate});
+    return;
+  }
+  float* keep = e.keep != nullptr ? e.keep + row * n + column : nullptr;
+  const FinishSums finish{c, ld, bias, s.accumulate, keep, n, valid, e.activation};
+  if (valid > lanes) {
+    TileOf<2>(rows, a, s.b, width, s.k, finish);
+  } else {
+    TileOf<1>(rows, a, s.b, width, s.k, finish);
+  }
+}
+
+void WideBlock(const GemmBlock& block) {
+  for (std::int64_t row = block.row_begin; row < block.row_end;) {
+    const std::int64_t rows = TileRows(block.row_end - row);
+    const Operand a{block.a.data + row * block.a.row, block.a.row, block.a.col};
+    for (std::int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
+      Multiply(block, a, row, rows, panel,
+               {block.panels + panel * PanelWidth() * block.k, block.k, block.epilogue.accumulate,
+                true});
+    }
+    row += rows;
+  }
+}
+
+// Fetches rows [begin, end) of `floats` floats, `stride` apart, to the second cache.
+HWY_INLINE void FetchRows(const float* p, std::int64_t stride, std::int64_t floats,
+                          std::int64_t begin, std::int64_t end) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    for (std::int64_t j = 0; j < floats; j += 16) {
+      __builtin_prefetch(p + i * stride + j, 0, 2);
+    }
+  }
+}
+
+/// Fetches the next stretch of K in slices, one at each tile of this one: rows of both operands are
+/// far apart and come from the last cache or memory, which takes as long as a third of the sums.
+struct NextStretch {
+  Operand a, b;  ///< their first rows and columns of the chunk
+  std::int64_t rows, columns, k, tiles;
+  std::int64_t tile = 0;
+
+  HWY_INLINE void FetchSlice() {
+    const std::int64_t begin = tile * k / tiles, end = (tile + 1) * k / tiles;
+    ++tile;
+    if (a.row == 1) {
+      FetchRows(a.data, a.col, rows, begin, end);
+    }
+    if (b.col == 1) {
+      FetchRows(b.data, b.row, columns, begin, end);
+    }
+  }
+};
+
+void DeepBlock(const GemmBlock& block) {
+  const std::int64_t width = PanelWidth(), stride = width * kDeepBlock, n = block.c.shape[1];
+  const std::int64_t row_count = block.row_end - block.row_begin;
+  const std::int64_t panels = block.panel_end - block.panel_begin;
+  const std::int64_t column = block.panel_begin * width, left = n - column;
+  NextStretch next{.a = {block.a.data + block.row_begin * block.a.row, block.a.row, block.a.col},
+                   .b = {block.b.data + column * block.b.col, block.b.row, block.b.col},
+                   .rows = row_count,
+                   .columns = left < panels * width ? left : panels * width,
+                   .k = 0,
+                   .tiles = (row_count + kMaxRows - 1) / kMaxRows * panels};
+  for (std::int64_t i = 0; i < block.k; i += kDeepBlock) {
+    const std::int64_t after = block.k - i - kDeepBlock, k = after < 0 ? block.k - i : kDeepBlock;
+    const Operand a = next.a;
+    PackPanels({block.b.data + i * block.b.row, block.b.row, block.b.col}, k, n, block.panel_begin,
+               block.panel_end, stride, block.panels);
+    next.a.data += kDeepBlock * a.col;
+    next.b.data += kDeepBlock * block.b.row;
+    next.k = after < 0 ? 0 : after < kDeepBlock ? after : kDeepBlock;
+    next.tile = 0;
+    for (std::int64_t row = 0; row < row_count;) {
+      const std::int64_t rows = TileRows(row_count - row);
+      Operand tile{a.data + row * a.row, a.row, a.col};
+      if (a.row == 1 && a.col > kNear) {
+        PackRows(tile, rows, k, block.rows);
+        tile = {block.rows, 1, rows};
+      }
+      for (std::int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
+        Multiply(block, tile, block.row_begin + row, rows, panel,
+                 {block.panels + (panel - block.panel_begin) * stride, k,
+                  i > 0 || block.epilogue.accumulate, i + k == block.k});
+        next.FetchSlice();
+      }
       row += rows;
     }
   }
 }
 
 void Values(const float* z, float* y, std::int64_t n, Activation activation) {
-  const D d;
   const std::int64_t lanes = LaneCount();
   for (std::int64_t i = 0; i < n; i += lanes) {
-    StoreN(Activate(d, LoadN(n - i, z + i), activation), n - i, y + i);
+    StoreN(Activate(LoadN(n - i, z + i), activation), n - i, y + i);
   }
 }
 
 void Slope(const float* dy, const float* z, float* dz, std::int64_t n, Activation activation) {
-  const D d;
   const std::int64_t lanes = LaneCount();
   for (std::int64_t i = 0; i < n; i += lanes) {
-    const V slope = ActivateSlope(d, LoadN(n - i, z + i), activation);
+    const V slope = ActivateSlope(LoadN(n - i, z + i), activation);
     StoreN(hn::Mul(LoadN(n - i, dy + i), slope), n - i, dz + i);
+  }
+}
+
+// Sums of kVectors vectors of columns. Every fourth row goes to the same chain: shorter chains
+// round less and hide the latency of the additions.
+template <int kVectors>
+HWY_INLINE void AddColumns(const float* x, std::int64_t stride, std::int64_t rows,
+                           std::int64_t valid, float* sum) {
+  constexpr int kChains = 4;
+  const std::int64_t lanes = LaneCount();
+  V total[kChains][kVectors];
+#pragma GCC unroll 4
+  for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      total[c][v] = hn::Zero(D());
+    }
+  }
+  std::int64_t r = 0;
+  for (; r + kChains <= rows; r += kChains) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const float* at = x + (r + c) * stride + v * lanes;
+        total[c][v] = hn::Add(total[c][v], LoadN(valid - v * lanes, at));
+      }
+    }
+  }
+  for (; r < rows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      total[0][v] = hn::Add(total[0][v], LoadN(valid - v * lanes, x + r * stride + v * lanes));
+    }
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+    const V all = hn::Add(hn::Add(total[0][v], total[1][v]), hn::Add(total[2][v], total[3][v]));
+    StoreN(all, valid - v * lanes, sum + v * lanes);
+  }
+}
+
+void AddRows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* sum) {
+  const std::int64_t lanes = LaneCount();
+  std::int64_t j = 0;
+  for (; j + 2 * lanes <= n; j += 2 * lanes) {
+    AddColumns<2>(x + j, stride, rows, 2 * lanes, sum + j);
+  }
+  for (; j < n; j += lanes) {
+    AddColumns<1>(x + j, stride, rows, n - j, sum + j);
   }
 }
 
@@ -222,69 +368,111 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace tessera::cpu {
 HWY_EXPORT(PanelWidth);
-HWY_EXPORT(PackPanel);
-HWY_EXPORT(Block);
+HWY_EXPORT(PackPanels);
+HWY_EXPORT(WideBlock);
+HWY_EXPORT(DeepBlock);
 HWY_EXPORT(Values);
 HWY_EXPORT(Slope);
+HWY_EXPORT(AddRows);
 
 namespace {
-constexpr std::int64_t kRowBlock = 112;  // 8 tiles of 14: the block of A stays in L2
-constexpr std::int64_t kPanelBlock = 4;
+constexpr std::int64_t kRowBlock = 112;            // 8 tiles of 14: at K = 256 114 KB of A
+constexpr std::int64_t kPanelFloats = 128 * 1024;  // of one chunk's panels: 512 KB, half an L2
 constexpr std::int64_t kSumBlock = 256;
 constexpr std::int64_t kPointwiseChunk = 1 << 14;
 
-// Copies columns [row, row + rows) of a transposed operand, K runs far apart, side by side: walked
-// in place, each step of the tile would touch another page and, for large powers of two, the same
-// cache set.
-Operand gather_rows(const Operand& a, std::int64_t row, std::int64_t rows, std::int64_t k) {
-  thread_local std::vector<float> scratch;  // (K, rows)
-  const auto size = static_cast<std::size_t>(rows * k);
-  if (scratch.size() < size) {
-    scratch.resize(size);
+/// How C is cut into chunks. No bit depends on it.
+struct Cut {
+  std::int64_t rows, panels;
+};
+
+// Smaller chunks than the caches ask for only where the threads would have none.
+Cut cut(std::int64_t m, std::int64_t row_limit, std::int64_t panels, std::int64_t panel_limit,
+        std::int64_t width) {
+  const std::int64_t threads = num_threads(), wanted = threads == 1 ? 1 : 3 * threads;
+  Cut c{std::min(m, row_limit), std::min(panels, panel_limit)};
+  const auto chunks = [&] { return chunk_count(m, c.rows) * chunk_count(panels, c.panels); };
+  while (chunks() < wanted && (c.panels > 1 || c.rows > 28)) {
+    if (c.panels > 1 && (c.panels * width >= c.rows || c.rows <= 28)) {
+      c.panels = (c.panels + 1) / 2;
+    } else {
+      c.rows = (c.rows + 1) / 2;
+    }
   }
-  for (std::int64_t i = 0; i < k; ++i) {
-    std::memcpy(scratch.data() + i * rows, a.data + i * a.col + row,
-                static_cast<std::size_t>(rows) * sizeof(float));
+  return c;
+}
+
+// This thread's scratch, on a cache line.
+float* scratch_of(std::size_t floats) {
+  constexpr std::size_t kLine = 16;
+  thread_local std::vector<float> scratch;
+  if (scratch.size() < floats + kLine) {
+    scratch.resize(floats + kLine);
   }
-  return {scratch.data(), 1, rows};
+  void* p = scratch.data();
+  std::size_t space = (floats + kLine) * sizeof(float);
+  return static_cast<float*>(std::align(kLine * sizeof(float), floats * sizeof(float), p, space));
+}
+
+// f(block) for each chunk of C.
+template <class F>
+void for_each_chunk(const GemmBlock& whole, const Cut& c, std::int64_t panels, F f) {
+  const std::int64_t m = whole.c.shape[0], columns = chunk_count(panels, c.panels);
+  parallel_for(chunk_count(m, c.rows) * columns, [&](std::int64_t chunk) {
+    GemmBlock block = whole;
+    block.row_begin = chunk / columns * c.rows;
+    block.row_end = std::min(m, block.row_begin + c.rows);
+    block.panel_begin = chunk % columns * c.panels;
+    block.panel_end = std::min(panels, block.panel_begin + c.panels);
+    f(block);
+  });
+}
+
+void wide(const GemmBlock& whole, std::int64_t width) {
+  const std::int64_t n = whole.c.shape[1], k = whole.k, count = chunk_count(n, width);
+  const auto pack = [&](std::int64_t panel) {
+    HWY_DYNAMIC_DISPATCH(PackPanels)
+    (whole.b, k, n, panel, panel + 1, 0, whole.panels + panel * width * k);
+  };
+  if (!whole.epilogue.packed) {
+    parallel_for(count, pack);
+  }
+  const std::int64_t in_l2 = kPanelFloats / std::max<std::int64_t>(1, width * k);
+  for_each_chunk(whole,
+                 cut(whole.c.shape[0], kRowBlock, count, std::max<std::int64_t>(4, in_l2), width),
+                 count, [](const GemmBlock& block) {
+                   HWY_DYNAMIC_DISPATCH(WideBlock)
+                   (block);
+                 });
+}
+
+void deep(const GemmBlock& whole, std::int64_t width) {
+  constexpr std::int64_t kPanels = 8, kTileRoom = 16 * kDeepBlock;
+  const std::int64_t count = chunk_count(whole.c.shape[1], width);
+  const Cut c = cut(whole.c.shape[0], 2 * kRowBlock + 32, count, kPanels, width);
+  for_each_chunk(whole, c, count, [&](GemmBlock& block) {
+    const std::int64_t room = c.panels * width * kDeepBlock;
+    block.panels = scratch_of(static_cast<std::size_t>(room + kTileRoom));
+    block.rows = block.panels + room;
+    HWY_DYNAMIC_DISPATCH(DeepBlock)(block);
+  });
 }
 }  // namespace
 
 void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
           View<float, 1> panels, Stream) {
-  const std::int64_t m = c.shape[0], n = c.shape[1];
-  if (m == 0 || n == 0) {
+  if (c.shape[0] == 0 || c.shape[1] == 0) {
     return;
   }
+  const GemmBlock whole{
+      .a = a, .b = b, .panels = panels.data, .c = c, .k = k, .epilogue = epilogue};
   const std::int64_t width = HWY_DYNAMIC_DISPATCH(PanelWidth)();
-  const std::int64_t count = chunk_count(n, width);
-  parallel_for(epilogue.packed ? 0 : count, [&](std::int64_t p) {
-    HWY_DYNAMIC_DISPATCH(PackPanel)(b, k, n, p, panels.data + p * width * k);
-  });
-  const std::int64_t columns = chunk_count(count, kPanelBlock);
-  parallel_for(chunk_count(m, kRowBlock) * columns, [&](std::int64_t chunk) {
-    const std::int64_t row = chunk / columns * kRowBlock, panel = chunk % columns * kPanelBlock;
-    const std::int64_t rows = row + kRowBlock < m ? kRowBlock : m - row;
-    GemmEpilogue finish = epilogue;
-    if (finish.keep != nullptr) {
-      finish.keep += row * n;
-    }
-    const bool far_apart = a.row == 1 && a.col > rows;
-    const GemmBlock block{
-        .a = far_apart ? gather_rows(a, row, rows, k) : Operand{a.data + row * a.row, a.row, a.col},
-        .panels = panels.data,
-        .c = c.row(row),
-        .ldc = c.stride[0],
-        .k = k,
-        .n = n,
-        .row_begin = 0,
-        .row_end = rows,
-        .panel_begin = panel,
-        .panel_end = panel + kPanelBlock < count ? panel + kPanelBlock : count,
-        .epilogue = finish,
-        .ld_keep = n};
-    HWY_DYNAMIC_DISPATCH(Block)(block);
-  });
+  constexpr std::int64_t kShort = 64;  // steps of K for which copying rows does not pay
+  if (k > kGemmWideK || (a.row == 1 && k > kShort)) {
+    deep(whole, width);
+  } else {
+    wide(whole, width);
+  }
 }
 
 void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation, Stream) {
@@ -310,22 +498,11 @@ void column_sums(View<const float, 2> x, View<float, 1> out, Stream) {
   const std::int64_t rows = x.shape[0], n = x.shape[1], blocks = chunk_count(rows, kSumBlock);
   std::vector<float> partial(static_cast<std::size_t>(blocks * n), 0.0F);  // (blocks, N)
   parallel_for(blocks, [&](std::int64_t block) {
-    float* sum = partial.data() + block * n;
-    const std::int64_t end = (block + 1) * kSumBlock < rows ? (block + 1) * kSumBlock : rows;
-    for (std::int64_t r = block * kSumBlock; r < end; ++r) {
-      const float* row = x.row(r);
-      for (std::int64_t j = 0; j < n; ++j) {
-        sum[j] += row[j];
-      }
-    }
+    const std::int64_t first = block * kSumBlock, left = rows - first;
+    HWY_DYNAMIC_DISPATCH(AddRows)
+    (x.row(first), x.stride[0], std::min(left, kSumBlock), n, partial.data() + block * n);
   });
-  for (std::int64_t j = 0; j < n; ++j) {
-    float total = 0.0F;
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      total += partial[static_cast<std::size_t>(block * n + j)];
-    }
-    out(j) = total;
-  }
+  HWY_DYNAMIC_DISPATCH(AddRows)(partial.data(), n, blocks, n, out.data);
 }
 
 }  // namespace tessera::cpu

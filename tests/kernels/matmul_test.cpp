@@ -4,6 +4,7 @@
 #include <hwy/targets.h>
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <tuple>
 
@@ -59,7 +60,9 @@ class Linear : public testing::TestWithParam<Case> {};
 TEST_P(Linear, MatchesTheDoubleReferenceOnEverySimdLevel) {
   const auto [t, i, o, act] = GetParam();
   Tensor x = random({t, i}, 1), weight = random({o, i}, 2), bias = random({o}, 3);
-  for (float& w : weight.span<float>()) {  // z of order one: gelu's far tail multiplies the rounding of z by |z|
+  for (float& w :
+       weight
+           .span<float>()) {  // z of order one: gelu's far tail multiplies the rounding of z by |z|
     w /= std::sqrt(static_cast<float>(i));
   }
   const Tensor upstream = random({t, o}, 4);
@@ -110,6 +113,71 @@ INSTANTIATE_TEST_SUITE_P(Ragged, Linear,
                                           testing::Values(1, 31, 64), testing::Values(1, 17, 33),
                                           testing::Values(Activation::none, Activation::relu,
                                                           Activation::gelu, Activation::silu)));
+
+// K beyond one stretch: the sums wait in C between stretches, the epilogue comes after the last.
+INSTANTIATE_TEST_SUITE_P(LongSums, Linear,
+                         testing::Values(Case{1100, 33, 65, Activation::none},
+                                         Case{129, 1100, 35, Activation::gelu},
+                                         Case{2050, 130, 260, Activation::relu},
+                                         Case{15, 1025, 1, Activation::silu}));
+
+// c + a b for both plans and both forms of a.
+TEST(Matmul, AccumulatesOntoWhatTheResultHolds) {
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (const std::int64_t k : {1, 17, 300, 1500}) {
+      const std::int64_t m = 37, n = 45;
+      const Tensor a = random({m, k}, 1), at = random({k, m}, 2), b = random({k, n}, 3);
+      const Tensor panels = Tensor::empty({gemm_workspace(k, n)});
+      Tensor c = random({m, n}, 4);
+      const auto A = a.to_vector<float>(), AT = at.to_vector<float>(), B = b.to_vector<float>(),
+                 C = c.to_vector<float>();
+      std::vector<double> expected(C.begin(), C.end());
+      for (std::int64_t i = 0; i < m; ++i) {
+        for (std::int64_t j = 0; j < n; ++j) {
+          for (std::int64_t l = 0; l < k; ++l) {
+            const double both = static_cast<double>(A[static_cast<std::size_t>(i * k + l)]) +
+                                static_cast<double>(AT[static_cast<std::size_t>(l * m + i)]);
+            expected[static_cast<std::size_t>(i * n + j)] +=
+                both * static_cast<double>(B[static_cast<std::size_t>(l * n + j)]);
+          }
+        }
+      }
+      const Operand right{b.span<const float>().data(), n, 1};
+      for (const Operand left : {Operand{a.span<const float>().data(), k, 1},
+                                 Operand{at.span<const float>().data(), 1, m}}) {
+        cpu::gemm(left, right, c.view<float, 2>(), k, {.accumulate = true}, panels.view<float, 1>(),
+                  Stream{});
+      }
+      EXPECT_LE(relative_error(c.to_vector<float>(), expected), 1e-5)
+          << hwy::TargetName(target) << " k " << k;
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+// A NaN is not hidden, an infinity has its limit, the far tail keeps its sign.
+TEST(Matmul, ActivationsOfExtremeInputs) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> values{std::nanf(""), inf, -5.0F, -40.0F, 40.0F, 0.0F};
+  const Tensor z = Tensor::from(values, {6});
+  Tensor y = Tensor::empty({6});
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (const Activation act : {Activation::gelu, Activation::silu}) {
+      cpu::activation_forward(z.view<const float, 1>(), y.view<float, 1>(), act, Stream{});
+      const auto v = y.to_vector<float>();
+      EXPECT_TRUE(std::isnan(v[0]));
+      EXPECT_EQ(v[1], inf);
+      const double tail = activate(-5, act);
+      EXPECT_NEAR(v[2], tail, 4e-6 * std::abs(tail)) << hwy::TargetName(target);
+      EXPECT_LE(std::abs(v[3]), 1e-15F);
+      EXPECT_EQ(v[4], 40.0F);
+      EXPECT_EQ(v[5], 0.0F);
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
 
 TEST(Matmul, IsTheSameForAnyThreadCount) {
   const Tensor a = random({257, 65}, 5), b = random({65, 131}, 6);

@@ -1,0 +1,144 @@
+// The register tile under every product on the CPU: kRows rows of A times a panel of kVectors
+// vectors of B, accumulated over K in ascending order, one multiply-add a step and element. 14 rows
+// x 2 vectors on AVX-512 are 28 accumulators of 32 registers, fed by 2 loads and 14 broadcasts a
+// step; 6 x 2 elsewhere. What becomes of the sums is an epilogue's affair, in registers:
+//   bool Continues()                    the sums start from what Load gives, else from First
+//   void First(V (&v)[kVectors])        where every row begins
+//   void Load(int row, V (&v)[kVectors])
+//   void Store(int row, const V (&v)[kVectors])
+//   static constexpr bool kUnrolled     Store is short: expanded for each row; else called in a
+//   loop
+// Re-included once per SIMD target.
+#if defined(TESSERA_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TESSERA_MATMUL_TILE_INL_H_
+#undef TESSERA_MATMUL_TILE_INL_H_
+#else
+#define TESSERA_MATMUL_TILE_INL_H_
+#endif
+
+#include <hwy/cache_control.h>
+
+#include "core/simd-inl.h"
+#include "kernels/matmul/matmul.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera::tile::HWY_NAMESPACE {
+using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
+
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kMaxRows = 14;
+#else
+constexpr int kMaxRows = 6;
+#endif
+
+/// Rows of the next tile when `left` remain: an even split, 15 = 8 + 7 and not 14 + 1.
+HWY_INLINE std::int64_t TileRows(std::int64_t left) {
+  const std::int64_t tiles = (left + kMaxRows - 1) / kMaxRows;
+  return (left + tiles - 1) / tiles;
+}
+
+/// b: row i of the panel at b + i * ldb, whole vectors. Every array of vectors has constant indices
+/// after unrolling, or it would live in memory.
+template <int kRows, int kVectors, class Epilogue>
+HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64_t ldb,
+                       std::int64_t k, const Epilogue& out) {
+  const D d;
+  const std::int64_t lanes = LaneCount();
+  V sum[kRows][kVectors];
+  if (out.Continues()) {
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      out.Load(r, sum[r]);
+    }
+  } else {
+    out.First(sum[0]);
+#pragma GCC unroll 14
+    for (int r = 1; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        sum[r][j] = sum[0][j];
+      }
+    }
+  }
+  // Every third row has a pointer of its own, the two after it are one and two strides away: all
+  // addresses stay in registers, where 14 offsets would not.
+  const std::int64_t row = a.row, step = a.col;
+  const float* at[5] = {a.data, a.data + 3 * row, a.data + 6 * row, a.data + 9 * row,
+                        a.data + 12 * row};
+  for (std::int64_t i = 0; i < k; ++i) {
+    V panel[kVectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      panel[j] = hn::LoadU(d, b + j * lanes);
+    }
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      const V x = hn::Set(d, at[r / 3][r % 3 * row]);
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        sum[r][j] = hn::MulAdd(x, panel[j], sum[r][j]);
+      }
+    }
+    b += ldb;
+#pragma GCC unroll 5
+    for (int p = 0; p < 5; ++p) {
+      at[p] += step;
+    }
+  }
+  if constexpr (Epilogue::kUnrolled) {
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      out.Store(r, sum[r]);
+    }
+  } else {
+    HWY_ALIGN float spilled[kRows * kVectors * hn::MaxLanes(D())];
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        hn::Store(sum[r][j], d, spilled + (r * kVectors + j) * lanes);
+      }
+    }
+#pragma GCC unroll 1
+    for (int r = 0; r < kRows; ++r) {
+      V v[kVectors];
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        v[j] = hn::Load(d, spilled + (r * kVectors + j) * lanes);
+      }
+      out.Store(r, v);
+    }
+  }
+}
+
+/// Tile for a number of rows known at run time, 1 to kMaxRows.
+template <int kVectors, class Epilogue>
+HWY_INLINE void TileOf(std::int64_t rows, const Operand& a, const float* b, std::int64_t ldb,
+                       std::int64_t k, const Epilogue& out) {
+  using Function =
+      void (*)(const Operand&, const float*, std::int64_t, std::int64_t, const Epilogue&);
+  static constexpr Function kTiles[] = {
+    Tile<1, kVectors, Epilogue>,
+    Tile<2, kVectors, Epilogue>,
+    Tile<3, kVectors, Epilogue>,
+    Tile<4, kVectors, Epilogue>,
+    Tile<5, kVectors, Epilogue>,
+    Tile<6, kVectors, Epilogue>,
+#if HWY_TARGET <= HWY_AVX3
+    Tile<7, kVectors, Epilogue>,
+    Tile<8, kVectors, Epilogue>,
+    Tile<9, kVectors, Epilogue>,
+    Tile<10, kVectors, Epilogue>,
+    Tile<11, kVectors, Epilogue>,
+    Tile<12, kVectors, Epilogue>,
+    Tile<13, kVectors, Epilogue>,
+    Tile<14, kVectors, Epilogue>,
+#endif
+  };
+  kTiles[rows - 1](a, b, ldb, k, out);
+}
+
+}  // namespace tessera::tile::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
