@@ -13,11 +13,30 @@ Operand plain(const Tensor& t) { return {t.span<const float>().data(), t.shape(1
 Operand transposed(const Tensor& t) { return {t.span<const float>().data(), 1, t.shape(1)}; }
 
 Tensor multiply(Device device, Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
-                const GemmEpilogue& epilogue = {}) {
+                const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) {
   Tensor c = Tensor::empty({m, n}, DType::f32, device);
-  const Tensor scratch = Tensor::empty({gemm_workspace(k, n)}, DType::f32, device);
+  const Tensor scratch =
+      panels.defined() ? panels : Tensor::empty({gemm_workspace(k, n)}, DType::f32, device);
   kGemm(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(), Stream{});
   return c;
+}
+
+thread_local PackedWeights* packed_weights = nullptr;
+
+// Panels of a listed weight, (O, I), that outlive the call; sets `packed` where they hold it.
+Tensor kept_panels(const Tensor& weight, bool& packed) {
+  PackedWeights::Entry* entry = PackedWeights::find(weight);
+  if (entry == nullptr) {
+    return {};
+  }
+  packed = entry->panels.defined() && entry->version == weight.version();
+  if (!entry->panels.defined()) {
+    const NoArena heap;
+    entry->panels = Tensor::empty({gemm_workspace(weight.shape(1), weight.shape(0))}, DType::f32,
+                                  weight.device());
+  }
+  entry->version = weight.version();
+  return entry->panels;
 }
 
 Tensor flat(const Tensor& t) { return t.reshape({t.size()}); }
@@ -62,6 +81,27 @@ std::int64_t gemm_workspace(std::int64_t k, std::int64_t n) {
   return k > kGemmWideK ? 0 : k * ((n + kWidest - 1) / kWidest) * kWidest;
 }
 
+PackedWeights::PackedWeights(std::vector<Tensor> weights) : previous_(packed_weights) {
+  for (Tensor& w : weights) {
+    entries_.push_back({std::move(w), {}, 0});
+  }
+  packed_weights = this;
+}
+
+PackedWeights::~PackedWeights() { packed_weights = previous_; }
+
+PackedWeights::Entry* PackedWeights::find(const Tensor& weight) {
+  if (packed_weights == nullptr) {
+    return nullptr;
+  }
+  for (Entry& entry : packed_weights->entries_) {
+    if (entry.weight.impl() == weight.impl()) {
+      return &entry;
+    }
+  }
+  return nullptr;
+}
+
 Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Activation activation) {
   TESSERA_CHECK(x0.rank() == 2 && weight0.rank() == 2 && x0.shape(1) == weight0.shape(1),
                 "linear: x must be (T, I) and weight (O, I), got {} and {}", x0.shape(),
@@ -82,7 +122,9 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
     pre = Tensor::empty({t, o}, DType::f32, x.device());
     epilogue.keep = pre.span<float>().data();
   }
-  Tensor y = multiply(x.device(), plain(x), transposed(weight), t, i, o, epilogue);  // (T, O)
+  const Tensor panels = tape || t == 0 ? Tensor{} : kept_panels(weight0, epilogue.packed);
+  Tensor y =
+      multiply(x.device(), plain(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
   if (!tape) {
     return y;
   }

@@ -1,6 +1,8 @@
 // Dense products: linear layers with bias and activation in one call, and plain matmul.
 #pragma once
 
+#include <vector>
+
 #include "core/kernel.h"
 #include "core/tensor.h"
 
@@ -13,6 +15,30 @@ enum class Activation : std::uint8_t { none, relu, gelu, silu };
 /// weight, bias. Keeps x and, with an activation, the pre-activation (4 T O bytes).
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
               Activation activation = Activation::none);
+
+/// While alive, linear() calls of this thread that need no gradient pack each of these weights once
+/// and not at each call: for many calls of few rows, where packing takes as long as the product
+/// itself. A weight that was written to since is packed again. Results are the same bits. Memory:
+/// 4 O I bytes for each weight in use. Scopes nest; the innermost counts.
+class PackedWeights {
+ public:
+  explicit PackedWeights(std::vector<Tensor> weights);
+  ~PackedWeights();
+  PackedWeights(const PackedWeights&) = delete;
+  PackedWeights& operator=(const PackedWeights&) = delete;
+
+  /// One weight and its panels, undefined until the first use.
+  struct Entry {
+    Tensor weight, panels;
+    std::uint64_t version = 0;  ///< of the weight when packed
+  };
+  /// The entry of this very tensor in the innermost scope of this thread, or null.
+  static Entry* find(const Tensor& weight);
+
+ private:
+  std::vector<Entry> entries_;
+  PackedWeights* previous_;
+};
 
 /// a b. a: (M, K); b: (K, N). Returns (M, N). Differentiable in both.
 Tensor matmul(const Tensor& a, const Tensor& b);

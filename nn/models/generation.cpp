@@ -5,6 +5,7 @@
 #include "core/autograd.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/gather/gather.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/sample/sample.h"
 #include "kernels/vq/vq.h"
 #include "nn/models/packing.h"
@@ -320,6 +321,17 @@ GenerateOptions fit_slots(GenerateOptions options, std::size_t jets) {
   return options;
 }
 
+// All parameters of some modules: those that are weights of linear layers are packed once.
+std::vector<Tensor> parameters_of(std::initializer_list<const Module*> modules) {
+  std::vector<Tensor> all;
+  for (const Module* m : modules) {
+    for (const NamedTensor& p : m->named_parameters()) {
+      all.push_back(p.tensor);
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 std::vector<GeneratedJet> generate(const GptBackbone& backbone, const NextTokenHead& head,
@@ -328,6 +340,7 @@ std::vector<GeneratedJet> generate(const GptBackbone& backbone, const NextTokenH
                                    const GenerateProgress& progress) {
   const NoGrad off;
   const GenerateOptions fitted = fit_slots(options, uids.size());
+  const PackedWeights packed(parameters_of({&backbone, &head}));
   GptDecoder decoder(backbone, head, fitted);
   return SlotEngine(decoder, uids, fitted).run(progress);
 }
@@ -338,6 +351,7 @@ std::vector<GeneratedJet> generate(const Backbone& backbone, const PretrainHead&
                                    const GenerateProgress& progress) {
   const NoGrad off;
   const GenerateOptions fitted = fit_slots(options, uids.size());
+  const PackedWeights packed(parameters_of({&backbone, &head, &tokenizer}));
   TesseraDecoder decoder(backbone, head, tokenizer, fitted);
   return SlotEngine(decoder, uids, fitted).run(progress);
 }

@@ -211,6 +211,50 @@ TEST(Matmul, GradientsOfManyRowsAreTheSameForAnyThreadCount) {
   }
 }
 
+TEST(PackedWeights, GiveTheSameBitsAtEachUseAndForgetWritesOnly) {
+  for (const std::int64_t k : {1, 33, 300, 1200}) {
+    const Tensor w = random({70, k}, 1), other = random({70, k}, 2), bias = random({70}, 3);
+    const PackedWeights packed({w});
+    for (const std::int64_t rows : {0, 1, 31, 0, 257, 5}) {
+      const Tensor x = random({rows, k}, 4);
+      EXPECT_EQ(linear(x, w, bias).to_vector<float>(),
+                linear(x, w.clone(), bias).to_vector<float>());
+      EXPECT_EQ(linear(x, other, bias).to_vector<float>(),
+                linear(x, other.clone(), bias).to_vector<float>());
+    }
+    copy_into(w, other);
+    const Tensor x = random({3, k}, 5);
+    EXPECT_EQ(linear(x, w, bias).to_vector<float>(), linear(x, other, bias).to_vector<float>());
+  }
+}
+
+TEST(PackedWeights, OutliveTheArenaOfAStepAndEndWithTheirScope) {
+  const Tensor w = random({70, 33}, 1), x = random({3, 33}, 2);
+  const auto expected = linear(x, w, Tensor()).to_vector<float>();
+  {
+    const PackedWeights packed({w});
+    StepArena arena;
+    for (int step = 0; step < 3; ++step) {
+      {
+        const ArenaScope scope(arena);
+        EXPECT_EQ(linear(x, w, Tensor()).to_vector<float>(), expected);
+      }
+      arena.reset();
+    }
+    EXPECT_NE(PackedWeights::find(w), nullptr);
+  }
+  EXPECT_EQ(PackedWeights::find(w), nullptr);
+}
+
+TEST(PackedWeights, LeaveGradientsAlone) {
+  Tensor w = random({7, 5}, 1);
+  w.set_requires_grad(true);
+  const PackedWeights packed({w});
+  const Tensor y = linear(random({3, 5}, 2), w, Tensor());
+  EXPECT_TRUE(y.requires_grad());
+  EXPECT_FALSE(PackedWeights::find(w)->panels.defined());
+}
+
 TEST(Matmul, EmptyRowsGiveEmptyResults) {
   EXPECT_EQ(linear(random({0, 4}, 1), random({3, 4}, 2), Tensor()).shape(), (Shape{0, 3}));
 }
