@@ -11,10 +11,11 @@ namespace {
 /// Runs a block with attention inside segments.
 template <class Block>
 Tensor run_full(const Block& block, const Tensor& x, const Segments& segments,
-                const std::vector<std::uint8_t>& causal) {
-  return block(x, [&](const SelfAttention& attn, const Tensor& rows) {
-    return attn(rows, segments, causal);
-  });
+                const std::vector<std::uint8_t>& causal, const DropoutStream& dropout) {
+  const auto mix = [&](const SelfAttention& attn, const Tensor& rows) {
+    return attn(rows, segments, causal, {}, fork(dropout, "attention"));
+  };
+  return block(x, mix, dropout);
 }
 
 }  // namespace
@@ -74,25 +75,29 @@ void start_as_torch(const SelfAttention& attn, Rng& rng) {
   fill(attn.out.bias, 0.0F);
 }
 
-NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, Rng& rng)
-    : norm(width), fc1({.in = width, .out = hidden}, rng), fc2({.in = hidden, .out = width}, rng) {
+NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, float dropout, Rng& rng)
+    : norm(width),
+      fc1({.in = width, .out = hidden}, rng),
+      fc2({.in = hidden, .out = width}, rng),
+      drop(dropout) {
   child("norm", norm);
   child("fc1", fc1);
   child("fc2", fc2);
+  child("drop", drop);
   fill(fc2.weight, 0.0F);
   fill(fc2.bias, 0.0F);
 }
 
-Tensor NormFormerBlock::Mlp::operator()(const Tensor& x) const {
-  return fc2(fc1(norm(x), Activation::silu));
+Tensor NormFormerBlock::Mlp::operator()(const Tensor& x, const DropoutStream& dropout) const {
+  return fc2(drop(fc1(norm(x), Activation::silu), dropout));
 }
 
 NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor,
-                                 Rng& rng)
+                                 Rng& rng, float dropout)
     : norm1(width, 0.0F),
-      attn({.width = width, .heads = heads}, rng),
+      attn({.width = width, .heads = heads, .dropout = dropout}, rng),
       norm2(width),
-      mlp(width, mlp_factor * width, rng) {
+      mlp(width, mlp_factor * width, dropout, rng) {
   child("norm1", norm1);
   child("attn", attn);
   child("norm2", norm2);
@@ -100,28 +105,35 @@ NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::in
   start_as_torch(attn, rng);
 }
 
-Tensor NormFormerBlock::operator()(const Tensor& x, Mix mix) const {
+Tensor NormFormerBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
   const Tensor r = add(x, norm2(mix(attn, norm1(x))));
-  return add(r, mlp(r));
+  return add(r, mlp(r, fork(dropout, "hidden")));
 }
 
 Tensor NormFormerBlock::operator()(const Tensor& x, const Segments& segments,
-                                   const std::vector<std::uint8_t>& causal) const {
-  return run_full(*this, x, segments, causal);
+                                   const std::vector<std::uint8_t>& causal,
+                                   const DropoutStream& dropout) const {
+  return run_full(*this, x, segments, causal, dropout);
 }
 
 FeedForward::FeedForward(std::int64_t width, std::int64_t hidden, Activation act, float out_scale,
-                         Rng& rng)
+                         Rng& rng, float dropout)
     : fc1({.in = width, .out = hidden}, rng),
       fc2({.in = hidden, .out = width, .scale = out_scale}, rng),
-      activation(act) {
+      activation(act),
+      drop(dropout) {
   child("fc1", fc1);
   child("fc2", fc2);
+  child("drop", drop);
 }
 
-PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng)
-    : attn({.width = width, .heads = heads, .qkv_bias = false}, rng),
-      ff(width, 4 * width, Activation::relu, 1.0F, rng),
+Tensor FeedForward::operator()(const Tensor& x, const DropoutStream& dropout) const {
+  return fc2(drop(fc1(x, activation), dropout));
+}
+
+PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng, float dropout)
+    : attn({.width = width, .heads = heads, .qkv_bias = false, .dropout = dropout}, rng),
+      ff(width, 4 * width, Activation::relu, 1.0F, rng, dropout),
       norm1(width),
       norm2(width) {
   child("attn", attn);
@@ -130,21 +142,23 @@ PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng)
   child("norm2", norm2);
 }
 
-Tensor PostNormBlock::operator()(const Tensor& x, Mix mix) const {
+Tensor PostNormBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
   const Tensor y = norm1(add(x, mix(attn, x)));
-  return norm2(add(y, ff(y)));
+  return norm2(add(y, ff(y, fork(dropout, "hidden"))));
 }
 
 Tensor PostNormBlock::operator()(const Tensor& x, const Segments& segments,
-                                 const std::vector<std::uint8_t>& causal) const {
-  return run_full(*this, x, segments, causal);
+                                 const std::vector<std::uint8_t>& causal,
+                                 const DropoutStream& dropout) const {
+  return run_full(*this, x, segments, causal, dropout);
 }
 
 PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
     : norm1(c.width),
-      attn({.width = c.width, .heads = c.heads, .out_scale = c.out_scale}, rng),
+      attn({.width = c.width, .heads = c.heads, .out_scale = c.out_scale, .dropout = c.dropout},
+           rng),
       norm2(c.width),
-      ff(c.width, c.ff_factor * c.width, Activation::gelu, c.out_scale, rng) {
+      ff(c.width, c.ff_factor * c.width, Activation::gelu, c.out_scale, rng, c.dropout) {
   child("norm1", norm1);
   child("attn", attn);
   gate1 = parameter("gate1", Tensor::full({c.width}, 1.0F));
@@ -153,14 +167,15 @@ PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
   gate2 = parameter("gate2", Tensor::full({c.width}, 1.0F));
 }
 
-Tensor PreNormBlock::operator()(const Tensor& x, Mix mix) const {
+Tensor PreNormBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
   const Tensor y = add(x, mul_rows(mix(attn, norm1(x)), gate1));
-  return add(y, mul_rows(ff(norm2(y)), gate2));
+  return add(y, mul_rows(ff(norm2(y), fork(dropout, "hidden")), gate2));
 }
 
 Tensor PreNormBlock::operator()(const Tensor& x, const Segments& segments,
-                                const std::vector<std::uint8_t>& causal) const {
-  return run_full(*this, x, segments, causal);
+                                const std::vector<std::uint8_t>& causal,
+                                const DropoutStream& dropout) const {
+  return run_full(*this, x, segments, causal, dropout);
 }
 
 std::vector<std::uint8_t> all_causal(const Segments& segments) {

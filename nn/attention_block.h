@@ -1,5 +1,7 @@
 // Transformer blocks: NormFormer (tokenizer), post-norm (OmniJet-alpha backbone), pre-norm (Tessera
-// backbone). All take packed tokens (T, d) and the segments of their jets.
+// backbone). All take packed tokens (T, d) and the segments of their jets; where a block has a
+// dropout rate, it acts in training mode on the attention's probabilities and on the hidden layer
+// behind it, and takes its numbers from the stream of the call.
 #pragma once
 
 #include "core/parallel.h"
@@ -52,26 +54,30 @@ struct NormFormerBlock : Module {
   struct Mlp : Module {
     LayerNorm norm;
     Linear fc1, fc2;
-    Mlp(std::int64_t width, std::int64_t hidden, Rng& rng);
-    Tensor operator()(const Tensor& x) const;
+    Dropout drop;
+    Mlp(std::int64_t width, std::int64_t hidden, float dropout, Rng& rng);
+    Tensor operator()(const Tensor& x, const DropoutStream& dropout = {}) const;
   };
   LayerNorm norm1;
   SelfAttention attn;
   LayerNorm norm2;
   Mlp mlp;
-  NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor, Rng& rng);
-  Tensor operator()(const Tensor& x, Mix mix) const;
+  NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor, Rng& rng,
+                  float dropout = 0);
+  Tensor operator()(const Tensor& x, Mix mix, const DropoutStream& dropout = {}) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
-                    const std::vector<std::uint8_t>& causal = {}) const;
+                    const std::vector<std::uint8_t>& causal = {},
+                    const DropoutStream& dropout = {}) const;
 };
 
 /// Two linear layers with an activation between.
 struct FeedForward : Module {
   Linear fc1, fc2;
   Activation activation;
+  Dropout drop;
   FeedForward(std::int64_t width, std::int64_t hidden, Activation activation, float out_scale,
-              Rng& rng);
-  Tensor operator()(const Tensor& x) const { return fc2(fc1(x, activation)); }
+              Rng& rng, float dropout = 0);
+  Tensor operator()(const Tensor& x, const DropoutStream& dropout = {}) const;
 };
 
 /// x = LN1(x + MHA(x)); x = LN2(x + FF(x)); q, k, v without bias. The block of OmniJet-alpha's GPT.
@@ -79,10 +85,11 @@ struct PostNormBlock : Module {
   SelfAttention attn;
   FeedForward ff;
   LayerNorm norm1, norm2;
-  PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng);
-  Tensor operator()(const Tensor& x, Mix mix) const;
+  PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng, float dropout = 0);
+  Tensor operator()(const Tensor& x, Mix mix, const DropoutStream& dropout = {}) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
-                    const std::vector<std::uint8_t>& causal) const;
+                    const std::vector<std::uint8_t>& causal,
+                    const DropoutStream& dropout = {}) const;
 };
 
 /// x += gate1 * MHA(LN(x)); x += gate2 * FF(LN(x)); gates per channel, one at start.
@@ -90,6 +97,7 @@ struct PreNormBlock : Module {
   struct Config {
     std::int64_t width, heads, ff_factor = 4;
     float out_scale = 1.0F;
+    float dropout = 0;
   };
   LayerNorm norm1;
   SelfAttention attn;
@@ -98,9 +106,10 @@ struct PreNormBlock : Module {
   FeedForward ff;
   Tensor gate2;
   PreNormBlock(const Config& config, Rng& rng);
-  Tensor operator()(const Tensor& x, Mix mix) const;
+  Tensor operator()(const Tensor& x, Mix mix, const DropoutStream& dropout = {}) const;
   Tensor operator()(const Tensor& x, const Segments& segments,
-                    const std::vector<std::uint8_t>& causal = {}) const;
+                    const std::vector<std::uint8_t>& causal = {},
+                    const DropoutStream& dropout = {}) const;
 };
 
 /// One flag for each segment, all set.

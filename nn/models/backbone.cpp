@@ -15,16 +15,17 @@ GptBackbone::Embed::Embed(const GptConfig& c, Rng& rng) : token(c.vocabulary, c.
 GptBackbone::GptBackbone(const GptConfig& c, Rng& rng) : config(c), embed_(c, rng) {
   child("embed", embed_);
   for (std::int64_t i = 0; i < c.blocks; ++i) {
-    blocks_.push_back(std::make_unique<PostNormBlock>(c.width, c.heads, rng));
+    blocks_.push_back(std::make_unique<PostNormBlock>(c.width, c.heads, rng, c.dropout));
     child(fmt::format("block.{}", i), *blocks_.back());
   }
 }
 
-Tensor GptBackbone::operator()(const Tensor& ids, const Segments& segments) const {
+Tensor GptBackbone::operator()(const Tensor& ids, const Segments& segments,
+                               const DropoutStream& dropout) const {
   Tensor h = embed_.token(ids);  // (T, d)
   const std::vector<std::uint8_t> causal = all_causal(segments);
-  for (const auto& block : blocks_) {
-    h = (*block)(h, segments, causal);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    h = (*blocks_[i])(h, segments, causal, fork(dropout, i));
   }
   return h;
 }
@@ -45,7 +46,9 @@ Backbone::Backbone(const BackboneConfig& c, Rng& rng) : config(c), embed_(c, rng
   const float out_scale = 1.0F / std::sqrt(2.0F * static_cast<float>(c.blocks));
   for (std::int64_t i = 0; i < c.blocks; ++i) {
     blocks_.push_back(std::make_unique<PreNormBlock>(
-        PreNormBlock::Config{.width = c.width, .heads = c.heads, .out_scale = out_scale}, rng));
+        PreNormBlock::Config{
+            .width = c.width, .heads = c.heads, .out_scale = out_scale, .dropout = c.dropout},
+        rng));
     child(fmt::format("block.{}", i), *blocks_.back());
   }
   child("norm", norm_);
@@ -57,15 +60,15 @@ Tensor Backbone::embed(const ParticleFeatures& f) const {
 }
 
 Tensor Backbone::run(const Tensor& rows, const Segments& segments,
-                     const std::vector<std::uint8_t>& causal) const {
+                     const std::vector<std::uint8_t>& causal, const DropoutStream& dropout) const {
   Tensor h = rows;
-  for (const auto& block : blocks_) {
-    h = (*block)(h, segments, causal);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    h = (*blocks_[i])(h, segments, causal, fork(dropout, i));
   }
   return norm_(h);
 }
 
-Tensor Backbone::operator()(const ParticleFeatures& f) const {
+Tensor Backbone::operator()(const ParticleFeatures& f, const DropoutStream& dropout) const {
   RowPacker packer(config.registers);
   const std::int32_t particles =
       static_cast<std::int32_t>(config.registers);  // rows: registers | particles
@@ -75,7 +78,8 @@ Tensor Backbone::operator()(const ParticleFeatures& f) const {
     packer.append_range(particles + f.segments.cu_seqlens()[at], f.segments.length(j));
   }
   const Tensor parts[] = {registers, embed(f)};
-  const Tensor h = run(gather_rows(concat_rows(parts), packer.index()), packer.segments(), {});
+  const Tensor h =
+      run(gather_rows(concat_rows(parts), packer.index()), packer.segments(), {}, dropout);
   return gather_rows(h, packer.payload());  // registers dropped
 }
 

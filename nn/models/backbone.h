@@ -11,6 +11,7 @@ namespace tessera {
 
 struct GptConfig {
   std::int64_t vocabulary = 8194, width = 256, blocks = 3, heads = 8;
+  float dropout = 0;  ///< of every block, in training mode
 };
 
 /// Post-norm GPT, no positional encoding: order enters through the causal mask and the pT ordering.
@@ -19,7 +20,8 @@ class GptBackbone : public Module {
   GptConfig config;
   GptBackbone(const GptConfig& config, Rng& rng);
   /// ids: (T) i32 token ids -> hidden states (T, d); always causal.
-  Tensor operator()(const Tensor& ids, const Segments& segments) const;
+  Tensor operator()(const Tensor& ids, const Segments& segments,
+                    const DropoutStream& dropout = {}) const;
 
   // The parts, for incremental decoding.
   [[nodiscard]] Tensor embed(const Tensor& ids) const { return embed_.token(ids); }  // (T, d)
@@ -47,6 +49,7 @@ struct ParticleFeatures {
 struct BackboneConfig {
   std::int64_t width = 128, blocks = 6, heads = 8, registers = 4;
   std::int64_t pid_classes = 9, context_features = 9;
+  float dropout = 0;  ///< of every block, in training mode; 0.1 when fine-tuning with few labels
 };
 
 /// Pre-norm transformer over continuous particles with registers in front of each segment.
@@ -60,9 +63,10 @@ class Backbone : public Module {
   [[nodiscard]] Tensor embed(const ParticleFeatures& features) const;
   /// Runs blocks and the final norm over packed rows. (T', d)
   [[nodiscard]] Tensor run(const Tensor& rows, const Segments& segments,
-                           const std::vector<std::uint8_t>& causal) const;
+                           const std::vector<std::uint8_t>& causal,
+                           const DropoutStream& dropout = {}) const;
   /// Bidirectional pass: registers are added, and dropped from the result. (T, d)
-  Tensor operator()(const ParticleFeatures& features) const;
+  Tensor operator()(const ParticleFeatures& features, const DropoutStream& dropout = {}) const;
 
   // The parts of run(), for incremental decoding.
   [[nodiscard]] const std::vector<std::unique_ptr<PreNormBlock>>& blocks() const { return blocks_; }

@@ -157,7 +157,8 @@ PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::
 PretrainOutput PretrainHead::operator()(const Backbone& backbone,
                                         const ParticleFeatures& token_features,
                                         const ParticleFeatures& raw_features, const Tensor& codes,
-                                        const std::vector<std::uint8_t>& hidden) const {
+                                        const std::vector<std::uint8_t>& hidden,
+                                        const DropoutStream& dropout) const {
   const Segments& s = raw_features.segments;
   const auto code = codes.to_vector<std::int32_t>();
   const auto pid = raw_features.pid.to_vector<std::int32_t>();
@@ -174,7 +175,8 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
   const Tensor parts[] = {backbone.registers, backbone.start, backbone.embed(token_features),
                           backbone.embed(raw_features)};
   const Tensor packed = gather_rows(concat_rows(parts), p.rows.index());
-  const Tensor h = gather_rows(backbone.run(packed, p.rows.segments(), p.causal), p.rows.payload());
+  const Tensor h =
+      gather_rows(backbone.run(packed, p.rows.segments(), p.causal, dropout), p.rows.payload());
   const auto positions = static_cast<std::int64_t>(p.ntp_targets.size());
 
   // Next token: every position of the causal stream is scored.

@@ -42,7 +42,8 @@ class PretrainHead : public Module {
   /// i32; hidden: one flag a particle.
   PretrainOutput operator()(const Backbone& backbone, const ParticleFeatures& token_features,
                             const ParticleFeatures& raw_features, const Tensor& codes,
-                            const std::vector<std::uint8_t>& hidden) const;
+                            const std::vector<std::uint8_t>& hidden,
+                            const DropoutStream& dropout = {}) const;
 
   // The next-token branch in parts, for incremental decoding: block, norm, scores.
   [[nodiscard]] const PreNormBlock& ntp_block() const { return ntp_.block; }

@@ -12,7 +12,8 @@ namespace {
 std::vector<std::unique_ptr<NormFormerBlock>> make_blocks(const TokenizerConfig& c, Rng& rng) {
   std::vector<std::unique_ptr<NormFormerBlock>> blocks;
   for (std::int64_t i = 0; i < c.blocks; ++i) {
-    blocks.push_back(std::make_unique<NormFormerBlock>(c.width, c.heads, c.mlp_factor, rng));
+    blocks.push_back(
+        std::make_unique<NormFormerBlock>(c.width, c.heads, c.mlp_factor, rng, c.dropout));
   }
   return blocks;
 }
@@ -47,34 +48,38 @@ Tokenizer::Tokenizer(const TokenizerConfig& c, Rng& rng)
   child("out", out);
 }
 
-Tensor Tokenizer::encode_latent(const Tensor& x, const Segments& segments) const {
+Tensor Tokenizer::encode_latent(const Tensor& x, const Segments& segments,
+                                const DropoutStream& dropout) const {
   Tensor h = in(x);  // (T, d)
-  for (const auto& block : enc) {
-    h = (*block)(h, segments);
+  for (std::size_t i = 0; i < enc.size(); ++i) {
+    h = (*enc[i])(h, segments, {}, fork(dropout, i));
   }
   return to_latent(h);  // (T, D)
 }
 
-Tensor Tokenizer::decode_latent(const Tensor& z, const Segments& segments) const {
+Tensor Tokenizer::decode_latent(const Tensor& z, const Segments& segments,
+                                const DropoutStream& dropout) const {
   const std::vector<std::uint8_t> causal =
       config.causal_decoder ? all_causal(segments) : std::vector<std::uint8_t>{};
   Tensor h = from_latent(z);  // (T, d)
-  for (const auto& block : dec) {
-    h = (*block)(h, segments, causal);
+  for (std::size_t i = 0; i < dec.size(); ++i) {
+    h = (*dec[i])(h, segments, causal, fork(dropout, i));
   }
   return out(h);  // (T, features)
 }
 
-TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments) const {
+TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments,
+                                      const DropoutStream& dropout) const {
   TokenizerOutput result;
-  result.latent = encode_latent(x, segments);
+  result.latent = encode_latent(x, segments, fork(dropout, "encoder"));
   const VqResult q =
       vector_quantize(result.latent, vq.codebook, vq.scale, vq.bias,
                       {.beta = config.beta, .nu = config.nu, .affine_lr = config.affine_lr});
   result.codes = q.codes;
-  result.reconstruction = decode_latent(q.quantized, segments);
+  result.reconstruction = decode_latent(q.quantized, segments, fork(dropout, "decoder"));
   const Tensor reco = mean(squared_error(result.reconstruction, x));
   result.reconstruction_loss = reco.item();
+  result.vq_loss = q.loss;
   result.quantizer_loss = q.loss.item();
   result.loss = add(reco, scale(q.loss, config.alpha));
   return result;

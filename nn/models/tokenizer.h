@@ -14,6 +14,7 @@ struct TokenizerConfig {
   std::int64_t width = 128, blocks = 4, heads = 8, mlp_factor = 1;
   std::int64_t codes = 8192, latent = 4;
   bool causal_decoder = false;
+  float dropout = 0;       ///< of every block, in training mode; 0.1 in OmniJet-alpha
   float alpha = 10.0F;     ///< weight of the quantiser's loss
   float beta = 0.9F;       ///< weight of the codebook term inside it
   float nu = 1.0F;         ///< synchronised straight-through
@@ -32,6 +33,7 @@ struct TokenizerOutput {
   Tensor reconstruction;  // (T, features)
   Tensor latent;          // (T, D), before the quantiser
   Tensor codes;           // (T) i32
+  Tensor vq_loss;         // scalar: the quantiser's, before alpha
   float reconstruction_loss = 0, quantizer_loss = 0;
 };
 
@@ -51,16 +53,19 @@ class Tokenizer : public Module {
 
   Tokenizer(const TokenizerConfig& config, Rng& rng);
   /// Loss and everything that training logs. x: (T, features), transformed.
-  TokenizerOutput operator()(const Tensor& x, const Segments& segments) const;
+  TokenizerOutput operator()(const Tensor& x, const Segments& segments,
+                             const DropoutStream& dropout = {}) const;
   /// Latent vectors before the quantiser, (T, D).
-  [[nodiscard]] Tensor encode_latent(const Tensor& x, const Segments& segments) const;
+  [[nodiscard]] Tensor encode_latent(const Tensor& x, const Segments& segments,
+                                     const DropoutStream& dropout = {}) const;
   /// Codes, i32 (T), without gradient.
   [[nodiscard]] Tensor encode(const Tensor& x, const Segments& segments) const;
   /// Reconstructed features (T, features) of codes, without gradient.
   [[nodiscard]] Tensor decode(const Tensor& codes, const Segments& segments) const;
 
  private:
-  [[nodiscard]] Tensor decode_latent(const Tensor& z, const Segments& segments) const;
+  [[nodiscard]] Tensor decode_latent(const Tensor& z, const Segments& segments,
+                                     const DropoutStream& dropout = {}) const;
 };
 
 }  // namespace tessera
