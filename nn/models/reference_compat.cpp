@@ -1,0 +1,144 @@
+#include "nn/models/reference_compat.h"
+
+#include <algorithm>
+
+#include "core/autograd.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/gather/gather.h"
+#include "kernels/losses/losses.h"
+#include "kernels/reduce/reduce.h"
+#include "kernels/vq/vq.h"
+#include "nn/models/packing.h"
+
+namespace tessera {
+namespace {
+
+void check_slots(const Segments& segments, std::int64_t slots) {
+  TESSERA_CHECK(segments.count() > 0 && segments.max_length() <= slots,
+                "padded loss: needs jets of at most {} entries, got {} jets of up to {}", slots,
+                segments.count(), segments.max_length());
+}
+
+/// Row k of the effective codebook, (1, D), with its gradient.
+Tensor effective_code(const Quantizer& vq, float affine_lr, std::int32_t k) {
+  const Tensor row = gather_rows(vq.codebook, RowPacker::vector_tensor({k}));
+  const Tensor factor = add(Tensor::full(vq.scale.shape(), 1.0F), scale(vq.scale, affine_lr));
+  return add_rows(mul_rows(row, factor), scale(vq.bias, affine_lr));
+}
+
+std::int32_t code_of_zero(const Quantizer& vq, float affine_lr) {
+  const NoGrad off;
+  const Tensor zero = Tensor::zeros({1, vq.codebook.shape(1)});
+  const Tensor effective = vq_effective_codebook(vq.codebook, vq.scale, vq.bias, affine_lr);
+  return vq_assign(zero, effective).to_vector<std::int32_t>()[0];
+}
+
+/// A batch of token sequences, each with its probe behind it.
+struct Probed {
+  std::vector<std::int32_t> ids, targets;
+  std::vector<float> weights, real;     // of every row; `real` is 0 for probes
+  std::vector<std::int32_t> real_rows;  // where the tokens landed
+  std::vector<std::int32_t> offsets{0};
+
+  Probed(const std::vector<std::int32_t>& tokens, const std::vector<std::int32_t>& next,
+         const Segments& segments, std::int64_t slots) {
+    for (int j = 0; j < segments.count(); ++j) {
+      const std::int32_t first = segments.cu_seqlens()[static_cast<std::size_t>(j)];
+      const std::int32_t m = segments.length(j);
+      for (std::int32_t i = first; i < first + m; ++i) {
+        real_rows.push_back(static_cast<std::int32_t>(ids.size()));
+        append(tokens[static_cast<std::size_t>(i)], next[static_cast<std::size_t>(i)], 1, 1);
+      }
+      append(0, 0, static_cast<float>(slots - m), 0);
+      offsets.push_back(static_cast<std::int32_t>(ids.size()));
+    }
+  }
+
+ private:
+  void append(std::int32_t id, std::int32_t target, float weight, float is_real) {
+    ids.push_back(id);
+    targets.push_back(target);
+    weights.push_back(weight);
+    real.push_back(is_real);
+  }
+};
+
+Tensor row_weights(const std::vector<float>& w) {
+  return Tensor::from(w, {static_cast<std::int64_t>(w.size())});
+}
+
+/// Hidden states of tokens and probes, (T + B, d). A probe stands behind the m tokens of its jet,
+/// so the causal mask over those m keys lets it see all of them.
+Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segments& segments) {
+  const Segments rows(p.offsets);
+  const Tensor real = RowPacker::vector_tensor(p.real_rows);
+  const std::vector<std::uint8_t> causal = all_causal(segments);
+  const auto mix = [&](const SelfAttention& attn, const Tensor& x) {
+    return attn.cross(x, gather_rows(x, real), rows, segments, causal);
+  };
+  Tensor h = backbone.embed(RowPacker::vector_tensor(p.ids));
+  for (const auto& block : backbone.blocks()) {
+    h = (*block)(h, mix);
+  }
+  return h;
+}
+
+}  // namespace
+
+PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const TokenizerOutput& out,
+                                          const Tensor& x, const Segments& segments,
+                                          std::int64_t slots) {
+  check_slots(segments, slots);
+  const TokenizerConfig& c = model.config;
+  const auto places = static_cast<float>(segments.count() * slots);
+  PaddedTokenizerLoss result;
+  result.pads = segments.count() * slots - segments.total();
+  result.pad_code = code_of_zero(model.vq, c.affine_lr);
+
+  const Tensor sse = sum(squared_error(out.reconstruction, x));
+  const Tensor reco = scale(sse, 1.0F / (static_cast<float>(c.features) * places));
+  const Tensor code = effective_code(model.vq, c.affine_lr, result.pad_code);  // (1, D)
+  const Tensor norm = scale(sum(mul(code, code)), static_cast<float>(result.pads) /
+                                                      (static_cast<float>(c.latent) * places));
+  const Tensor pads = add(scale(norm, c.beta), scale(norm.detach(), 1.0F - c.beta));
+  const Tensor packed = scale(out.vq_loss, static_cast<float>(segments.total()) / places);
+  const Tensor quantizer = add(packed, pads);
+
+  result.reconstruction_loss = reco.item();
+  result.quantizer_loss = quantizer.item();
+  result.loss = add(reco, scale(quantizer, c.alpha));
+  return result;
+}
+
+PaddedLatents with_pads(const TokenizerOutput& out, const PaddedTokenizerLoss& loss) {
+  const NoGrad off;
+  const Tensor z = out.latent.detach();
+  const Tensor parts[] = {z, Tensor::zeros({loss.pads, z.shape(1)})};
+  std::vector<std::int32_t> codes = out.codes.to_vector<std::int32_t>();
+  codes.resize(codes.size() + static_cast<std::size_t>(loss.pads), loss.pad_code);
+  return {concat_rows(parts), RowPacker::vector_tensor(codes)};
+}
+
+PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
+                                           const Tensor& ids, const Tensor& targets,
+                                           const Segments& segments, std::int64_t slots) {
+  check_slots(segments, slots);
+  for (int j = 0; j < segments.count(); ++j) {
+    TESSERA_CHECK(segments.length(j) > 0, "padded loss: jet {} has no token, not even a start", j);
+  }
+  const Probed p(ids.to_vector<std::int32_t>(), targets.to_vector<std::int32_t>(), segments, slots);
+  const Tensor h = probed_states(backbone, p, segments);  // (T + B, d)
+  const Tensor next = RowPacker::vector_tensor(p.targets);
+  PaddedNextTokenLoss result;
+  result.loss =
+      linear_cross_entropy(h, head.ntp.weight, head.ntp.bias, next, row_weights(p.weights),
+                           static_cast<double>(segments.count() * slots));
+  const NoGrad off;
+  result.clean = linear_cross_entropy(h, head.ntp.weight, head.ntp.bias, next, row_weights(p.real),
+                                      segments.total())
+                     .item();
+  return result;
+}
+
+}  // namespace tessera

@@ -1,0 +1,124 @@
+#include "nn/models/reference_compat.h"
+
+#include "support/golden_model.h"
+
+namespace tessera {
+namespace {
+
+using namespace test;  // NOLINT
+
+Tokenizer make_tokenizer(std::int64_t mlp_factor, bool causal) {
+  Rng rng(0);
+  return Tokenizer({.width = 16,
+                    .blocks = 2,
+                    .heads = 4,
+                    .mlp_factor = mlp_factor,
+                    .codes = 64,
+                    .causal_decoder = causal},
+                   rng);
+}
+
+void expect_padded_tokenizer(const std::string& name, std::int64_t mlp_factor, bool causal) {
+  const GoldenFile file(name);
+  const Tokenizer model = make_tokenizer(mlp_factor, causal);
+  const auto parameters = model.named_parameters("tokenizer");
+  load_parameters(parameters, file);
+  const Tensor x = floats(file, "in/x");
+  const PaddedTokenizerLoss loss =
+      padded_tokenizer_loss(model, model(x, segments(file)), x, segments(file), 128);
+  EXPECT_EQ(loss.pad_code, file.ints("out/pad_code")[0]);
+  const auto expected = [&](const char* what) {
+    return file.scalar(std::string("out/reference/") + what + ".f64");
+  };
+  EXPECT_NEAR(loss.loss.item(), expected("loss"), 1e-5 * expected("loss"));
+  EXPECT_NEAR(loss.reconstruction_loss, expected("loss_reco"), 1e-5 * expected("loss_reco"));
+  EXPECT_NEAR(loss.quantizer_loss, expected("loss_vq"), 1e-5 * expected("loss_vq"));
+  backward(loss.loss);
+  expect_gradients(parameters, file, "grad/reference/");
+}
+
+TEST(ReferenceCompat, TokenizerLossCountsEveryPad) {
+  expect_padded_tokenizer("tokenizer", 1, false);
+}
+
+TEST(ReferenceCompat, TokenizerLossWithCausalDecoderAndAnEmptyJet) {
+  expect_padded_tokenizer("tokenizer_causal", 2, true);
+}
+
+TEST(ReferenceCompat, OnlyEmptyJetsGiveAFiniteLossOfThePads) {
+  const Tokenizer model = make_tokenizer(1, false);
+  const Segments none({0, 0, 0});
+  const Tensor x = Tensor::zeros({0, 3});
+  const PaddedTokenizerLoss loss = padded_tokenizer_loss(model, model(x, none), x, none, 128);
+  double smallest = INFINITY;
+  const auto e = model.vq.codebook.to_vector<float>();
+  for (std::size_t k = 0; k < e.size(); k += 4) {
+    double norm = 0;
+    for (std::size_t d = 0; d < 4; ++d) {
+      norm += static_cast<double>(e[k + d] * e[k + d]);
+    }
+    smallest = std::min(smallest, norm);
+  }
+  EXPECT_NEAR(loss.loss.item(), 10 * smallest / 4, 1e-5 * smallest);
+}
+
+TEST(ReferenceCompat, PadsCountAsUsedRowsAtZero) {
+  const Tokenizer model = make_tokenizer(1, false);
+  Rng rng(1);
+  const Tensor x = normal_init({9, 3}, 1.0F, rng);
+  const Segments s({0, 4, 9});
+  const TokenizerOutput out = model(x, s);
+  const PaddedTokenizerLoss loss = padded_tokenizer_loss(model, out, x, s, 5);
+  EXPECT_EQ(loss.pads, 1);
+  const PaddedLatents all = with_pads(out, loss);
+  const auto z = all.latent.to_vector<float>();
+  const auto codes = all.codes.to_vector<std::int32_t>();
+  ASSERT_EQ(z.size(), 40U);
+  EXPECT_EQ(std::vector<float>(z.end() - 4, z.end()), std::vector<float>(4, 0.0F));
+  EXPECT_EQ(codes.back(), loss.pad_code);
+  const auto packed = out.codes.to_vector<std::int32_t>();
+  EXPECT_EQ(std::vector<std::int32_t>(codes.begin(), codes.end() - 1), packed);
+}
+
+void expect_padded_gpt(const std::string& name, std::int64_t heads, std::int64_t blocks) {
+  const GoldenFile file(name);
+  Rng rng(0);
+  const auto shape = file.at("param/backbone.embed.token.weight").shape;
+  const GptBackbone backbone(
+      {.vocabulary = shape[0], .width = shape[1], .blocks = blocks, .heads = heads}, rng);
+  const NextTokenHead head(shape[1], shape[0], rng);
+  const auto parameters =
+      joined(backbone.named_parameters("backbone"), head.named_parameters("head"));
+  load_parameters(parameters, file);
+  const PaddedNextTokenLoss loss = padded_next_token_loss(
+      backbone, head, ints(file, "in/ids"), ints(file, "in/targets"), segments(file), 40);
+  const double expected = file.scalar("out/diluted/loss.f64"),
+               clean = file.scalar("out/clean/loss.f64");
+  EXPECT_NEAR(loss.loss.item(), expected, 1e-5 * expected);
+  EXPECT_NEAR(loss.clean, clean, 1e-5 * clean);
+  backward(loss.loss);
+  expect_gradients(parameters, file, "grad/diluted/");
+}
+
+TEST(ReferenceCompat, NextTokenLossOverPaddedSlotsWithHeadsOf8) {
+  expect_padded_gpt("gpt_heads_of_8", 4, 2);
+}
+TEST(ReferenceCompat, NextTokenLossOverPaddedSlotsWithHeadsOf32) {
+  expect_padded_gpt("gpt_heads_of_32", 2, 1);
+}
+
+TEST(ReferenceCompat, RefusesJetsThatDoNotFitTheSlots) {
+  Rng rng(0);
+  const Tokenizer model = make_tokenizer(1, false);
+  const Tensor x = normal_init({9, 3}, 1.0F, rng);
+  const Segments s({0, 4, 9});
+  EXPECT_THROW(padded_tokenizer_loss(model, model(x, s), x, s, 4), Error);
+  const GptBackbone gpt({.vocabulary = 5, .width = 8, .blocks = 1, .heads = 1}, rng);
+  const NextTokenHead head(8, 5, rng);
+  const Tensor ids = Tensor::zeros({9}, DType::i32);
+  EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, s, 4), Error);
+  EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, Segments({0, 0, 9}), 9), Error);
+}
+
+}  // namespace
+}  // namespace tessera
