@@ -1,11 +1,13 @@
-// Schedules and metrics against PyTorch and numpy.
+// Preprocessing, schedules and metrics against PyTorch and numpy.
 #include "support/golden.h"
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "train/features.h"
 #include "train/metrics.h"
 #include "train/schedule.h"
 
@@ -63,6 +65,69 @@ TEST(Golden, WassersteinDistance) {
   const GoldenFile file("metrics");
   EXPECT_NEAR(w1(file.at("in/truth").values, file.at("in/generated").values),
               file.scalar("out/w1.f64"), 1e-9);
+}
+
+/// The jets of the file: four-momenta only.
+JetBlock golden_jets(const GoldenFile& file) {
+  JetBlock block;
+  for (const std::int32_t offset : file.ints("in/cu_seqlens")) {
+    block.offsets.push_back(offset);
+  }
+  const auto p4 = file.floats("in/p4");
+  for (std::size_t i = 0; i < p4.size(); i += 4) {
+    block.px.push_back(p4[i]);
+    block.py.push_back(p4[i + 1]);
+    block.pz.push_back(p4[i + 2]);
+    block.energy.push_back(p4[i + 3]);
+  }
+  return block;
+}
+
+TEST(Golden, AxisIsThatOfAllConstituentsBeforeTheCuts) {
+  const GoldenFile file("preprocess");
+  const JetBlock block = golden_jets(file);
+  const auto& expected = file.at("out/axis.f64").values;
+  for (std::uint64_t j = 0; j < block.jets(); ++j) {
+    const Axis axis = jet_axis(block, j);
+    EXPECT_NEAR(axis.eta(), expected[2 * j], 1e-12) << "jet " << j;
+    EXPECT_NEAR(axis.phi(), expected[2 * j + 1], 1e-12) << "jet " << j;
+  }
+}
+
+// Jets of 0, 1, 40, 160 and 5 particles: one across phi = pi, one longer than 128, one that the
+// cut empties but for a particle at most.
+TEST(Golden, FeaturesOfTheParticlesThatSurvive) {
+  const GoldenFile file("preprocess");
+  const JetBlock block = golden_jets(file);
+  FeatureRows rows;
+  for (std::uint64_t j = 0; j < block.jets(); ++j) {
+    append_features(block, j, {.contract = "alpha3"}, rows);
+  }
+  EXPECT_EQ(rows.cu_seqlens, file.ints("out/cu_seqlens"));
+  const auto& expected = file.at("out/features").values;
+  ASSERT_EQ(rows.core.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(rows.core[i], expected[i], 1e-6 * std::max(1.0, std::abs(expected[i]))) << i;
+  }
+}
+
+TEST(Golden, InverseTransformReturnsTheKeptParticles) {
+  const GoldenFile file("preprocess");
+  const JetBlock block = golden_jets(file);
+  const auto kept = file.ints("out/kept"), ends = file.ints("out/cu_seqlens");
+  const auto features = file.floats("out/features");
+  std::size_t row = 0;
+  for (std::uint64_t j = 0; j < block.jets(); ++j) {
+    const Axis axis = jet_axis(block, j);
+    for (; row < static_cast<std::size_t>(ends[j + 1]); ++row) {
+      const auto i = static_cast<std::size_t>(block.offsets[j] + kept[row]);
+      const double px = block.px[i], py = block.py[i], pt = std::hypot(px, py);
+      const PtDetaDphi p = inverse_core(&features[3 * row]);
+      EXPECT_NEAR(p.pt, pt, 1e-6 * pt);
+      EXPECT_NEAR(p.deta + axis.eta(), std::asinh(block.pz[i] / pt), 1e-6);
+      EXPECT_NEAR(wrap_phi(p.dphi + axis.phi() - std::atan2(py, px)), 0, 1e-6);
+    }
+  }
 }
 
 }  // namespace
