@@ -4,7 +4,6 @@
 #include <string>
 
 #include "apps/run_config.h"
-#include "train/jobs.h"
 
 namespace tessera::apps {
 
@@ -13,24 +12,33 @@ struct Options {
   bool json = false;
   bool quiet = false;
   bool dry_run = false;
+  std::string resume = "auto";  ///< auto or never
+  std::string from;             ///< run directory whose pre-trained backbone is used
 };
 
 void train_tokenizer_verb(const RunConfig& config, const Options& options);
 void pretrain_verb(const RunConfig& config, const Options& options);
 void finetune_verb(const RunConfig& config, const Options& options);
-void inspect_verb(const std::string& preset, const Options& options);
-void doctor_verb(const Options& options);
+void dry_run(const RunConfig& config, const std::string& verb);
 
-// Shared by the verbs.
+struct InspectArguments {
+  std::string what;  ///< preset, model, checkpoint or dataset directory
+  bool json = false;
+};
+void inspect_verb(const InspectArguments& arguments);
+void doctor_verb(bool json);
 
-/// Progress on stderr: redrawn on a terminal, a line per report otherwise; metrics appended to
-/// `log_path` as JSON lines.
-Observer console_observer(const Options& options, const std::string& log_path);
-FeatureConfig feature_config(const RunConfig& config);
-UnlabelledData unlabelled_data(const RunConfig& config);
-TokenizerConfig tokenizer_config(const RunConfig& config);
-BackboneConfig backbone_config(const RunConfig& config);
-/// Writes through a temporary name and a rename.
-void write_text(const std::string& path, const std::string& text);
+struct ModelArguments {
+  std::string model, data, split = "test", output;
+  bool json = false;
+};
+/// Metrics of a stored task model on a dataset split, with bootstrap errors.
+void evaluate_verb(const ModelArguments& arguments);
+/// Its answers, one line a jet.
+void predict_verb(const ModelArguments& arguments);
+/// Checks every hash of a run, model, checkpoint or dataset directory.
+void verify_verb(const std::string& directory);
+/// Draws RUN/report.html with apps/python/plot.py.
+void report_verb(const std::string& run, const std::string& python);
 
 }  // namespace tessera::apps

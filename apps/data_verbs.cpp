@@ -1,13 +1,9 @@
 #include "apps/data_verbs.h"
 
 #include <fmt/format.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -15,11 +11,10 @@
 #include <string>
 #include <vector>
 
+#include "apps/programs.h"
 #include "core/check.h"
 #include "train/manifest.h"
 #include "train/simulate.h"
-
-extern char** environ;
 
 namespace tessera::apps {
 namespace {
@@ -31,20 +26,6 @@ struct SimulateArguments {
   int mantissa_bits = 23, deflate = 1;
   bool overwrite = false, literal_delphes = false, quiet = false;
 };
-
-// apps/python of the source tree: from the working directory, else beside the build directory.
-std::string script(const std::string& name) {
-  const std::filesystem::path here = std::filesystem::path("apps/python") / name;
-  std::error_code error;
-  const auto executable = std::filesystem::read_symlink("/proc/self/exe", error);
-  for (const auto& candidate : {here, executable.parent_path() / "../.." / here}) {
-    if (std::filesystem::exists(candidate, error)) {
-      return candidate.lexically_normal().string();
-    }
-  }
-  TESSERA_FAIL(ErrorKind::missing, "{}: not found; run from the root of the source tree",
-               here.string());
-}
 
 SimulateSource parse_source(const std::string& text, const std::string& file) {
   SimulateSource source{.file = file};
@@ -143,39 +124,6 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
   verb->callback([args, &action] { action = [args] { simulate_verb(*args); }; });
 }
 
-ErrorKind kind_of_exit(int code) {
-  switch (code) {
-    case 64:
-      return ErrorKind::usage;
-    case 65:
-      return ErrorKind::data;
-    case 66:
-      return ErrorKind::missing;
-    case 74:
-      return ErrorKind::io;
-    default:
-      return ErrorKind::internal;
-  }
-}
-
-// Runs a program to its end; its output is the user's.
-void run(const std::vector<std::string>& argv) {
-  std::vector<char*> arguments;
-  for (const std::string& a : argv) {
-    arguments.push_back(const_cast<char*>(a.c_str()));
-  }
-  arguments.push_back(nullptr);
-  pid_t child = 0;
-  const int error =
-      ::posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ);
-  TESSERA_CHECK_KIND(ErrorKind::missing, error == 0, "cannot run {}: {}", argv[0],
-                     std::strerror(error));
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
-  TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "convert: stopped; the line above says why");
-}
-
 struct ConvertArguments {
   std::string source, destination, dataset, python = "python3";
 };
@@ -191,7 +139,7 @@ void add_convert(CLI::App& app, std::function<void()>& action) {
   verb->add_option("--python", args->python, "Interpreter that has uproot, awkward, pyarrow, h5py");
   verb->callback([args, &action] {
     action = [args] {
-      run({args->python, script("convert.py"), args->source, args->destination, "--dataset",
+      run_program({args->python, script("convert.py"), args->source, args->destination, "--dataset",
            args->dataset});
     };
   });

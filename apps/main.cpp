@@ -7,109 +7,162 @@
 
 #include "apps/command.h"
 #include "apps/data_verbs.h"
+#include "apps/stages.h"
 #include "core/parallel.h"
 
+namespace tessera::apps {
 namespace {
 
-using tessera::apps::Options;
-using tessera::apps::RunConfig;
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done, 64 usage, 65 bad data, 66 input missing, 70 numeric or internal, 71 out of "
+    "memory, 74 I/O, 75 stopped by a signal with a checkpoint: the same command goes on.";
 
-struct Arguments {
-  std::string config_path, preset = "omnijet-alpha";
+/// Everything that the command line may hold; `action` is what the chosen verb does.
+struct CommandLine {
+  std::string config_path, device = "cpu", manifest_of, directory, python = "python3";
   std::vector<std::string> overrides;
+  std::int64_t threads = 0;
   Options options;
+  InspectArguments inspect{.what = "omnijet-alpha"};
+  ModelArguments model;
+  bool json = false;
+  std::function<void()> action;
 };
 
-std::string keys_help() {
-  return "Configuration keys (override with key=value):\n" + tessera::apps::run_schema().help() +
-         "\nExit codes: 0 done, 64 usage, 65 bad data, 66 input missing, 70 numeric or internal, "
-         "71 out of memory, "
-         "74 I/O.";
+RunConfig resolve(const CommandLine& line) {
+  const auto schema = run_schema();
+  RunConfig config;
+  if (!line.config_path.empty()) {
+    schema.read_file(line.config_path, config);
+  }
+  for (const std::string& text : line.overrides) {
+    schema.apply(text, config);
+  }
+  if (line.threads > 0) {
+    config.run.threads = line.threads;
+  }
+  if (config.run.threads > 0) {
+    set_num_threads(static_cast<int>(config.run.threads));
+  }
+  TESSERA_CHECK(line.device == "cpu", "--device: expected cpu, got '{}'", line.device);
+  return config;
 }
 
-CLI::App* add_run_verb(CLI::App& app, Arguments& args, const char* verb, const char* help) {
+using RunVerb = void (*)(const RunConfig&, const Options&);
+
+CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb, const char* help,
+                       RunVerb function) {
   CLI::App* sub = app.add_subcommand(verb, help);
-  sub->add_option("-c,--config", args.config_path, "TOML file of the run");
-  sub->add_option("overrides", args.overrides, "key=value, later ones win");
-  sub->add_flag("--dry-run", args.options.dry_run,
-                "Print the resolved configuration, write nothing");
-  sub->add_flag("--quiet", args.options.quiet, "No progress");
-  sub->footer(keys_help());
+  Options& o = line.options;
+  sub->add_option("-c,--config", line.config_path, "TOML file of the run");
+  sub->add_option("overrides", line.overrides, "key=value, later ones win");
+  sub->add_option("--threads", line.threads, "The same as run.threads=N");
+  sub->add_option("--device", line.device, "cpu");
+  sub->add_option("--resume", o.resume, "auto: go on from what the run directory holds; never")
+      ->check(CLI::IsMember({"auto", "never"}));
+  sub->add_flag("--dry-run", o.dry_run,
+                "Print the configuration, parameters, memory and step time; write nothing");
+  sub->add_flag("--quiet", o.quiet, "No progress");
+  sub->footer("Configuration keys (override with key=value):\n" + run_schema().help() + "\n" +
+              kExitCodes);
+  sub->callback([&line, verb, function] {
+    line.action = [&line, verb, function] {
+      const RunConfig config = resolve(line);
+      if (line.options.dry_run) {
+        dry_run(config, verb);
+      } else {
+        function(config, line.options);
+      }
+    };
+  });
   return sub;
 }
 
-RunConfig resolve(const Arguments& args) {
-  const auto schema = tessera::apps::run_schema();
-  RunConfig config;
-  if (!args.config_path.empty()) {
-    schema.read_file(args.config_path, config);
-  }
-  for (const std::string& text : args.overrides) {
-    schema.apply(text, config);
-  }
-  if (config.threads > 0) {
-    tessera::set_num_threads(static_cast<int>(config.threads));
-  }
-  return config;
+void add_training_verbs(CLI::App& app, CommandLine& line) {
+  add_run_verb(app, line, "train-tokenizer", "Train the particle tokenizer on unlabelled jets",
+               train_tokenizer_verb);
+  add_run_verb(app, line, "pretrain", "Pre-train the backbone on unlabelled jets", pretrain_verb);
+  add_run_verb(app, line, "finetune",
+               "Fine-tune to every task, next to its controls; writes table.csv", finetune_verb)
+      ->add_option("--from", line.options.from, "Run directory with the pre-trained backbone");
+}
+
+void add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const char* help,
+                    void (*function)(const ModelArguments&)) {
+  CLI::App* sub = app.add_subcommand(verb, help);
+  ModelArguments& m = line.model;
+  sub->add_option("model", m.model, "Directory of a fine-tuned model, RUN/finetune/NAME/model")
+      ->required();
+  sub->add_option("data", m.data, "Dataset directory")->required();
+  sub->add_option("--split", m.split, "train, val or test");
+  sub->add_option("-o,--output", m.output, "File to write");
+  sub->add_flag("--json", m.json, "One JSON object on stdout");
+  sub->footer(kExitCodes);
+  sub->callback([&line, function] { line.action = [&line, function] { function(line.model); }; });
+}
+
+void add_inspection_verbs(CLI::App& app, CommandLine& line) {
+  CLI::App* inspect = app.add_subcommand(
+      "inspect", "Parameter counts of a preset; what a model or dataset directory holds");
+  inspect->add_option("what,--preset", line.inspect.what,
+                      "omnijet-alpha, tiny, tessera-s, or a directory");
+  inspect->add_option("--write-manifest", line.manifest_of,
+                      "Hash the native files of a folder and write its manifest.json");
+  inspect->add_flag("--json", line.inspect.json, "One JSON object on stdout");
+  inspect->callback([&line] {
+    line.action = [&line] {
+      line.manifest_of.empty() ? inspect_verb(line.inspect) : write_manifest_verb(line.manifest_of);
+    };
+  });
+  CLI::App* doctor = app.add_subcommand("doctor", "What this build and this machine can run");
+  doctor->add_flag("--json", line.json, "One JSON object on stdout");
+  doctor->callback([&line] { line.action = [&line] { doctor_verb(line.json); }; });
+  CLI::App* verify = app.add_subcommand("verify", "Check every hash below a directory");
+  verify->add_option("directory", line.directory, "Run, model or dataset directory")->required();
+  verify->callback([&line] { line.action = [&line] { verify_verb(line.directory); }; });
+  CLI::App* report = app.add_subcommand("report", "Draw RUN/report.html");
+  report->add_option("run", line.directory, "Run directory")->required();
+  report->add_option("--python", line.python, "Interpreter that has matplotlib and mplhep");
+  report->callback(
+      [&line] { line.action = [&line] { report_verb(line.directory, line.python); }; });
 }
 
 int guarded(const std::function<void()>& body) {
   try {
     body();
     return 0;
-  } catch (const tessera::Error& e) {
+  } catch (const Error& e) {
     fmt::print(stderr, "tessera: {} error: {}\n", name(e.kind()), e.message());
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "tessera: resource error: out of memory\n");
-    return 71;
+    return exit_code(ErrorKind::resource);
   } catch (const std::exception& e) {
     fmt::print(stderr, "tessera: internal error: {}\n", e.what());
-    return 70;
+    return exit_code(ErrorKind::internal);
   }
 }
 
 }  // namespace
+}  // namespace tessera::apps
 
 int main(int argc, char** argv) {
+  using namespace tessera::apps;
   CLI::App app("Tessera: a foundation model for collider jets, from one engine.", "tessera");
   app.require_subcommand(1);
-  Arguments args;
-  std::function<void()> action;
-  const auto run_verb = [&](const char* verb, const char* help, auto f) {
-    add_run_verb(app, args, verb, help)->callback([&args, &action, f] {
-      action = [&args, f] { f(resolve(args), args.options); };
-    });
-  };
-  run_verb("train-tokenizer", "Train the particle tokenizer on unlabelled jets",
-           tessera::apps::train_tokenizer_verb);
-  run_verb("pretrain", "Pre-train the backbone on unlabelled jets", tessera::apps::pretrain_verb);
-  run_verb("finetune", "Fine-tune to every task, next to its controls; writes table.csv",
-           tessera::apps::finetune_verb);
-  tessera::apps::add_data_verbs(app, action);
-  std::string manifest_of;
-  CLI::App* inspect =
-      app.add_subcommand("inspect", "Parameter counts of a preset; manifests of data");
-  inspect->add_option("--write-manifest", manifest_of,
-                      "Hash the native files of a folder and write its manifest.json");
-  inspect->add_option("--preset", args.preset, "omnijet-alpha, tiny or tessera-s");
-  inspect->add_flag("--json", args.options.json, "One JSON object on stdout");
-  inspect->callback([&] {
-    action = [&] {
-      if (!manifest_of.empty()) {
-        tessera::apps::write_manifest_verb(manifest_of);
-      } else {
-        tessera::apps::inspect_verb(args.preset, args.options);
-      }
-    };
-  });
-  app.add_subcommand("doctor", "What this build and this machine can run")->callback([&] {
-    action = [&] { tessera::apps::doctor_verb(args.options); };
-  });
+  CommandLine line;
+  add_training_verbs(app, line);
+  add_model_verb(app, line, "evaluate", "Metrics of a fine-tuned model, with bootstrap errors",
+                 evaluate_verb);
+  add_model_verb(app, line, "predict", "Answers of a fine-tuned model, a CSV line for each jet",
+                 predict_verb);
+  add_data_verbs(app, line.action);
+  add_inspection_verbs(app, line);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 64;
+    return app.exit(e) == 0 ? 0 : exit_code(tessera::ErrorKind::usage);
   }
-  return guarded(action);
+  catch_signals();
+  return guarded(line.action);
 }

@@ -1,50 +1,46 @@
 // tessera pretrain: the backbone, on unlabelled jets and their tokens.
 #include <nlohmann/json.hpp>
 
-#include <fstream>
-
-#include "apps/command.h"
-#include "apps/store.h"
+#include "apps/run_record.h"
+#include "apps/stages.h"
+#include "train/model_store.h"
 
 namespace tessera::apps {
 
 void pretrain_verb(const RunConfig& c, const Options& options) {
-  const std::string model_path = c.run + "/backbone.safetensors";
-  if (options.dry_run) {
-    fmt::print("{}", run_schema().dump(c));
+  const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
+  const UnlabelledData data = unlabelled_data(c);
+  check_contract(tokenizer.features, data.features, "pretrain: the tokenizer");
+  const Stage stage(c, options, "pretrain",
+                    settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed"}) +
+                        "tokenizer " + state_hash(*tokenizer.model) + "\n");
+  if (stage.done()) {
+    fmt::print(stderr, "pretrain: done before, kept ({})\n", stage.model());
     return;
   }
-  if (is_done(model_path)) {
-    fmt::print(stderr, "pretrain: done before, kept ({})\n", model_path);
-    return;
-  }
-  Rng rng(0);
-  Tokenizer tokenizer(tokenizer_config(c), rng);
-  load(tokenizer, load_state(c.run + "/tokenizer.safetensors"));
-  tokenizer.freeze();
+  const std::string card = pretrain_card(backbone_config(c), pretrain_config(c), data.features);
+  const Stopwatch watch;
   const PretrainJob job{.backbone = backbone_config(c),
-                        .objective = {.codes = c.codes,
-                                      .max_particles = c.max_particles,
-                                      .mask_fraction = c.mask_fraction},
-                        .trainer = {.lr = c.pretrain_lr,
+                        .objective = pretrain_config(c),
+                        .trainer = {.lr = c.pretrain.lr,
                                     .weight_decay = 0.05F,
                                     .beta2 = 0.99F,
-                                    .steps = c.pretrain_steps,
-                                    .warmup = 100},
-                        .batch = c.pretrain_batch,
-                        .seed = static_cast<std::uint64_t>(c.seed)};
-  const PretrainResult r = pretrain(job, tokenizer, unlabelled_data(c),
-                                    console_observer(options, c.run + "/curves/pretrain.jsonl"));
-  const auto tokens = nlohmann::json::parse(std::ifstream(c.run + "/eval/tokenizer.json"));
-  const double entropy = tokens.at("token_entropy");
-  write_text(
-      c.run + "/eval/pretrain.json",
-      nlohmann::ordered_json{{"ntp", r.ntp}, {"mpm", r.mpm}, {"token_entropy", entropy}}.dump());
-  save_state(model_path, state(*r.backbone));
+                                    .steps = c.pretrain.steps,
+                                    .warmup = c.pretrain.warmup},
+                        .batch = c.pretrain.batch,
+                        .seed = static_cast<std::uint64_t>(c.run.seed),
+                        .files = stage.files(card)};
+  const auto model = pretrain(job, *tokenizer.model, data, console_observer(options));
+  const PretrainMeasure m = measure_pretraining(*model, *tokenizer.model, data, job.seed);
+  write_text(c.run.directory + "/eval/pretrain.json",
+             nlohmann::ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}
+                 .dump());
+  stage.finish(card, *model);
+  record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
   fmt::print(
-      "pretrain: next token {:.3f} nat, masked particle {:.3f} nat, unigram entropy {:.3f} nat: "
-      "margin {:.3f}\n",
-      r.ntp, r.mpm, entropy, entropy - r.ntp);
+      "pretrain: on held-out jets, next token {:.3f} nat, masked particle {:.3f} nat; unigram "
+      "entropy {:.3f} nat: margin {:.3f}\n",
+      m.ntp, m.mpm, m.unigram, m.unigram - m.ntp);
 }
 
 }  // namespace tessera::apps

@@ -8,29 +8,45 @@
 
 namespace tessera::apps {
 
-/// Everything a run may set. Sizes of the presets: models.md section 8 of the design, scaled where
-/// noted.
+/// Everything a run may set. Defaults are the preset `tiny` (models.md section 8 of the design).
 struct RunConfig {
-  std::string run = "runs/quickstart";
-  std::string jets = "apps/sample/jets", taus = "apps/sample/tau";
-  std::int64_t seed = 1, seeds = 3, threads = 0;
-
-  std::int64_t tokenizer_width = 32, tokenizer_blocks = 1, tokenizer_heads = 4,
-               tokenizer_mlp_factor = 1;
-  std::int64_t codes = 512, latent = 4, tokenizer_steps = 600, tokenizer_batch = 128;
-  float tokenizer_lr = 2e-3F;
-
-  std::int64_t width = 64, blocks = 2, heads = 4, registers = 2, max_particles = 32;
-  float mask_fraction = 0.4F;
-  std::int64_t pretrain_steps = 1500, pretrain_batch = 96;
-  float pretrain_lr = 2e-3F;
-
-  std::string tasks = "tau-pt,tau-id,tau-dm,tag";
-  std::int64_t train_jets = 2000, finetune_steps = 200, finetune_batch = 128;
-  float finetune_lr = 2e-3F, backbone_lr = 0.3F;
+  struct {
+    std::string directory = "runs/quickstart";
+    std::int64_t seed = 1, threads = 0, checkpoint_every = 500;
+  } run;
+  struct {
+    std::string jets = "apps/sample/jets", taus = "apps/sample/tau";
+    std::int64_t max_particles = 32;
+  } data;
+  struct {
+    std::int64_t width = 32, blocks = 1, heads = 4, mlp_factor = 1, codes = 512, latent = 4;
+    bool causal_decoder = true;
+    std::int64_t steps = 300, batch = 128, dead_code_timeout = 50;
+    float lr = 2e-3F;
+  } tokenizer;
+  struct {
+    std::int64_t width = 64, blocks = 2, heads = 4, registers = 2;
+  } backbone;
+  struct {
+    float mask_fraction = 0.4F;
+    std::int64_t steps = 300, batch = 64, warmup = 100;
+    float lr = 2e-3F;
+  } pretrain;
+  struct {
+    std::string tasks = "tau-pt,tau-id,tau-dm,tag";
+    std::string methods = "deepsets";
+    std::string strategies = "scratch,random-frozen,frozen,full";
+    std::int64_t seeds = 3, train_jets = 2000, steps = 200, batch = 128, head_blocks = 1;
+    std::int64_t evaluations = 8, patience = 0;
+    float lr = 1e-3F, backbone_lr = 0.1F;
+  } finetune;
 };
 
 /// Every key of a run: the TOML reader, the overrides, --help and the dump all walk this table.
 Schema<RunConfig> run_schema();
+
+/// The resolved lines "table.key = value" whose keys begin with one of the prefixes: what a stage
+/// depends on.
+std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes);
 
 }  // namespace tessera::apps

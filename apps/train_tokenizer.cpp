@@ -1,39 +1,72 @@
 // tessera train-tokenizer: unlabelled jets in, tokenizer and its measure of itself out.
 #include <nlohmann/json.hpp>
 
-#include "apps/command.h"
-#include "apps/store.h"
+#include "apps/evaluation.h"
+#include "apps/run_record.h"
+#include "apps/stages.h"
+#include "train/model_store.h"
 
 namespace tessera::apps {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Residual {
+  const char *name, *unit;
+  double range;
+};
+
+// Residuals of pT (relative), d eta and d phi of reconstructed particles.
+ordered_json residuals(const TokenizerMeasure& m) {
+  constexpr Residual kResiduals[] = {{"pt", "", 1}, {"deta", "", 0.1}, {"dphi", "rad", 0.1}};
+  ordered_json out;
+  for (std::size_t f = 0; f < std::size(kResiduals); ++f) {
+    std::vector<double> values;
+    for (std::size_t i = f; i < m.truth.size(); i += 3) {
+      const double gap = static_cast<double>(m.reco[i]) - static_cast<double>(m.truth[i]);
+      values.push_back(f == 0 ? std::expm1(gap) : kCoreTransforms[f].inverse(gap));
+    }
+    const Residual& r = kResiduals[f];
+    out[r.name] = histogram(values, -r.range, r.range, 80);
+    out[r.name]["unit"] = r.unit;
+  }
+  return out;
+}
+
+}  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
-  const std::string model_path = c.run + "/tokenizer.safetensors";
-  if (options.dry_run) {
-    fmt::print("{}", run_schema().dump(c));
+  const Stage stage(c, options, "tokenizer",
+                    settings_of(c, {"data.", "tokenizer.", "run.seed"}));
+  if (stage.done()) {
+    fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
-  if (is_done(model_path)) {
-    fmt::print(stderr, "tokenizer: done before, kept ({})\n", model_path);
-    return;
-  }
+  write_text(c.run.directory + "/config.toml", run_schema().dump(c));
+  const UnlabelledData data = unlabelled_data(c);
+  const std::string card = tokenizer_card(tokenizer_config(c), data.features);
+  const Stopwatch watch;
   const TokenizerJob job{.model = tokenizer_config(c),
-                         .trainer = {.lr = c.tokenizer_lr, .steps = c.tokenizer_steps},
-                         .batch = c.tokenizer_batch,
-                         .seed = static_cast<std::uint64_t>(c.seed)};
-  write_text(c.run + "/config.toml", run_schema().dump(c));
-  const TokenizerResult r = train_tokenizer(
-      job, unlabelled_data(c), console_observer(options, c.run + "/curves/tokenizer.jsonl"));
-  const nlohmann::ordered_json report{{"reconstruction_mse", r.reconstruction_mse},
-                                      {"usage", r.usage},
-                                      {"perplexity", r.perplexity},
-                                      {"token_entropy", r.token_entropy},
-                                      {"code_counts", r.counts}};
-  write_text(c.run + "/eval/tokenizer.json", report.dump());
-  save_state(model_path, state(*r.tokenizer));
+                         .trainer = {.lr = c.tokenizer.lr, .steps = c.tokenizer.steps},
+                         .batch = c.tokenizer.batch,
+                         .dead_code_timeout = c.tokenizer.dead_code_timeout,
+                         .seed = static_cast<std::uint64_t>(c.run.seed),
+                         .files = stage.files(card)};
+  const auto model = train_tokenizer(job, data, console_observer(options));
+  const TokenizerMeasure m = measure_tokenizer(*model, data);
+  const ordered_json report{{"reconstruction_mse", m.reconstruction_mse},
+                            {"usage", m.usage},
+                            {"perplexity", m.perplexity},
+                            {"token_entropy", m.token_entropy},
+                            {"code_counts", m.counts},
+                            {"residuals", residuals(m)}};
+  write_text(c.run.directory + "/eval/tokenizer.json", report.dump());
+  stage.finish(card, *model);
+  record_stage(c, "tokenizer", watch.seconds(), state_hash(*model));
   fmt::print(
-      "tokenizer: reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity {:.1f}, unigram "
-      "entropy {:.3f} nat\n",
-      r.reconstruction_mse, 100 * r.usage, r.perplexity, r.token_entropy);
+      "tokenizer: on held-out jets, reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity "
+      "{:.1f}, unigram entropy {:.3f} nat\n",
+      m.reconstruction_mse, 100 * m.usage, m.perplexity, m.token_entropy);
 }
 
 }  // namespace tessera::apps

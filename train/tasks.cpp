@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/losses/losses.h"
 #include "kernels/reduce/reduce.h"
 #include "train/metrics.h"
@@ -57,11 +58,13 @@ std::vector<std::int32_t> class_targets(Task task, const Batch& b) {
   return targets;
 }
 
-Tensor momentum_targets(const Batch& b) {
+// ln(pT_vis / pT_reco) / scale, (B)
+Tensor momentum_targets(const Batch& b, float scale) {
   std::vector<float> targets(b.size());
   for (std::size_t j = 0; j < targets.size(); ++j) {
     targets[j] = static_cast<float>(
-        std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])));
+        std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])) /
+        static_cast<double>(scale));
   }
   return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())});
 }
@@ -73,14 +76,9 @@ std::vector<Metric> momentum_metrics(const std::vector<double>& ratio) {
 }
 
 std::vector<Metric> identification_metrics(const Predictions& p) {
-  std::vector<double> signal, background;
-  for (std::size_t j = 0; j < p.target.size(); ++j) {
-    const double z =
-        static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
-    (p.target[j] == 1 ? signal : background).push_back(z);
-  }
-  return {{"misid@80", rejection_at(signal, background, 0.8).background_efficiency},
-          {"auc", auc(signal, background)}};
+  const TwoSamples s = identification_scores(p);
+  return {{"misid@80", rejection_at(s.signal, s.background, 0.8).background_efficiency},
+          {"auc", auc(s.signal, s.background)}};
 }
 
 double accuracy_of(const Predictions& p) {
@@ -157,10 +155,22 @@ std::vector<int> stratify_labels(Task task, const Dataset& data,
   return labels;
 }
 
-Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch) {
+std::vector<double> regression_targets(const Dataset& data, std::span<const std::uint64_t> jets) {
+  std::vector<double> targets;
+  for (const std::uint64_t j : jets) {
+    const auto [block, row] = data.locate(j);
+    const double visible = std::hypot(static_cast<double>(block->vis_px[row]),
+                                      static_cast<double>(block->vis_py[row]));
+    targets.push_back(std::log(visible / static_cast<double>(block->jet_pt[row])));
+  }
+  return targets;
+}
+
+Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float spread) {
   const std::int64_t b = outputs.shape(0);
   if (task == Task::tau_pt) {
-    return mean(huber_loss(outputs.reshape({b}), momentum_targets(batch), 1.0F));
+    const Tensor y = scale(outputs.reshape({b}), 1.0F / spread);
+    return mean(huber_loss(y, momentum_targets(batch, spread), 1.0F));
   }
   const auto host = class_targets(task, batch);
   const Tensor targets = Tensor::from(host, {b});
@@ -177,6 +187,16 @@ void Predictions::append(Task task, const Batch& batch, std::span<const float> r
     pt_reco.push_back(static_cast<double>(batch.jet_kinematics[4 * j]));
     pt_true.push_back(task == Task::tau_pt ? visible_pt(batch, j) : 0.0);
   }
+}
+
+TwoSamples identification_scores(const Predictions& p) {
+  TwoSamples s;
+  for (std::size_t j = 0; j < p.target.size(); ++j) {
+    const double z =
+        static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
+    (p.target[j] == 1 ? s.signal : s.background).push_back(z);
+  }
+  return s;
 }
 
 std::vector<Metric> evaluate(Task task, const Predictions& p) {

@@ -7,6 +7,7 @@
 
 #include "core/tensor.h"
 #include "train/batcher.h"
+#include "train/progress.h"
 
 namespace tessera {
 
@@ -28,14 +29,12 @@ std::vector<std::uint64_t> select_jets(Task task, const Dataset& data);
 std::vector<int> stratify_labels(Task task, const Dataset& data,
                                  std::span<const std::uint64_t> jets);
 
-/// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt
-/// Huber (delta 1) on ln(pT_vis / pT_reco). outputs: (B, outputs_of).
-Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch);
+/// ln(pT_vis / pT_reco) of jets that take part in tau-pt.
+std::vector<double> regression_targets(const Dataset& data, std::span<const std::uint64_t> jets);
 
-struct Metric {
-  std::string name;
-  double value = 0;
-};
+/// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt
+/// Huber (delta 1) on (output - ln(pT_vis / pT_reco)) / scale. outputs: (B, outputs_of).
+Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float scale = 1);
 
 /// Outputs of a whole split, row by row, with what the metrics need of each jet.
 struct Predictions {
@@ -48,6 +47,12 @@ struct Predictions {
   void append(Task task, const Batch& batch, std::span<const float> rows);
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(target.size()); }
 };
+
+/// tau-id scores, logit of tau minus logit of background, by truth.
+struct TwoSamples {
+  std::vector<double> signal, background;
+};
+TwoSamples identification_scores(const Predictions& predictions);
 
 /// Headline metrics: tau-pt resolution (q75 - q25)/q50 and response median of pT_pred/pT_true;
 /// tau-id mis-identification at 80 % efficiency and AUC; tau-dm and tag accuracy (and mean AUC one

@@ -1,10 +1,10 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "core/autograd.h"
-#include "kernels/adamw/adamw.h"
+#include "train/schedule.h"
 
 namespace tessera {
 namespace {
@@ -24,18 +24,17 @@ bool decays(const NamedTensor& p) {
   return p.tensor.rank() == 2 && p.name.ends_with("weight") && !table;
 }
 
-}  // namespace
-
-float warmup_cosine(std::int64_t step, std::int64_t steps, std::int64_t warmup,
-                    float final_fraction) {
-  if (step < warmup) {
-    return static_cast<float>(step + 1) / static_cast<float>(warmup + 1);
-  }
-  const double t = static_cast<double>(step - warmup) /
-                   static_cast<double>(std::max<std::int64_t>(1, steps - warmup));
-  const double cosine = 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, t)));
-  return final_fraction + (1.0F - final_fraction) * static_cast<float>(cosine);
+double scheduled_rate(const TrainerConfig& c, std::int64_t step) {
+  const double lr = static_cast<double>(c.lr);
+  return learning_rate({.kind = "cosine",
+                        .lr = lr,
+                        .total_steps = static_cast<std::uint64_t>(c.steps),
+                        .warmup_steps = static_cast<std::uint64_t>(c.warmup),
+                        .final_lr = lr * static_cast<double>(c.final_lr_fraction)},
+                       static_cast<std::uint64_t>(step));
 }
+
+}  // namespace
 
 Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig& config)
     : config_(config), flat_(all_parameters(groups)) {
@@ -44,6 +43,29 @@ Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig&
   }
   m_ = Tensor::zeros(flat_.values.shape());
   v_ = Tensor::zeros(flat_.values.shape());
+}
+
+std::vector<AdamWSpan> Trainer::spans() const {
+  std::vector<AdamWSpan> spans;
+  for (std::size_t i = 0; i < flat_.parameters.size(); ++i) {
+    const std::int64_t begin = flat_.offsets[i];
+    spans.push_back({.begin = begin,
+                     .end = begin + flat_.parameters[i].tensor.size(),
+                     .lr_scale = lr_scale_[i],
+                     .weight_decay_scale = decays(flat_.parameters[i]) ? 1.0F : 0.0F});
+  }
+  return spans;
+}
+
+// The name of the first parameter whose gradient holds a NaN or an infinity; empty if none does.
+std::string Trainer::non_finite_gradient() const {
+  for (const NamedTensor& p : flat_.parameters) {
+    const auto g = p.tensor.grad().to_vector<float>();
+    if (!std::ranges::all_of(g, [](float x) { return std::isfinite(x); })) {
+      return p.name;
+    }
+  }
+  return "";
 }
 
 float Trainer::step(const std::function<Tensor()>& loss_function) {
@@ -58,28 +80,40 @@ float Trainer::step(const std::function<Tensor()>& loss_function) {
     backward(loss);
   }
   arena_.reset();
-  const float lr =
-      config_.lr * warmup_cosine(done_, config_.steps, config_.warmup, config_.final_lr_fraction);
-  std::vector<AdamWSpan> spans;
-  for (std::size_t i = 0; i < flat_.parameters.size(); ++i) {
-    const std::int64_t begin = flat_.offsets[i];
-    spans.push_back({.begin = begin,
-                     .end = begin + flat_.parameters[i].tensor.size(),
-                     .lr_scale = lr_scale_[i],
-                     .weight_decay_scale = decays(flat_.parameters[i]) ? 1.0F : 0.0F});
+  lr_ = scheduled_rate(config_, done_);
+  const AdamWOptions options{.lr = static_cast<float>(lr_),
+                             .beta2 = config_.beta2,
+                             .weight_decay = config_.weight_decay,
+                             .clip_norm = config_.clip_norm,
+                             .step = done_ + 1};
+  try {
+    norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans(), options);
+  } catch (const Error& e) {
+    const std::string name = non_finite_gradient();
+    TESSERA_CHECK_KIND(e.kind(), name.empty(),
+                       "training: the gradient of '{}' is not finite at step {}; weights unchanged",
+                       name, done_);
+    throw;
   }
-  norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans,
-                     {.lr = lr,
-                      .beta2 = config_.beta2,
-                      .weight_decay = config_.weight_decay,
-                      .clip_norm = config_.clip_norm,
-                      .step = done_ + 1});
   ++done_;
   return loss_value;
 }
 
-void Trainer::restore(const std::vector<float>& weights) const {
-  copy_into(flat_.values, Tensor::from(weights, flat_.values.shape()));
+void Trainer::forget(const Tensor& parameter, std::span<const std::int64_t> rows) {
+  const auto found = std::ranges::find_if(flat_.parameters, [&](const NamedTensor& p) {
+    return p.tensor.impl() == parameter.impl();
+  });
+  TESSERA_CHECK(found != flat_.parameters.end(),
+                "optimizer: expected a parameter that it trains, got a tensor of shape {}",
+                parameter.shape());
+  const std::int64_t begin =
+      flat_.offsets[static_cast<std::size_t>(found - flat_.parameters.begin())];
+  const std::int64_t width = parameter.size() / parameter.shape(0);
+  for (const std::int64_t row : rows) {
+    const std::int64_t first = begin + row * width;
+    fill(m_.slice(0, first, first + width), 0.0F);
+    fill(v_.slice(0, first, first + width), 0.0F);
+  }
 }
 
 std::vector<NamedTensor> Trainer::optimizer_state() const {
@@ -87,10 +121,14 @@ std::vector<NamedTensor> Trainer::optimizer_state() const {
 }
 
 void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done) {
-  TESSERA_CHECK_KIND(ErrorKind::data, state.size() == 2 && state[0].tensor.shape() == m_.shape(),
-                     "optimizer: the checkpoint holds other moments than this model needs");
-  copy_into(m_, state[0].tensor);
-  copy_into(v_, state[1].tensor);
+  for (const auto& [name, target] : optimizer_state()) {
+    const auto found = std::ranges::find(state, name, &NamedTensor::name);
+    TESSERA_CHECK_KIND(ErrorKind::data,
+                       found != state.end() && found->tensor.shape() == target.shape(),
+                       "optimizer: expected {} of shape {}, the checkpoint holds another",
+                       name, target.shape());
+    copy_into(target, found->tensor);
+  }
   done_ = steps_done;
 }
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "core/storage.h"
+#include "kernels/adamw/adamw.h"
 #include "nn/module.h"
 
 namespace tessera {
@@ -16,13 +18,8 @@ struct TrainerConfig {
   float clip_norm = 1.0F;  ///< global gradient norm; 0 = no clipping
   float beta2 = 0.999F;
   std::int64_t steps = 1000;
-  std::int64_t warmup = 50;
+  std::int64_t warmup = 50;  ///< steps from lr / warmup to lr, then a half cosine
 };
-
-/// Linear warm-up to 1, then a half cosine to `final_fraction` at the last step. step counts from
-/// 0.
-float warmup_cosine(std::int64_t step, std::int64_t steps, std::int64_t warmup,
-                    float final_fraction);
 
 /// Parameters with their own share of the learning rate.
 struct ParameterGroup {
@@ -37,27 +34,38 @@ class Trainer {
   Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig& config);
 
   /// Forward, backward, update; returns the loss. Throws Error(numeric) on a non-finite loss or
-  /// gradient, with the weights as they were.
+  /// gradient, naming the first parameter that has one, with the weights as they were.
   float step(const std::function<Tensor()>& loss);
   [[nodiscard]] std::int64_t steps_done() const { return done_; }
+  [[nodiscard]] std::int64_t steps() const { return config_.steps; }
+  /// Of the last step: norm of all gradients before clipping, and the peak group's rate.
   [[nodiscard]] double gradient_norm() const { return norm_; }
+  [[nodiscard]] double learning_rate() const { return lr_; }
+
+  /// Zeroes the optimizer's moments of some rows of a parameter: rows that were replaced from
+  /// outside must not move on with the momentum of what stood there before.
+  void forget(const Tensor& parameter, std::span<const std::int64_t> rows);
 
   /// Copies of all weights, and back: the best state of a validation curve.
-  [[nodiscard]] std::vector<float> weights() const { return flat_.values.to_vector<float>(); }
-  void restore(const std::vector<float>& weights) const;
+  [[nodiscard]] Tensor weights() const { return flat_.values.clone(); }
+  void restore(const Tensor& weights) const { copy_into(flat_.values, weights); }
 
   /// Everything that a bit-exact resume needs besides the weights.
   [[nodiscard]] std::vector<NamedTensor> optimizer_state() const;
+  /// Throws Error(data) if the moments are missing or of another size.
   void load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done);
 
  private:
+  [[nodiscard]] std::vector<AdamWSpan> spans() const;
+  [[nodiscard]] std::string non_finite_gradient() const;
+
   TrainerConfig config_;
   FlatParameters flat_;
   Tensor m_, v_;
   std::vector<float> lr_scale_;  // one a parameter
   StepArena arena_;
   std::int64_t done_ = 0;
-  double norm_ = 0;
+  double norm_ = 0, lr_ = 0;
 };
 
 }  // namespace tessera

@@ -24,6 +24,8 @@ Quantizer::Quantizer(std::int64_t codes, std::int64_t latent, Rng& rng) {
   codebook = parameter("codebook", normal_init({codes, latent}, 1.0F, rng));
   scale = parameter("affine.scale", Tensor::zeros({latent}));
   bias = parameter("affine.bias", Tensor::zeros({latent}));
+  lru = buffer("lru", Tensor::zeros({codes}, DType::i32));
+  initialised = buffer("initialised", Tensor::zeros({1}, DType::i32));
 }
 
 Tokenizer::Tokenizer(const TokenizerConfig& c, Rng& rng)

@@ -21,9 +21,11 @@ struct TokenizerConfig {
   float affine_lr = 2.0F;  ///< factor on the affine parameters
 };
 
-/// The quantiser's state: codebook (K, D), affine scale and bias (D).
+/// The quantiser's state: codebook (K, D), affine scale and bias (D); and, saved but not trained,
+/// what Codebook keeps of its use: i32 counters (K) and whether it was started from data (1).
 struct Quantizer : Module {
   Tensor codebook, scale, bias;
+  Tensor lru, initialised;
   Quantizer(std::int64_t codes, std::int64_t latent, Rng& rng);
 };
 

@@ -48,14 +48,14 @@ TEST(MetricsLog, AFreshRunStartsWithAnEmptyFile) {
 }
 
 TEST(ProgressMeter, RatesAndTheRestAreFiniteAndConsistent) {
-  ProgressMeter meter(10, 30);
+  ProgressMeter meter("toy", 10, 30);
   Progress p;
   for (std::uint64_t s = 11; s <= 20; ++s) {
-    p = meter.update(s, 64, 0.5, 0);
+    p = meter.update(s, 64, {}, 0);
     EXPECT_GT(p.jets_per_second, 0);
   }
   EXPECT_NEAR(p.eta_seconds * p.jets_per_second / 64, 10, 1e-6);
-  EXPECT_EQ(meter.update(30, 64, 0.5, 0).eta_seconds, 0);
+  EXPECT_EQ(meter.update(30, 64, {}, 0).eta_seconds, 0);
 }
 
 }  // namespace

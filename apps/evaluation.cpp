@@ -1,0 +1,118 @@
+#include "apps/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "train/metrics.h"
+
+namespace tessera::apps {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::vector<double> predicted_pt(const Predictions& p) {
+  std::vector<double> pt;
+  for (std::size_t j = 0; j < p.pt_reco.size(); ++j) {
+    pt.push_back(std::exp(static_cast<double>(p.outputs[j])) * p.pt_reco[j]);
+  }
+  return pt;
+}
+
+// Response and resolution in bins of true pT.
+ordered_json momentum(const Predictions& p) {
+  constexpr double kFewest = 20;  // jets for a quartile to mean anything
+  const BinnedResolution binned = resolution_in_bins(predicted_pt(p), p.pt_true, tau_pt_edges());
+  ordered_json out;
+  for (std::size_t b = 0; b < binned.bins.size(); ++b) {
+    const Resolution& r = binned.bins[b];
+    if (r.n < kFewest) {
+      continue;
+    }
+    out["pt_low"].push_back(binned.edges[b]);
+    out["pt_high"].push_back(binned.edges[b + 1]);
+    out["response"].push_back(r.response);
+    out["resolution"].push_back(r.iqr_over_median);
+    // s.d. of a median and of an IQR over n draws of a normal with s.d. IQR / 1.349: 1.2533 and
+    // 1.573 sigma / sqrt(n)
+    const double sigma = r.sigma_iqr / std::sqrt(r.n);
+    out["response_error"].push_back(1.2533 * sigma * r.response);
+    out["resolution_error"].push_back(1.573 * sigma);
+    out["n"].push_back(r.n);
+  }
+  return out;
+}
+
+ordered_json response_histogram(const Predictions& p) {
+  std::vector<double> response = predicted_pt(p);
+  for (std::size_t j = 0; j < response.size(); ++j) {
+    response[j] /= p.pt_true[j];
+  }
+  return histogram(response, 0.8, 1.2, 80);
+}
+
+ordered_json roc(const Predictions& p) {
+  const TwoSamples s = identification_scores(p);
+  const std::vector<RocPoint> points = roc_curve(s.signal, s.background);
+  const std::size_t step = std::max<std::size_t>(1, points.size() / 400);
+  ordered_json out;
+  for (std::size_t i = 0; i < points.size(); i += step) {
+    out["signal_efficiency"].push_back(points[i].signal_efficiency);
+    out["background_efficiency"].push_back(points[i].background_efficiency);
+  }
+  return out;
+}
+
+ordered_json confusion(const Predictions& p, const std::vector<std::string>& classes) {
+  const auto c = static_cast<std::size_t>(p.columns);
+  const std::vector<double> scores(p.outputs.begin(), p.outputs.end());
+  const std::vector<int> labels(p.target.begin(), p.target.end());
+  const auto matrix = confusion_matrix(argmax_rows(scores, static_cast<int>(c)), labels,
+                                       static_cast<int>(c));
+  ordered_json counts = ordered_json::array();
+  for (std::size_t row = 0; row < c; ++row) {
+    counts.push_back(std::vector<std::int64_t>(matrix.begin() + static_cast<long>(row * c),
+                                               matrix.begin() + static_cast<long>((row + 1) * c)));
+  }
+  return {{"classes", classes}, {"counts", counts}};
+}
+
+}  // namespace
+
+ordered_json histogram(const std::vector<double>& values, double low, double high, int bins) {
+  std::vector<double> edges;
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(bins), 0);
+  for (int i = 0; i <= bins; ++i) {
+    edges.push_back(low + (high - low) * i / bins);
+  }
+  for (const double v : values) {
+    const double at = (v - low) / (high - low) * bins;
+    if (at >= 0 && at < bins) {
+      ++counts[static_cast<std::size_t>(at)];
+    }
+  }
+  return {{"edges", edges}, {"counts", counts}};
+}
+
+ordered_json evaluation_json(Task task, const Predictions& p, const Dataset& data) {
+  ordered_json out;
+  for (const Metric& m : evaluate(task, p)) {
+    out["metrics"][m.name] = m.value;
+  }
+  for (const Metric& m : evaluate_baseline(task, p)) {
+    out["baseline"][m.name] = m.value;
+  }
+  out["n"] = p.size();
+  out["loss"] = p.loss;
+  if (task == Task::tau_pt) {
+    out["momentum"] = momentum(p);
+    out["response_histogram"] = response_histogram(p);
+  }
+  if (task == Task::tau_id) out["roc"] = roc(p);
+  if (task == Task::tau_dm) {
+    out["confusion"] = confusion(p, {"h", "h pi0", "h 2pi0", "3h", "3h pi0", "rare"});
+  }
+  if (task == Task::tag) out["confusion"] = confusion(p, data.classes());
+  return out;
+}
+
+}  // namespace tessera::apps

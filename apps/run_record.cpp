@@ -1,0 +1,55 @@
+#include "apps/run_record.h"
+
+#include <hwy/highway.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "apps/stages.h"
+#include "core/parallel.h"
+#include "train/hash.h"
+
+namespace tessera::apps {
+namespace {
+
+using nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+ordered_json data_hashes(const RunConfig& c) {
+  ordered_json hashes;
+  for (const std::string& directory : {c.data.jets, c.data.taus}) {
+    if (const fs::path manifest = fs::path(directory) / "manifest.json"; fs::exists(manifest)) {
+      hashes[directory] = hash_file(manifest);
+    }
+  }
+  return hashes;
+}
+
+}  // namespace
+
+void record_stage(const RunConfig& c, const std::string& stage, double seconds,
+                  const std::string& weights_hash) {
+  const std::string path = c.run.directory + "/run.json";
+  const ordered_json old =
+      fs::exists(path) ? ordered_json::parse(std::ifstream(path)) : ordered_json::object();
+  ordered_json j{{"name", fs::path(c.run.directory).filename()},
+                 {"simulated", true},
+                 {"seed", c.run.seed},
+                 {"version", TESSERA_VERSION},
+                 {"compiler", fmt::format("g++ {}", __VERSION__)},
+                 {"simd", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
+                 {"threads", num_threads()},
+                 {"configuration", hash_text(run_schema().dump(c))},
+                 {"data", data_hashes(c)},
+                 {"stages", old.value("stages", ordered_json::object())}};
+  j["stages"][stage] = {{"seconds", seconds}, {"weights", weights_hash}};
+  double total = 0;
+  for (const auto& [name, entry] : j["stages"].items()) {
+    total += entry.at("seconds").get<double>();
+  }
+  j["seconds"] = total;
+  write_text(path, j.dump(1) + "\n");
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,174 @@
+#include "apps/stages.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "train/file_io.h"
+#include "train/model_store.h"
+
+namespace tessera::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+volatile std::sig_atomic_t g_stop = 0;
+
+void on_signal(int signal) {
+  g_stop = 1;
+  std::signal(signal, SIG_DFL);  // the second one ends the process
+}
+
+// The first line of `b` that `a` does not hold at the same place.
+std::string first_difference(const std::string& a, const std::string& b) {
+  std::istringstream left(a), right(b);
+  std::string x, y;
+  while (std::getline(right, y)) {
+    if (!std::getline(left, x) || x != y) {
+      return fmt::format("'{}', now '{}'", x, y);
+    }
+  }
+  return "fewer settings now";
+}
+
+std::string value_text(const Metrics& values) {
+  std::string text;
+  for (const Metric& m : values) {
+    text += m.name == "lr" || m.name == "gradient_norm" ? ""
+                                                         : fmt::format(" {} {:.4f}", m.name, m.value);
+  }
+  return text;
+}
+
+}  // namespace
+
+bool stop_requested() { return g_stop != 0; }
+
+void catch_signals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    std::signal(signal, on_signal);
+  }
+}
+
+FeatureConfig feature_config(const RunConfig& c) {
+  FeatureConfig f;
+  f.max_constituents = static_cast<std::uint32_t>(c.data.max_particles);
+  return f;
+}
+
+TokenizerConfig tokenizer_config(const RunConfig& c) {
+  return {.width = c.tokenizer.width,
+          .blocks = c.tokenizer.blocks,
+          .heads = c.tokenizer.heads,
+          .mlp_factor = c.tokenizer.mlp_factor,
+          .codes = c.tokenizer.codes,
+          .latent = c.tokenizer.latent,
+          .causal_decoder = c.tokenizer.causal_decoder};
+}
+
+BackboneConfig backbone_config(const RunConfig& c) {
+  return {.width = c.backbone.width,
+          .blocks = c.backbone.blocks,
+          .heads = c.backbone.heads,
+          .registers = c.backbone.registers};
+}
+
+PretrainConfig pretrain_config(const RunConfig& c) {
+  return {.codes = c.tokenizer.codes,
+          .max_particles = c.data.max_particles,
+          .mask_fraction = c.pretrain.mask_fraction};
+}
+
+UnlabelledData unlabelled_data(const RunConfig& c) {
+  UnlabelledData data;
+  data.features = feature_config(c);
+  for (const std::string& directory : {c.data.jets, c.data.taus}) {
+    const auto open = [&](const char* split) {
+      return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
+    };
+    data.train.push_back(open("train"));
+    data.validation.push_back(open("val"));
+  }
+  return data;
+}
+
+Stage::Stage(const RunConfig& config, const Options& options, const std::string& name,
+             const std::string& settings)
+    : directory_(config.run.directory + "/" + name),
+      checkpoint_every_(config.run.checkpoint_every) {
+  const std::string path = directory_ + "/settings.txt";
+  if (!fs::exists(path)) {
+    fs::create_directories(directory_);
+    write_text(path, settings);
+    return;
+  }
+  TESSERA_CHECK(options.resume != "never",
+                "{}: not empty, and --resume never was asked; choose another run.directory",
+                directory_);
+  const std::string before = read_text(path);
+  TESSERA_CHECK(before == settings,
+                "{}: made with other settings: {}; choose another run.directory, or delete this one",
+                directory_, first_difference(before, settings));
+}
+
+bool Stage::done() const { return has_model(model()); }
+
+RunFiles Stage::files(const std::string& card) const {
+  return {.directory = directory_,
+          .checkpoint_every = checkpoint_every_,
+          .config_json = card,
+          .stop = stop_requested,
+          .warn = [](const std::string& text) { fmt::print(stderr, "WARNING: {}\n", text); }};
+}
+
+void Stage::finish(const std::string& card, const Module& model) const {
+  save_model(this->model(), card, model);
+  std::vector<fs::path> checkpoints;
+  for (const auto& entry : fs::recursive_directory_iterator(directory_)) {
+    if (entry.path().filename() == "checkpoints") {
+      checkpoints.push_back(entry.path());
+    }
+  }
+  for (const fs::path& path : checkpoints) {
+    fs::remove_all(path);
+  }
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  const fs::path target(path), temporary(path + ".tmp");
+  fs::create_directories(target.parent_path());
+  std::ofstream out(temporary, std::ios::binary);
+  out << text;
+  out.close();
+  TESSERA_CHECK_KIND(ErrorKind::io, out.good(), "{}: write failed", path);
+  fs::rename(temporary, target);
+}
+
+Observer console_observer(const Options& options) {
+  using Clock = std::chrono::steady_clock;
+  if (options.quiet) {
+    return {};
+  }
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const auto pause = std::chrono::milliseconds(terminal ? 200 : 10'000);
+  auto last = std::make_shared<Clock::time_point>();
+  return [=](const Progress& p) {
+    const auto now = Clock::now();
+    const bool end = p.step == p.total_steps;
+    if (!end && now - *last < pause) {
+      return;
+    }
+    *last = now;
+    fmt::print(stderr, "{}{:28} {:6}/{}{}  {:.0f} jets/s  ETA {:.0f} s{}",
+               terminal ? "\r\033[K" : "", p.job, p.step, p.total_steps, value_text(p.values),
+               p.jets_per_second, p.eta_seconds, terminal && !end ? "" : "\n");
+    std::fflush(stderr);
+  };
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,42 @@
+// Batches of several datasets in turn: unlabelled training on all jets at hand.
+#pragma once
+
+#include "train/batcher.h"
+#include "train/checkpoint.h"
+
+namespace tessera {
+
+/// Jets of several datasets of one contract.
+struct UnlabelledData {
+  std::vector<std::shared_ptr<const Dataset>> train;
+  std::vector<std::shared_ptr<const Dataset>> validation;
+  FeatureConfig features;
+};
+
+/// Each batch comes from one dataset, drawn in proportion to its number of jets by (seed, step), so
+/// the sequence is a function of the seed and a restart needs the cursors alone. Empty jets are
+/// left out.
+class MixedBatches {
+ public:
+  /// `state`: of a checkpoint that save() filled; empty starts at the beginning.
+  MixedBatches(const UnlabelledData& data, std::int64_t jets, std::uint64_t seed,
+               const std::map<std::string, std::string>& state = {});
+  Batch next(std::int64_t step);
+  void save(std::map<std::string, std::string>& state) const;
+  [[nodiscard]] double waited_seconds() const;
+
+ private:
+  std::vector<Batcher> batchers_;
+  std::uint64_t total_ = 0, seed_;
+};
+
+/// "epoch:batch" and back; throws Error(data) on another text.
+std::string cursor_text(Cursor cursor);
+Cursor parse_cursor(const std::string& text);
+
+/// Visits every non-empty jet of a selection once, in order, `size` at a time.
+void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,
+                    std::vector<std::uint64_t> jets, std::int64_t size,
+                    const std::function<void(const Batch&)>& visit);
+
+}  // namespace tessera

@@ -1,0 +1,157 @@
+#include "train/model_store.h"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "train/checkpoint.h"
+#include "train/hash.h"
+
+namespace tessera {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TokenizerConfig, features, width, blocks, heads, mlp_factor,
+                                   codes, latent, causal_decoder, alpha, beta, nu, affine_lr)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BackboneConfig, width, blocks, heads, registers, pid_classes,
+                                   context_features)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PretrainConfig, codes, max_particles, mask_fraction)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FeatureConfig, contract, max_constituents, max_delta, use_tracks)
+
+namespace {
+
+std::string card(const char* kind, Json model, const FeatureConfig& features) {
+  return Json{{"format", "tessera-model"},
+              {"version", 1},
+              {"kind", kind},
+              {"model", std::move(model)},
+              {"features", features},
+              {"contract", Json::parse(contract_json(features))},
+              {"contract_hash", contract_hash(features)}}
+      .dump(1);
+}
+
+/// Checked files and parsed card of a model directory.
+struct Raw {
+  Json model;
+  FeatureConfig features;
+  std::vector<NamedTensor> tensors;
+};
+
+Raw read_model(const fs::path& directory, const std::string& kind) {
+  TESSERA_CHECK_KIND(ErrorKind::missing, has_model(directory),
+                     "{}: no such model; run the verb that trains it before", directory.string());
+  const Checkpoint c = read_checkpoint(directory);
+  try {
+    const Json j = Json::parse(c.config_json);
+    TESSERA_CHECK_KIND(ErrorKind::data, j.at("kind") == kind, "{}: expected a {}, got a {}",
+                       directory.string(), kind, j.at("kind").get<std::string>());
+    Raw raw{j.at("model"), j.at("features").get<FeatureConfig>(),
+            tensor_list<NamedTensor>(c.model)};
+    TESSERA_CHECK_KIND(ErrorKind::data, j.at("contract_hash") == contract_hash(raw.features),
+                       "{}: its data contract is not one of this version", directory.string());
+    return raw;
+  } catch (const Json::exception& e) {
+    TESSERA_FAIL(ErrorKind::data, "{}: config.json: {}", directory.string(), e.what());
+  }
+}
+
+template <class Model, class Make>
+Stored<Model> stored(const fs::path& directory, const char* kind, const Make& make) {
+  const Raw raw = read_model(directory, kind);
+  Stored<Model> result{.model = nullptr, .features = raw.features};
+  try {
+    result.model = make(raw.model);
+  } catch (const Json::exception& e) {
+    TESSERA_FAIL(ErrorKind::data, "{}: config.json: {}", directory.string(), e.what());
+  }
+  load(*result.model, raw.tensors);
+  result.model->freeze();
+  return result;
+}
+
+}  // namespace
+
+std::string tokenizer_card(const TokenizerConfig& config, const FeatureConfig& features) {
+  return card("tokenizer", config, features);
+}
+
+std::string pretrain_card(const BackboneConfig& backbone, const PretrainConfig& objective,
+                          const FeatureConfig& features) {
+  return card("pretrained", {{"backbone", backbone}, {"objective", objective}}, features);
+}
+
+std::string task_card(const TaskModelConfig& c, const FeatureConfig& features) {
+  return card("task-model",
+              {{"task", name(c.task)},
+               {"method", name(c.method)},
+               {"backbone", c.backbone},
+               {"head_blocks", c.head_blocks},
+               {"width", c.width},
+               {"outputs", c.outputs}},
+              features);
+}
+
+void save_model(const fs::path& directory, const std::string& config, const Module& model) {
+  fs::create_directories(directory.parent_path());
+  fs::path temporary = directory;
+  temporary += fmt::format(".tmp.{}", ::getpid());
+  fs::remove_all(temporary);
+  Checkpoint c;
+  c.config_json = config;
+  c.model = tensor_map(state(model));
+  write_checkpoint(temporary, 0, c);
+  fs::remove_all(directory);
+  fs::rename(temporary, directory);
+}
+
+bool has_model(const fs::path& directory) { return fs::exists(directory / "MANIFEST.json"); }
+
+Stored<Tokenizer> load_tokenizer(const fs::path& directory) {
+  return stored<Tokenizer>(directory, "tokenizer", [](const Json& model) {
+    Rng rng(0);
+    return std::make_unique<Tokenizer>(model.get<TokenizerConfig>(), rng);
+  });
+}
+
+Stored<PretrainModel> load_pretrained(const fs::path& directory) {
+  return stored<PretrainModel>(directory, "pretrained", [](const Json& model) {
+    Rng rng(0);
+    return std::make_unique<PretrainModel>(model.at("backbone").get<BackboneConfig>(),
+                                           model.at("objective").get<PretrainConfig>(), rng);
+  });
+}
+
+Stored<TaskModel> load_task_model(const fs::path& directory) {
+  return stored<TaskModel>(directory, "task-model", [](const Json& model) {
+    const TaskModelConfig config{.task = parse_task(model.at("task")),
+                                 .method = parse_method(model.at("method")),
+                                 .backbone = model.at("backbone").get<BackboneConfig>(),
+                                 .head_blocks = model.at("head_blocks"),
+                                 .width = model.at("width"),
+                                 .outputs = model.at("outputs")};
+    Rng rng(0);
+    return std::make_unique<TaskModel>(config, rng);
+  });
+}
+
+void check_contract(const FeatureConfig& model, const FeatureConfig& wanted,
+                    const std::string& what) {
+  TESSERA_CHECK(contract_hash(model) == contract_hash(wanted),
+                "{}: it was trained on the data contract {}, this run asks for {}", what,
+                contract_json(model), contract_json(wanted));
+}
+
+std::string state_hash(const Module& module) {
+  std::string text;
+  for (const auto& [name, tensor] : state(module)) {
+    const Tensor host = tensor.detach().contiguous();
+    const auto bytes = host.dtype() == DType::i32 ? std::as_bytes(host.span<std::int32_t>())
+                                                  : std::as_bytes(host.span<float>());
+    text += fmt::format("{} {}\n", name, hash_bytes(bytes));
+  }
+  return hash_text(text);
+}
+
+}  // namespace tessera

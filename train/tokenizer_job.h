@@ -1,0 +1,36 @@
+// Training of the particle tokenizer, and its measure of itself.
+#pragma once
+
+#include "nn/models/tokenizer.h"
+#include "train/mixed_batches.h"
+#include "train/training_run.h"
+
+namespace tessera {
+
+struct TokenizerJob {
+  TokenizerConfig model;
+  TrainerConfig trainer;
+  std::int64_t batch = 256;              ///< jets
+  std::int64_t dead_code_timeout = 50;  ///< forwards without use until a code is replaced
+  std::uint64_t seed = 1;
+  RunFiles files;
+};
+
+/// What a frozen tokenizer does to jets it was not trained on.
+struct TokenizerMeasure {
+  double reconstruction_mse = 0;      ///< transformed units, over all entries
+  double usage = 0, perplexity = 0;   ///< share of codes used; exp of the entropy
+  double token_entropy = 0;           ///< nats, of the codes' frequencies
+  std::vector<std::uint64_t> counts;  ///< of each code
+  std::vector<float> truth, reco;     ///< (N, 3) core features of up to 100 000 particles
+};
+
+/// Trains on the training jets of `data`; a code that is unused for long is replaced by a latent of
+/// the batch. Resumes from job.files.
+std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const UnlabelledData& data,
+                                           const Observer& observe);
+
+/// One pass over the validation jets of `data`.
+TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledData& data);
+
+}  // namespace tessera

@@ -1,0 +1,67 @@
+// TrainingRun: a training that can be stopped anywhere and goes on with the same bits.
+#pragma once
+
+#include "train/checkpoint.h"
+#include "train/metrics_log.h"
+#include "train/trainer.h"
+
+namespace tessera {
+
+/// Where a training keeps its state, and when it is asked to leave.
+struct RunFiles {
+  std::filesystem::path directory{};    ///< checkpoints/ and metrics.jsonl; empty: nothing is kept
+  std::int64_t checkpoint_every = 500;  ///< steps
+  std::string config_json{};            ///< architecture and data contract, into each checkpoint
+  std::function<bool()> stop{};  ///< asked after each step: true saves and throws Error(requeue)
+  std::function<void(const std::string&)> warn{};  ///< damaged checkpoints that were passed over
+};
+
+struct TrainingSetup {
+  std::string job;
+  std::vector<ParameterGroup> groups;  ///< what is trained
+  std::vector<NamedTensor> state;      ///< what a checkpoint holds: all weights and buffers
+  TrainerConfig trainer;
+};
+
+/// Owns optimizer, checkpoints, metrics file and progress. Constructed after the model got its
+/// initial weights; where the directory holds a checkpoint, weights, buffers, optimizer and
+/// metrics.jsonl are put back to it. The loop of a job is
+///   while (!run.finished()) { run.trainer().step(...); run.end_step(jets, values, waited); }
+class TrainingRun {
+ public:
+  TrainingRun(TrainingSetup setup, RunFiles files, Observer observe);
+
+  [[nodiscard]] Trainer& trainer() { return trainer_; }
+  [[nodiscard]] bool finished() const { return trainer_.steps_done() >= trainer_.steps(); }
+  /// What the checkpoint held beside weights; empty when the run began here.
+  [[nodiscard]] const std::map<std::string, std::string>& texts() const { return texts_; }
+  [[nodiscard]] const TensorMap& tensors() const { return tensors_; }
+  /// Fills what else a checkpoint must hold: texts in Checkpoint::state, tensors in ::optimizer.
+  void on_save(std::function<void(Checkpoint&)> fill) { fill_ = std::move(fill); }
+
+  /// Writes the step's line, tells the observer, saves when it is time, leaves when asked.
+  void end_step(std::uint64_t jets, Metrics values, double waited_seconds = 0);
+  /// Deletes the checkpoints of a run whose model lies elsewhere now.
+  void discard_checkpoints();
+
+ private:
+  void resume();
+  void save();
+
+  TrainingSetup setup_;
+  RunFiles files_;
+  Observer observe_;
+  Trainer trainer_;
+  std::optional<CheckpointStore> store_;
+  std::optional<MetricsLog> log_;
+  std::map<std::string, std::string> texts_;
+  TensorMap tensors_;
+  std::function<void(Checkpoint&)> fill_;
+  std::optional<ProgressMeter> meter_;
+};
+
+/// Puts named tensors into `targets`; throws Error(data) naming one that is missing or of another
+/// shape.
+void copy_state(const TensorMap& from, const std::vector<NamedTensor>& targets);
+
+}  // namespace tessera
