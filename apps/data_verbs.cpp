@@ -140,7 +140,7 @@ void add_convert(CLI::App& app, std::function<void()>& action) {
   verb->callback([args, &action] {
     action = [args] {
       run_program({args->python, script("convert.py"), args->source, args->destination, "--dataset",
-           args->dataset});
+                   args->dataset});
     };
   });
 }

@@ -66,8 +66,8 @@ ordered_json confusion(const Predictions& p, const std::vector<std::string>& cla
   const auto c = static_cast<std::size_t>(p.columns);
   const std::vector<double> scores(p.outputs.begin(), p.outputs.end());
   const std::vector<int> labels(p.target.begin(), p.target.end());
-  const auto matrix = confusion_matrix(argmax_rows(scores, static_cast<int>(c)), labels,
-                                       static_cast<int>(c));
+  const auto matrix =
+      confusion_matrix(argmax_rows(scores, static_cast<int>(c)), labels, static_cast<int>(c));
   ordered_json counts = ordered_json::array();
   for (std::size_t row = 0; row < c; ++row) {
     counts.push_back(std::vector<std::int64_t>(matrix.begin() + static_cast<long>(row * c),

@@ -67,24 +67,22 @@ struct Inputs {
   }
 };
 
-FinetuneJob job_of(const RunConfig& c, const Study& study, std::int64_t seed,
-                   const Dataset& data) {
+FinetuneJob job_of(const RunConfig& c, const Study& study, std::int64_t seed, const Dataset& data) {
   const Task task = parse_task(study.task);
-  return {.model = {.task = task,
-                    .method = parse_method(study.method),
-                    .backbone = backbone_config(c),
-                    .head_blocks = c.finetune.head_blocks,
-                    .outputs = outputs_of(task, data)},
-          .strategy = parse_strategy(study.strategy),
-          .trainer = {.lr = c.finetune.lr,
-                      .steps = c.finetune.steps,
-                      .warmup = c.finetune.steps / 20},
-          .backbone_lr = c.finetune.backbone_lr,
-          .batch = c.finetune.batch,
-          .train_jets = c.finetune.train_jets,
-          .evaluations = c.finetune.evaluations,
-          .patience = c.finetune.patience,
-          .seed = static_cast<std::uint64_t>(c.run.seed + seed)};
+  return {
+      .model = {.task = task,
+                .method = parse_method(study.method),
+                .backbone = backbone_config(c),
+                .head_blocks = c.finetune.head_blocks,
+                .outputs = outputs_of(task, data)},
+      .strategy = parse_strategy(study.strategy),
+      .trainer = {.lr = c.finetune.lr, .steps = c.finetune.steps, .warmup = c.finetune.steps / 20},
+      .backbone_lr = c.finetune.backbone_lr,
+      .batch = c.finetune.batch,
+      .train_jets = c.finetune.train_jets,
+      .evaluations = c.finetune.evaluations,
+      .patience = c.finetune.patience,
+      .seed = static_cast<std::uint64_t>(c.run.seed + seed)};
 }
 
 std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed) {
@@ -93,8 +91,7 @@ std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed
   text.clear();
   for (std::string line; std::getline(lines, line);) {
     const bool list = line.starts_with("finetune.tasks") || line.starts_with("finetune.methods") ||
-                      line.starts_with("finetune.strategies") ||
-                      line.starts_with("finetune.seeds");
+                      line.starts_with("finetune.strategies") || line.starts_with("finetune.seeds");
     text += list ? "" : line + "\n";
   }
   text += fmt::format("seed {}\n", in.config.run.seed + seed);

@@ -63,9 +63,10 @@ ordered_json counts_of(const std::string& preset) {
                           .causal_decoder = true},
                          {}, {.codes = 2048, .max_particles = 128});
   }
-  TESSERA_FAIL(ErrorKind::usage,
-               "inspect: expected preset omnijet-alpha, tiny or tessera-s, or a directory, got '{}'",
-               preset);
+  TESSERA_FAIL(
+      ErrorKind::usage,
+      "inspect: expected preset omnijet-alpha, tiny or tessera-s, or a directory, got '{}'",
+      preset);
 }
 
 ordered_json describe_model(const fs::path& directory) {
@@ -74,9 +75,8 @@ ordered_json describe_model(const fs::path& directory) {
   for (const auto& [name, tensor] : c.model) {
     scalars += tensor.size();
   }
-  ordered_json j{{"directory", directory.string()},
-                 {"tensors", c.model.size()},
-                 {"scalars", scalars}};
+  ordered_json j{
+      {"directory", directory.string()}, {"tensors", c.model.size()}, {"scalars", scalars}};
   if (!c.config_json.empty()) {
     j["config"] = ordered_json::parse(c.config_json);
   }

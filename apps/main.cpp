@@ -14,7 +14,8 @@ namespace tessera::apps {
 namespace {
 
 constexpr const char* kExitCodes =
-    "Exit codes: 0 done, 64 usage, 65 bad data, 66 input missing, 70 numeric or internal, 71 out of "
+    "Exit codes: 0 done, 64 usage, 65 bad data, 66 input missing, 70 numeric or internal, 71 out "
+    "of "
     "memory, 74 I/O, 75 stopped by a signal with a checkpoint: the same command goes on.";
 
 /// Everything that the command line may hold; `action` is what the chosen verb does.

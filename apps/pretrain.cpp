@@ -12,8 +12,8 @@ void pretrain_verb(const RunConfig& c, const Options& options) {
   const UnlabelledData data = unlabelled_data(c);
   check_contract(tokenizer.features, data.features, "pretrain: the tokenizer");
   const Stage stage(c, options, "pretrain",
-                    settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed"}) +
-                        "tokenizer " + state_hash(*tokenizer.model) + "\n");
+                    settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed"}) + "tokenizer " +
+                        state_hash(*tokenizer.model) + "\n");
   if (stage.done()) {
     fmt::print(stderr, "pretrain: done before, kept ({})\n", stage.model());
     return;
@@ -32,9 +32,9 @@ void pretrain_verb(const RunConfig& c, const Options& options) {
                         .files = stage.files(card)};
   const auto model = pretrain(job, *tokenizer.model, data, console_observer(options));
   const PretrainMeasure m = measure_pretraining(*model, *tokenizer.model, data, job.seed);
-  write_text(c.run.directory + "/eval/pretrain.json",
-             nlohmann::ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}
-                 .dump());
+  write_text(
+      c.run.directory + "/eval/pretrain.json",
+      nlohmann::ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
   stage.finish(card, *model);
   record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
   fmt::print(

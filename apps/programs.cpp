@@ -58,7 +58,8 @@ void run_program(const std::vector<std::string>& argv) {
   int status = 0;
   ::waitpid(child, &status, 0);
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
-  TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "{}: stopped; the line above says why", argv.back());
+  TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "{}: stopped; the line above says why",
+                     argv.back());
 }
 
 }  // namespace tessera::apps

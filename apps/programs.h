@@ -6,8 +6,8 @@
 
 namespace tessera::apps {
 
-/// apps/python/NAME of the source tree: from the working directory, else beside the build directory.
-/// Throws Error(missing).
+/// apps/python/NAME of the source tree: from the working directory, else beside the build
+/// directory. Throws Error(missing).
 std::string script(const std::string& name);
 
 /// Runs a program to its end; its output is the user's. Throws Error(missing) if it cannot start,

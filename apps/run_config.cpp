@@ -92,8 +92,9 @@ void add_finetuning(S& s) {
         {.min = 1, .max = 16, .help = "Class-attention blocks of the head"});
   s.add("finetune.evaluations", [](C& c) { return &c.finetune.evaluations; },
         {.min = 1, .max = 1e6, .help = "Evaluations of the validation loss"});
-  s.add("finetune.patience", [](C& c) { return &c.finetune.patience; },
-        {.min = 0, .max = 1e6, .help = "Evaluations without a better one before it ends; 0 = none"});
+  s.add(
+      "finetune.patience", [](C& c) { return &c.finetune.patience; },
+      {.min = 0, .max = 1e6, .help = "Evaluations without a better one before it ends; 0 = none"});
   s.add("finetune.lr", [](C& c) { return &c.finetune.lr; },
         {.min = 0, .max = 1, .help = "Peak learning rate of heads and of models from scratch"});
   s.add("finetune.backbone_lr", [](C& c) { return &c.finetune.backbone_lr; },

@@ -39,8 +39,9 @@ std::string first_difference(const std::string& a, const std::string& b) {
 std::string value_text(const Metrics& values) {
   std::string text;
   for (const Metric& m : values) {
-    text += m.name == "lr" || m.name == "gradient_norm" ? ""
-                                                         : fmt::format(" {} {:.4f}", m.name, m.value);
+    text += m.name == "lr" || m.name == "gradient_norm"
+                ? ""
+                : fmt::format(" {} {:.4f}", m.name, m.value);
   }
   return text;
 }
@@ -111,9 +112,10 @@ Stage::Stage(const RunConfig& config, const Options& options, const std::string&
                 "{}: not empty, and --resume never was asked; choose another run.directory",
                 directory_);
   const std::string before = read_text(path);
-  TESSERA_CHECK(before == settings,
-                "{}: made with other settings: {}; choose another run.directory, or delete this one",
-                directory_, first_difference(before, settings));
+  TESSERA_CHECK(
+      before == settings,
+      "{}: made with other settings: {}; choose another run.directory, or delete this one",
+      directory_, first_difference(before, settings));
 }
 
 bool Stage::done() const { return has_model(model()); }

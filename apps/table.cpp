@@ -65,9 +65,10 @@ void write_table(const RunConfig& c, const std::vector<Study>& studies) {
     add_study(rows, c, study);
   }
   std::string csv = "task,method,strategy,n_train,metric,value,error,seeds\n";
-  fmt::print("\nSimulated jets, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
-             "{:>7} {:12} {:>9} {:>9} {:>5}\n",
-             "task", "method", "strategy", "n_train", "metric", "value", "error", "seeds");
+  fmt::print(
+      "\nSimulated jets, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
+      "{:>7} {:12} {:>9} {:>9} {:>5}\n",
+      "task", "method", "strategy", "n_train", "metric", "value", "error", "seeds");
   for (const Row& r : rows) {
     const MeanSd m = mean_sd(r.values);
     csv += fmt::format("{},{},{},{},{},{:.6g},{:.3g},{}\n", r.task, r.method, r.strategy, r.n_train,

@@ -15,8 +15,8 @@ struct Study {
   [[nodiscard]] std::string name(std::int64_t seed) const;
 };
 
-/// Collects RUN/eval/*.json of all studies and seeds into RUN/table.csv and prints it: baseline rows
-/// first, mean and standard deviation over seeds.
+/// Collects RUN/eval/*.json of all studies and seeds into RUN/table.csv and prints it: baseline
+/// rows first, mean and standard deviation over seeds.
 void write_table(const RunConfig& config, const std::vector<Study>& studies);
 
 }  // namespace tessera::apps

@@ -36,8 +36,7 @@ ordered_json residuals(const TokenizerMeasure& m) {
 }  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
-  const Stage stage(c, options, "tokenizer",
-                    settings_of(c, {"data.", "tokenizer.", "run.seed"}));
+  const Stage stage(c, options, "tokenizer", settings_of(c, {"data.", "tokenizer.", "run.seed"}));
   if (stage.done()) {
     fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
     return;

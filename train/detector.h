@@ -91,8 +91,9 @@ struct DetectorCard {
   bool pion_mass = false;  ///< tracks of hadrons get the pion mass, as a particle-flow program does
 };
 
-/// The CMS-like card of JetClass. Efficiency takes eta of the position, as Delphes does: tracks below
-/// about 0.3 GeV that curl into the end caps are lost (2.5 charged constituents a QCD jet; measured).
+/// The CMS-like card of JetClass. Efficiency takes eta of the position, as Delphes does: tracks
+/// below about 0.3 GeV that curl into the end caps are lost (2.5 charged constituents a QCD jet;
+/// measured).
 const DetectorCard& cms_card();
 /// CLICdet, for e+e-; d0 and dz are ours, since that card smears none.
 const DetectorCard& clicdet_card();

@@ -199,10 +199,10 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits,
     }
     result.validation_loss = train_phase(job, phase, model, data, jets, observe);
   }
-  TESSERA_CHECK_KIND(ErrorKind::internal,
-                     phases.back().backbone || !model.backbone ||
-                         state_hash(*model.backbone) == before,
-                     "{}: the frozen backbone changed", name(job.strategy));
+  TESSERA_CHECK_KIND(
+      ErrorKind::internal,
+      phases.back().backbone || !model.backbone || state_hash(*model.backbone) == before,
+      "{}: the frozen backbone changed", name(job.strategy));
   return result;
 }
 

@@ -24,11 +24,11 @@ struct FinetuneJob {
   TaskModelConfig model;
   Strategy strategy = Strategy::full;
   TrainerConfig trainer;
-  float backbone_lr = 0.1F;       ///< of the head's, where a pre-trained backbone is trained
-  std::int64_t batch = 128;       ///< jets
+  float backbone_lr = 0.1F;  ///< of the head's, where a pre-trained backbone is trained
+  std::int64_t batch = 128;  ///< jets
   std::int64_t train_jets = 2000;
-  std::int64_t evaluations = 8;   ///< of the validation loss, evenly over the steps
-  std::int64_t patience = 0;      ///< evaluations without a better one before it ends; 0 = none
+  std::int64_t evaluations = 8;  ///< of the validation loss, evenly over the steps
+  std::int64_t patience = 0;     ///< evaluations without a better one before it ends; 0 = none
   std::uint64_t seed = 1;
   RunFiles files;
 };

@@ -18,14 +18,14 @@ struct SimulatedJet {
   std::uint64_t id = 0;
   FourVector p4 = {};  ///< clustered jet, GeV
   std::vector<Candidate> constituents = {};
-  int label = -1;      ///< class index, -1 = none (JetClass-like)
-  int gen_match = 0;   ///< JetClass code
+  int label = -1;           ///< class index, -1 = none (JetClass-like)
+  int gen_match = 0;        ///< JetClass code
   FourVector genpart = {};  ///< matched resonance
   std::int32_t genpart_pid = 0;
   FourVector softdrop = {};
-  double tau[4] = {0, 0, 0, 0};  ///< N-subjettiness 1..4
-  int tau_dm = -1;               ///< decay mode, -1 = no tau
-  FourVector visible = {}, gen_jet = {};   ///< visible tau (zero without one), generator jet
+  double tau[4] = {0, 0, 0, 0};           ///< N-subjettiness 1..4
+  int tau_dm = -1;                        ///< decay mode, -1 = no tau
+  FourVector visible = {}, gen_jet = {};  ///< visible tau (zero without one), generator jet
 };
 
 /// JetClass-like jets of one event (samples 1..11): anti-kt 0.8, 500 < pt < 1000 GeV, |eta| < 2,

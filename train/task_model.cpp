@@ -34,12 +34,12 @@ TaskModel::TaskModel(const TaskModelConfig& c, Rng& rng) : config(c) {
     Rng backbone_rng = rng.fork("backbone");
     backbone = std::make_unique<Backbone>(c.backbone, backbone_rng);
     child("backbone", *backbone);
-    head = std::make_unique<ClassAttentionHead>(
-        ClassAttentionHead::Config{.width = c.backbone.width,
-                                   .heads = c.backbone.heads,
-                                   .outputs = c.outputs,
-                                   .blocks = c.head_blocks},
-        rng);
+    head =
+        std::make_unique<ClassAttentionHead>(ClassAttentionHead::Config{.width = c.backbone.width,
+                                                                        .heads = c.backbone.heads,
+                                                                        .outputs = c.outputs,
+                                                                        .blocks = c.head_blocks},
+                                             rng);
     child("head", *head);
   }
   if (c.task == Task::tau_pt) {

@@ -35,8 +35,7 @@ void observe_codes(Trainer& trainer, const Tokenizer& model, const TokenizerJob&
   const CodebookOptions options{.timeout = job.dead_code_timeout, .affine_lr = job.model.affine_lr};
   Codebook codebook{model.vq.codebook, model.vq.scale, model.vq.bias, model.vq.lru,
                     model.vq.initialised};
-  Rng draws =
-      Rng(job.seed).fork("codebook").fork(static_cast<std::uint64_t>(trainer.steps_done()));
+  Rng draws = Rng(job.seed).fork("codebook").fork(static_cast<std::uint64_t>(trainer.steps_done()));
   const auto replaced = codebook.observe(step.latent, step.codes, options, draws);
   trainer.forget(model.vq.codebook, replaced);
 }

@@ -10,7 +10,7 @@ namespace tessera {
 struct TokenizerJob {
   TokenizerConfig model;
   TrainerConfig trainer;
-  std::int64_t batch = 256;              ///< jets
+  std::int64_t batch = 256;             ///< jets
   std::int64_t dead_code_timeout = 50;  ///< forwards without use until a code is replaced
   std::uint64_t seed = 1;
   RunFiles files;

@@ -100,9 +100,8 @@ float Trainer::step(const std::function<Tensor()>& loss_function) {
 }
 
 void Trainer::forget(const Tensor& parameter, std::span<const std::int64_t> rows) {
-  const auto found = std::ranges::find_if(flat_.parameters, [&](const NamedTensor& p) {
-    return p.tensor.impl() == parameter.impl();
-  });
+  const auto found = std::ranges::find_if(
+      flat_.parameters, [&](const NamedTensor& p) { return p.tensor.impl() == parameter.impl(); });
   TESSERA_CHECK(found != flat_.parameters.end(),
                 "optimizer: expected a parameter that it trains, got a tensor of shape {}",
                 parameter.shape());
@@ -123,10 +122,9 @@ std::vector<NamedTensor> Trainer::optimizer_state() const {
 void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done) {
   for (const auto& [name, target] : optimizer_state()) {
     const auto found = std::ranges::find(state, name, &NamedTensor::name);
-    TESSERA_CHECK_KIND(ErrorKind::data,
-                       found != state.end() && found->tensor.shape() == target.shape(),
-                       "optimizer: expected {} of shape {}, the checkpoint holds another",
-                       name, target.shape());
+    TESSERA_CHECK_KIND(
+        ErrorKind::data, found != state.end() && found->tensor.shape() == target.shape(),
+        "optimizer: expected {} of shape {}, the checkpoint holds another", name, target.shape());
     copy_into(target, found->tensor);
   }
   done_ = steps_done;
