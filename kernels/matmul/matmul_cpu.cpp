@@ -63,23 +63,15 @@ void PackContiguous(const Operand& b, std::int64_t k, std::int64_t columns, std:
   }
 }
 
-// One panel of columns that are contiguous: a column's cache line is read to its end before the
-// next.
+// One panel of columns that are contiguous, as the weights of a linear layer are.
 void PackTransposed(const Operand& b, std::int64_t k, std::int64_t valid, float* out) {
-  constexpr std::int64_t kRun = 16;
   const std::int64_t width = PanelWidth();
-  for (std::int64_t first = 0; first < k; first += kRun) {
-    const std::int64_t last = first + kRun < k ? first + kRun : k;
-    for (std::int64_t j = 0; j < valid; ++j) {
-      const float* from = b.data + j * b.col;
-      for (std::int64_t i = first; i < last; ++i) {
-        out[i * width + j] = from[i * b.row];
-      }
-    }
-    for (std::int64_t i = first; i < last; ++i) {
-      for (std::int64_t j = valid; j < width; ++j) {
-        out[i * width + j] = 0.0F;
-      }
+  if (b.row == 1) {
+    Transpose(b.data, b.col, valid, k, width, out);
+  }
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t j = b.row == 1 ? valid : 0; j < width; ++j) {
+      out[i * width + j] = j < valid ? b.data[i * b.row + j * b.col] : 0.0F;
     }
   }
 }

@@ -138,6 +138,37 @@ HWY_INLINE void TileOf(std::int64_t rows, const Operand& a, const float* b, std:
   kTiles[rows - 1](a, b, ldb, k, out);
 }
 
+/// out[i * ld + j] = x[j * stride + i] for i < columns, j < rows: rows laid side by side for a
+/// panel.
+HWY_INLINE void Transpose(const float* HWY_RESTRICT x, std::int64_t stride, std::int64_t rows,
+                          std::int64_t columns, std::int64_t ld, float* HWY_RESTRICT out) {
+  std::int64_t whole_rows = 0, whole_columns = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Full128<float> d;
+  whole_rows = rows / 4 * 4;
+  whole_columns = columns / 4 * 4;
+  for (std::int64_t j = 0; j < whole_rows; j += 4) {
+    for (std::int64_t i = 0; i < whole_columns; i += 4) {
+      const float* from = x + j * stride + i;
+      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + stride);
+      const auto r2 = hn::LoadU(d, from + 2 * stride), r3 = hn::LoadU(d, from + 3 * stride);
+      const auto low01 = hn::InterleaveLower(d, r0, r1), low23 = hn::InterleaveLower(d, r2, r3);
+      const auto high01 = hn::InterleaveUpper(d, r0, r1), high23 = hn::InterleaveUpper(d, r2, r3);
+      float* to = out + i * ld + j;
+      hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
+      hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, to + ld);
+      hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d, to + 2 * ld);
+      hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, to + 3 * ld);
+    }
+  }
+#endif
+  for (std::int64_t j = 0; j < rows; ++j) {
+    for (std::int64_t i = j < whole_rows ? whole_columns : 0; i < columns; ++i) {
+      out[i * ld + j] = x[j * stride + i];
+    }
+  }
+}
+
 }  // namespace tessera::tile::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

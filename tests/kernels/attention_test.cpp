@@ -150,6 +150,101 @@ TEST(Attention, CrossAttentionTakesABiasOfUnequalLengths) {
            {random({5, 2, 8}, 1), random({23, 2, 2, 8}, 2), random({2, pair_count(s)}, 3)});
 }
 
+// Output and gradients of self attention in double: the formulas above attention(), for segments
+// too long for finite differences.
+struct Expected {
+  std::vector<double> out, dqkv, dbias;
+};
+
+Expected attend_and_differentiate(const Sizes& s, const std::vector<double>& x,
+                                  const std::vector<double>& bias, const std::vector<double>& up) {
+  Expected e{std::vector<double>(up.size(), 0.0), std::vector<double>(x.size(), 0.0),
+             std::vector<double>(bias.size(), 0.0)};
+  const double scale = 1 / std::sqrt(static_cast<double>(s.width));
+  std::int64_t first_pair = 0;
+  for (int b = 0; b < s.q.count(); ++b) {
+    const std::int64_t t0 = s.q.cu_seqlens()[static_cast<std::size_t>(b)], l = s.q.length(b);
+    for (std::int64_t h = 0; h < s.heads; ++h) {
+      for (std::int64_t i = 0; i < l; ++i) {
+        const bool causal = !s.causal.empty() && s.causal[static_cast<std::size_t>(b)] != 0;
+        const std::int64_t n = causal ? i + 1 : l, pair = h * pair_count(s) + first_pair + i * l;
+        const auto in = [&](std::int64_t token, std::int64_t part, std::int64_t d) {
+          return at(t0 + token, part, 3, h, d, s);
+        };
+        std::vector<double> p, mask, dp;
+        double sum = 0, mean = 0;
+        for (std::int64_t j = 0; j < n; ++j) {
+          double dot = 0;
+          for (std::int64_t d = 0; d < s.width; ++d) dot += x[in(i, 0, d)] * x[in(j, 1, d)];
+          p.push_back(std::exp(scale * dot + bias[static_cast<std::size_t>(pair + j)]));
+          sum += p.back();
+          const bool kept = s.key.uniform(static_cast<std::uint64_t>(pair + j)) >= s.dropout;
+          mask.push_back(kept ? 1 / (1 - static_cast<double>(s.dropout)) : 0);
+        }
+        for (std::size_t j = 0; j < p.size(); ++j) {
+          p[j] /= sum;
+          double slope = 0;
+          for (std::int64_t d = 0; d < s.width; ++d) {
+            const double g = up[at(t0 + i, 0, 1, h, d, s)];
+            const std::size_t value = in(static_cast<std::int64_t>(j), 2, d);
+            e.out[at(t0 + i, 0, 1, h, d, s)] += p[j] * mask[j] * x[value];
+            e.dqkv[value] += p[j] * mask[j] * g;
+            slope += g * x[value];
+          }
+          dp.push_back(mask[j] * slope);
+          mean += p[j] * dp[j];
+        }
+        for (std::size_t j = 0; j < p.size(); ++j) {
+          const double ds = p[j] * (dp[j] - mean);
+          e.dbias[static_cast<std::size_t>(pair) + j] = ds;
+          for (std::int64_t d = 0; d < s.width; ++d) {
+            const std::size_t query = in(i, 0, d), key = in(static_cast<std::int64_t>(j), 1, d);
+            e.dqkv[query] += scale * ds * x[key];
+            e.dqkv[key] += scale * ds * x[query];
+          }
+        }
+      }
+    }
+    first_pair += l * l;
+  }
+  return e;
+}
+
+void check_long(const Sizes& s) {
+  const Tensor x0 = random({s.q.total(), 3, s.heads, s.width}, 1);
+  const Tensor bias0 = random({s.heads, pair_count(s)}, 2);
+  const Tensor up = random({s.q.total(), s.heads, s.width}, 3);
+  const Expected e = attend_and_differentiate(s, doubles(x0), doubles(bias0), doubles(up));
+  on_every_simd_level([&](const char* level) {
+    Tensor x = x0.clone(), bias = bias0.clone();
+    x.set_requires_grad(true);
+    bias.set_requires_grad(true);
+    const Tensor y = attention(
+        x, s.q, {.causal_segments = s.causal, .dropout = s.dropout, .key = s.key, .bias = bias});
+    backward(differentiable(Tensor::scalar(0), {y},
+                            [&](std::span<const Tensor>) { return std::vector<Tensor>{up}; }));
+    EXPECT_LE(relative_error(doubles(y), e.out), 1e-5) << level << " D " << s.width;
+    EXPECT_LE(relative_error(doubles(x.grad()), e.dqkv), 1e-5) << level << " D " << s.width;
+    EXPECT_LE(relative_error(doubles(bias.grad()), e.dbias), 1e-5) << level << " D " << s.width;
+  });
+}
+
+// Below and above a vector, a panel and a block of queries; heads that fill vectors and do not.
+TEST(Attention, LongSegmentsMatchTheDoubleReferenceInAllGradients) {
+  const Segments s({0, 1, 17, 48, 81, 146, 146, 403});
+  for (const std::int64_t width : {8, 16, 32, 33, 48}) {
+    check_long({s, s, 2, width, {}});
+  }
+}
+
+TEST(Attention, LongCausalSegmentsWithDropoutMatchTheDoubleReference) {
+  const Segments s({0, 17, 82, 340});
+  for (const std::int64_t width : {8, 16, 64}) {
+    check_long({s, s, 2, width, {1, 1, 1}});
+    check_long({s, s, 2, width, {0, 1, 1}, 0.2F, {3, 5}});
+  }
+}
+
 TEST(Attention, RejectsABiasOfAnotherSize) {
   EXPECT_THROW(attention(random({5, 3, 1, 4}, 1), Segments({0, 5}), {.bias = random({1, 24}, 2)}),
                Error);
