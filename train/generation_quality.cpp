@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/autograd.h"
+#include "core/rng.h"
 #include "train/inputs.h"
 #include "train/jet_block.h"
 #include "train/metrics.h"
@@ -174,13 +175,15 @@ SampleDistance distance(const std::vector<double>& truth, const std::vector<doub
   return {kld(truth, sample), kld_omnijet(truth, sample), w1(truth, sample)};
 }
 
-// Truth against itself: values of even and of odd places.
+// Truth against itself: two halves drawn at random, since files may alternate between classes.
 SampleDistance floor_of(const std::vector<double>& truth) {
+  const RngKey key = Rng(0).fork("truth halves").key();
   std::vector<double> halves[2];
   for (std::size_t i = 0; i < truth.size(); ++i) {
-    halves[i % 2].push_back(truth[i]);
+    halves[key.word(i) & 1U].push_back(truth[i]);
   }
-  return halves[1].empty() ? SampleDistance{} : distance(halves[0], halves[1]);
+  const bool both = !halves[0].empty() && !halves[1].empty();
+  return both ? distance(halves[0], halves[1]) : SampleDistance{};
 }
 
 struct Quantity {

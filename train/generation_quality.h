@@ -36,7 +36,8 @@ struct QuantityComparison {
   std::int64_t truth_total = 0, reconstructed_total = 0, generated_total = 0;  ///< all values
   SampleDistance generated_distance;
   SampleDistance reconstructed_distance;  ///< the tokenizer's share
-  SampleDistance floor;  ///< even against odd truth values: half the size, so above the true floor
+  /// Two random halves of the truth: half the size, so above what two such samples would give.
+  SampleDistance floor;
 };
 
 struct GenerationComparison {

@@ -246,6 +246,18 @@ TEST(Comparison, ASampleOfHarderJetsIsFartherThanTheFloor) {
   EXPECT_NEAR(shift, std::log(1.5), 0.1);
 }
 
+TEST(Comparison, TheFloorDoesNotMistakeAlternatingClassesForADifference) {
+  JetBlock truth = empty_block();
+  const JetBlock soft = sample(1), hard = random_jets(std::vector<std::int64_t>(400, 60), 0, 2);
+  for (std::uint64_t j = 0; j < 400; ++j) {
+    append_jet(soft, j, truth);
+    append_jet(hard, j, truth);
+  }
+  const auto c = compare_generated(truth, soft, soft);
+  const QuantityComparison& q = quantity(c, "n_constituents");
+  EXPECT_LT(q.floor.w1, 0.2 * q.generated_distance.w1);
+}
+
 TEST(Comparison, HistogramsCountWhatLiesBetweenTheTruthsQuantiles) {
   const JetBlock truth = sample(1);
   const auto c = compare_generated(truth, truth, sample(2, 100), {.bins = 20});
