@@ -77,7 +77,7 @@ void add_finetuning(S& s) {
   s.add("finetune.tasks", [](C& c) { return &c.finetune.tasks; },
         {.help = "Comma separated: tau-pt, tau-id, tau-dm, tag"});
   s.add("finetune.methods", [](C& c) { return &c.finetune.methods; },
-        {.help = "Individual methods beside the foundation model, comma separated: deepsets"});
+        {.help = "Individual methods beside the foundation model, comma separated: deepsets, part"});
   s.add("finetune.strategies", [](C& c) { return &c.finetune.strategies; },
         {.help = "Of the foundation model: scratch, random-frozen, frozen, lpft, delayed, full"});
   s.add("finetune.seeds", [](C& c) { return &c.finetune.seeds; },

@@ -34,7 +34,7 @@ struct RunConfig {
   } pretrain;
   struct {
     std::string tasks = "tau-pt,tau-id,tau-dm,tag";
-    std::string methods = "deepsets";
+    std::string methods = "deepsets,part";
     std::string strategies = "scratch,random-frozen,frozen,full";
     std::int64_t seeds = 3, train_jets = 2000, steps = 200, batch = 128, head_blocks = 1;
     std::int64_t evaluations = 8, patience = 0;

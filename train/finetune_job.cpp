@@ -78,31 +78,48 @@ RunFiles files_of(const FinetuneJob& job, const Phase& phase) {
 }
 
 /// The state of the lowest validation loss so far; part of each checkpoint.
-struct Best {
-  double loss = INFINITY;
-  std::int64_t stale = 0;  // evaluations since
-  Tensor weights;
-
-  explicit Best(TrainingRun& run) : weights(run.trainer().weights()) {
+class Best {
+ public:
+  /// `state`: weights and buffers of the model, which are copied.
+  Best(std::vector<NamedTensor> state, const TrainingRun& run) : state_(std::move(state)) {
+    for (const auto& [name, tensor] : state_) {
+      copies_.push_back({"best." + name, tensor.detach().clone()});
+    }
     if (const auto found = run.texts().find("best.loss"); found != run.texts().end()) {
-      loss = std::strtod(found->second.c_str(), nullptr);  // hex float: exact
-      stale = std::stoll(run.texts().at("best.stale"));
-      copy_state(run.tensors(), {{"best.weights", weights}});
+      loss_ = std::strtod(found->second.c_str(), nullptr);  // hex float: exact
+      stale_ = std::stoll(run.texts().at("best.stale"));
+      copy_state(run.tensors(), copies_);
     }
   }
-  void offer(double now, const Trainer& trainer) {
-    ++stale;
-    if (now < loss) {
-      loss = now;
-      stale = 0;
-      weights = trainer.weights();
+  void offer(double now) {
+    ++stale_;
+    if (now < loss_) {
+      loss_ = now;
+      stale_ = 0;
+      for (std::size_t i = 0; i < state_.size(); ++i) {
+        copy_into(copies_[i].tensor, state_[i].tensor);
+      }
+    }
+  }
+  void restore() const {
+    for (std::size_t i = 0; i < state_.size(); ++i) {
+      copy_into(state_[i].tensor, copies_[i].tensor);
     }
   }
   void save(Checkpoint& c) const {
-    c.state["best.loss"] = fmt::format("{:a}", loss);
-    c.state["best.stale"] = std::to_string(stale);
-    c.optimizer["best.weights"] = weights;
+    c.state["best.loss"] = fmt::format("{:a}", loss_);
+    c.state["best.stale"] = std::to_string(stale_);
+    for (const auto& [name, tensor] : copies_) {
+      c.optimizer[name] = tensor;
+    }
   }
+  [[nodiscard]] double loss() const { return loss_; }
+  [[nodiscard]] std::int64_t stale() const { return stale_; }  // evaluations since
+
+ private:
+  std::vector<NamedTensor> state_, copies_;
+  double loss_ = INFINITY;
+  std::int64_t stale_ = 0;
 };
 
 std::vector<std::uint64_t> training_jets(const FinetuneJob& job, const Dataset& data) {
@@ -119,16 +136,15 @@ std::vector<std::uint64_t> training_jets(const FinetuneJob& job, const Dataset& 
 
 /// One phase from its checkpoint or its start; returns the best validation loss, with its weights
 /// in the model.
-double train_phase(const FinetuneJob& job, const Phase& phase, const TaskModel& model,
-                   const Splits& data, const std::vector<std::uint64_t>& jets,
-                   const Observer& observe) {
+double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model, const Splits& data,
+                   const std::vector<std::uint64_t>& jets, const Observer& observe) {
   TrainingRun run({.job = fmt::format("{} {} {}", name(job.model.task), name(job.model.method),
                                       name(job.strategy)),
                    .groups = groups_of(model, phase),
                    .state = state(model),
                    .trainer = trainer_of(job, phase)},
                   files_of(job, phase), observe);
-  Best best(run);
+  Best best(state(model), run);
   const auto cursor = run.texts().find("cursor");
   BatchConfig batching;
   batching.jets = static_cast<std::uint32_t>(job.batch);
@@ -140,19 +156,21 @@ double train_phase(const FinetuneJob& job, const Phase& phase, const TaskModel& 
   });
   Trainer& trainer = run.trainer();
   const std::int64_t every = std::max<std::int64_t>(1, trainer.steps() / job.evaluations);
-  while (!run.finished() && (job.patience == 0 || best.stale < job.patience)) {
+  while (!run.finished() && (job.patience == 0 || best.stale() < job.patience)) {
     const Batch batch = batches.next();
     const float loss = trainer.step([&] { return model.loss(model(batch), batch); });
     Metrics metrics{{"loss", static_cast<double>(loss)}};
     if (trainer.steps_done() % every == 0 || run.finished()) {
+      model.set_training(false);
       const double now = predict(model, data.validation, data.features).loss;
+      model.set_training(true);
       metrics.push_back({"val_loss", now});
-      best.offer(now, trainer);
+      best.offer(now);
     }
     run.end_step(batch.size(), std::move(metrics), batches.waited_seconds());
   }
-  trainer.restore(best.weights);
-  return best.loss;
+  best.restore();
+  return best.loss();
 }
 
 }  // namespace
@@ -180,13 +198,13 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits,
   Rng init = Rng(job.seed).fork("finetune");
   FinetuneResult result;
   result.model = std::make_unique<TaskModel>(job.model, init);
-  const TaskModel& model = *result.model;
+  TaskModel& model = *result.model;
   Splits data = splits;
   data.features.particles = model.needs_particles();
   const auto jets = training_jets(job, *data.train);
   result.train_jets = static_cast<std::int64_t>(jets.size());
   if (model.scale.defined()) {
-    result.model->standardise(regression_targets(*data.train, jets));
+    model.standardise(regression_targets(*data.train, jets));
   }
   if (model.backbone && pretrained(job.strategy)) {
     load(*model.backbone, backbone);  // the last write before training
@@ -203,6 +221,7 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits,
       ErrorKind::internal,
       phases.back().backbone || !model.backbone || state_hash(*model.backbone) == before,
       "{}: the frozen backbone changed", name(job.strategy));
+  model.set_training(false);
   return result;
 }
 

@@ -15,6 +15,8 @@ Tensor core_features(const Batch& batch) { return table(batch.rows.core, kCoreFe
 
 Tensor particle_table(const Batch& batch) { return table(batch.rows.particles, kParticleFeatures); }
 
+Tensor four_momenta(const Batch& batch) { return table(batch.rows.four_momenta, 4); }
+
 ParticleFeatures particle_features(const Batch& batch, bool with_context) {
   ParticleFeatures f{
       .segments = segments_of(batch), .core = core_features(batch), .pid = {}, .context = {}};

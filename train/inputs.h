@@ -15,6 +15,9 @@ Tensor core_features(const Batch& batch);
 /// The 13 features of the individual methods, (T, 13).
 Tensor particle_table(const Batch& batch);
 
+/// px, py, pz, E of the same constituents in GeV, (T, 4).
+Tensor four_momenta(const Batch& batch);
+
 /// Segments of the batch's jets.
 Segments segments_of(const Batch& batch);
 

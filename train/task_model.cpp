@@ -15,43 +15,68 @@ void start_at_zero(const Linear& last) {
   fill(last.bias, 0.0F);
 }
 
+constexpr std::pair<Method, const char*> kNames[] = {
+    {Method::tessera, "tessera"}, {Method::deepsets, "deepsets"}, {Method::part, "part"}};
+
 }  // namespace
 
-const char* name(Method method) { return method == Method::tessera ? "tessera" : "deepsets"; }
+const char* name(Method method) {
+  for (const auto& [m, text] : kNames) {
+    if (m == method) return text;
+  }
+  return "?";
+}
 
 Method parse_method(const std::string& text) {
-  for (const Method m : {Method::tessera, Method::deepsets}) {
-    if (text == name(m)) return m;
+  for (const auto& [m, candidate] : kNames) {
+    if (text == candidate) return m;
   }
-  TESSERA_FAIL(ErrorKind::usage, "method: expected tessera or deepsets, got '{}'", text);
+  TESSERA_FAIL(ErrorKind::usage, "method: expected tessera, deepsets or part, got '{}'", text);
 }
 
 TaskModel::TaskModel(const TaskModelConfig& c, Rng& rng) : config(c) {
-  if (c.method == Method::deepsets) {
-    deep_sets = std::make_unique<DeepSets>(kParticleFeatures, c.width, c.outputs, rng);
-    child("deepsets", *deep_sets);
-  } else {
-    Rng backbone_rng = rng.fork("backbone");
-    backbone = std::make_unique<Backbone>(c.backbone, backbone_rng);
-    child("backbone", *backbone);
-    head =
-        std::make_unique<ClassAttentionHead>(ClassAttentionHead::Config{.width = c.backbone.width,
-                                                                        .heads = c.backbone.heads,
-                                                                        .outputs = c.outputs,
-                                                                        .blocks = c.head_blocks},
-                                             rng);
-    child("head", *head);
-  }
+  c.method == Method::tessera ? make_foundation(rng) : make_individual(rng);
   if (c.task == Task::tau_pt) {
-    start_at_zero(deep_sets ? *deep_sets->rho.back() : head->fc);
+    start_at_zero(last());
     centre = buffer("target.centre", Tensor::zeros({1}));
     scale = buffer("target.scale", Tensor::full({1}, 1.0F));
   }
 }
 
+void TaskModel::make_foundation(Rng& rng) {
+  Rng backbone_rng = rng.fork("backbone");
+  backbone = std::make_unique<Backbone>(config.backbone, backbone_rng);
+  child("backbone", *backbone);
+  head = std::make_unique<ClassAttentionHead>(
+      ClassAttentionHead::Config{.width = config.backbone.width,
+                                 .heads = config.backbone.heads,
+                                 .outputs = config.outputs,
+                                 .blocks = config.head_blocks},
+      rng);
+  child("head", *head);
+}
+
+void TaskModel::make_individual(Rng& rng) {
+  if (config.method == Method::deepsets) {
+    deep_sets = std::make_unique<DeepSets>(kParticleFeatures, config.width, config.outputs, rng);
+    child("deepsets", *deep_sets);
+  } else {
+    part = std::make_unique<ParticleTransformer>(
+        ParticleTransformerConfig::small(kParticleFeatures, config.outputs), rng);
+    child("part", *part);
+  }
+}
+
+const Linear& TaskModel::last() const {
+  return deep_sets ? *deep_sets->rho.back() : part ? part->last() : head->fc;
+}
+
 Tensor TaskModel::network(const Batch& batch) const {
   if (deep_sets) {
     return (*deep_sets)(particle_table(batch), segments_of(batch));
+  }
+  if (part) {
+    return (*part)(particle_table(batch), four_momenta(batch), segments_of(batch));
   }
   const ParticleFeatures f = particle_features(batch, true);
   return (*head)((*backbone)(f), f.segments);

@@ -3,14 +3,15 @@
 
 #include "nn/models/backbone.h"
 #include "nn/models/heads.h"
+#include "nn/models/particle_transformer.h"
 #include "train/tasks.h"
 
 namespace tessera {
 
 /// The network of a task: a foundation-model backbone with a head, or an individual method.
-enum class Method { tessera, deepsets };
+enum class Method { tessera, deepsets, part };
 
-/// "tessera", "deepsets"; parse_method throws Error(usage) with the list.
+/// "tessera", "deepsets", "part"; parse_method throws Error(usage) with the list.
 const char* name(Method method);
 Method parse_method(const std::string& text);
 
@@ -19,7 +20,7 @@ struct TaskModelConfig {
   Method method = Method::tessera;
   BackboneConfig backbone;
   std::int64_t head_blocks = 1;  ///< class-attention blocks
-  std::int64_t width = 128;      ///< of an individual method
+  std::int64_t width = 128;      ///< of DeepSets; ParT is ParticleTransformerConfig::small
   std::int64_t outputs = 1;
 };
 
@@ -28,10 +29,11 @@ struct TaskModelConfig {
 class TaskModel : public Module {
  public:
   TaskModelConfig config;
-  std::unique_ptr<Backbone> backbone;        // method tessera only
-  std::unique_ptr<ClassAttentionHead> head;  // method tessera only
-  std::unique_ptr<DeepSets> deep_sets;       // method deepsets only
-  Tensor centre, scale;                      // (1) each, buffers of a regression
+  std::unique_ptr<Backbone> backbone;         // method tessera only
+  std::unique_ptr<ClassAttentionHead> head;   // method tessera only
+  std::unique_ptr<DeepSets> deep_sets;        // method deepsets only
+  std::unique_ptr<ParticleTransformer> part;  // method part only
+  Tensor centre, scale;                       // (1) each, buffers of a regression
 
   TaskModel(const TaskModelConfig& config, Rng& rng);
   Tensor operator()(const Batch& batch) const;
@@ -43,6 +45,9 @@ class TaskModel : public Module {
   [[nodiscard]] bool needs_particles() const { return config.method != Method::tessera; }
 
  private:
+  void make_individual(Rng& rng);
+  void make_foundation(Rng& rng);
+  [[nodiscard]] const Linear& last() const;
   [[nodiscard]] Tensor network(const Batch& batch) const;
 };
 

@@ -46,10 +46,6 @@ class Trainer {
   /// outside must not move on with the momentum of what stood there before.
   void forget(const Tensor& parameter, std::span<const std::int64_t> rows);
 
-  /// Copies of all weights, and back: the best state of a validation curve.
-  [[nodiscard]] Tensor weights() const { return flat_.values.clone(); }
-  void restore(const Tensor& weights) const { copy_into(flat_.values, weights); }
-
   /// Everything that a bit-exact resume needs besides the weights.
   [[nodiscard]] std::vector<NamedTensor> optimizer_state() const;
   /// Throws Error(data) if the moments are missing or of another size.
