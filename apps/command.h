@@ -19,6 +19,7 @@ struct Options {
 void train_tokenizer_verb(const RunConfig& config, const Options& options);
 void pretrain_verb(const RunConfig& config, const Options& options);
 void finetune_verb(const RunConfig& config, const Options& options);
+void generate_verb(const RunConfig& config, const Options& options);
 void dry_run(const RunConfig& config, const std::string& verb);
 
 struct InspectArguments {

@@ -90,7 +90,7 @@ void dry_run(const RunConfig& c, const std::string& verb) {
     probe_tokenizer(c);
   } else if (verb == "pretrain") {
     probe_pretraining(c);
-  } else {
+  } else if (verb == "finetune") {
     probe_finetuning(c);
   }
   fmt::print("{:16} {:9.0f} MB peak memory of this process\n", "", peak_megabytes());

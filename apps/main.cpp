@@ -83,6 +83,8 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
   add_run_verb(app, line, "train-tokenizer", "Train the particle tokenizer on unlabelled jets",
                train_tokenizer_verb);
   add_run_verb(app, line, "pretrain", "Pre-train the backbone on unlabelled jets", pretrain_verb);
+  add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
+               generate_verb);
   add_run_verb(app, line, "finetune",
                "Fine-tune to every task, next to its controls; writes table.csv", finetune_verb)
       ->add_option("--from", line.options.from, "Run directory with the pre-trained backbone");

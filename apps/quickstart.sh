@@ -11,6 +11,7 @@ cmake --build build/release --target tessera -j "$(nproc)" | tail -n 1 >&2
 tessera=build/release/tessera
 $tessera train-tokenizer -c apps/presets/quickstart.toml "$@"
 $tessera pretrain -c apps/presets/quickstart.toml "$@"
+$tessera generate -c apps/presets/quickstart.toml "$@"
 $tessera finetune -c apps/presets/quickstart.toml "$@"
 
 if [ -f apps/python/plot.py ]; then

@@ -76,8 +76,9 @@ void add_pretraining(S& s) {
 void add_finetuning(S& s) {
   s.add("finetune.tasks", [](C& c) { return &c.finetune.tasks; },
         {.help = "Comma separated: tau-pt, tau-id, tau-dm, tag"});
-  s.add("finetune.methods", [](C& c) { return &c.finetune.methods; },
-        {.help = "Individual methods beside the foundation model, comma separated: deepsets, part"});
+  s.add(
+      "finetune.methods", [](C& c) { return &c.finetune.methods; },
+      {.help = "Individual methods beside the foundation model, comma separated: deepsets, part"});
   s.add("finetune.strategies", [](C& c) { return &c.finetune.strategies; },
         {.help = "Of the foundation model: scratch, random-frozen, frozen, lpft, delayed, full"});
   s.add("finetune.seeds", [](C& c) { return &c.finetune.seeds; },
@@ -101,6 +102,20 @@ void add_finetuning(S& s) {
         {.min = 0, .max = 10, .help = "Learning rate of a pre-trained backbone over the head's"});
 }
 
+void add_generation(S& s) {
+  s.add("generate.jets", [](C& c) { return &c.generate.jets; },
+        {.min = 1, .max = 1e9, .help = "Jets to draw"});
+  s.add(
+      "generate.slots", [](C& c) { return &c.generate.slots; },
+      {.min = 1, .max = 65536, .help = "Jets in flight at once; the result does not depend on it"});
+  s.add("generate.temperature", [](C& c) { return &c.generate.temperature; },
+        {.min = 0, .max = 100, .help = "Logits are divided by it; 0 takes the likeliest"});
+  s.add("generate.top_k", [](C& c) { return &c.generate.top_k; },
+        {.min = 0, .max = 1e6, .help = "Only the k likeliest codes; 0 = all"});
+  s.add("generate.top_p", [](C& c) { return &c.generate.top_p; },
+        {.min = 1e-6, .max = 1, .help = "The fewest likeliest codes that reach this probability"});
+}
+
 }  // namespace
 
 Schema<RunConfig> run_schema() {
@@ -110,6 +125,7 @@ Schema<RunConfig> run_schema() {
   add_tokenizer(schema);
   add_pretraining(schema);
   add_finetuning(schema);
+  add_generation(schema);
   return schema;
 }
 

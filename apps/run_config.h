@@ -40,6 +40,10 @@ struct RunConfig {
     std::int64_t evaluations = 8, patience = 0;
     float lr = 1e-3F, backbone_lr = 0.1F;
   } finetune;
+  struct {
+    std::int64_t jets = 2000, slots = 64, top_k = 0;
+    float temperature = 1, top_p = 1;
+  } generate;
 };
 
 /// Every key of a run: the TOML reader, the overrides, --help and the dump all walk this table.

@@ -27,6 +27,7 @@ class Stage {
   /// holds anything and `--resume never` is asked.
   Stage(const RunConfig& config, const Options& options, const std::string& name,
         const std::string& settings);
+  [[nodiscard]] const std::string& directory() const { return directory_; }
   [[nodiscard]] std::string model() const { return directory_ + "/model"; }
   [[nodiscard]] bool done() const;
   /// For the job: checkpoints and metrics here, leaving on a signal.
