@@ -24,19 +24,16 @@ GenerateJob job_of(const RunConfig& c) {
                    .seed = static_cast<std::uint64_t>(c.run.seed)}};
 }
 
-GenerateProgress console_progress(const Options& options) {
+GenerateProgress console_progress(const Options& options, std::int64_t jets) {
   const Observer observe = console_observer(options);
   if (!observe) {
     return {};
   }
-  auto meter = std::make_shared<std::optional<ProgressMeter>>();
+  auto meter = std::make_shared<ProgressMeter>("generate", 0, static_cast<std::uint64_t>(jets));
   auto before = std::make_shared<std::int64_t>(0);
-  return [=](std::int64_t done, std::int64_t total) {
-    if (!*meter) {
-      meter->emplace("generate", 0, static_cast<std::uint64_t>(total));
-    }
-    observe((*meter)->update(static_cast<std::uint64_t>(done),
-                             static_cast<std::uint64_t>(done - *before), {}, 0));
+  return [=](std::int64_t done, std::int64_t) {
+    observe(meter->update(static_cast<std::uint64_t>(done),
+                          static_cast<std::uint64_t>(done - *before), {}, 0));
     *before = done;
   };
 }
@@ -79,7 +76,7 @@ void generate_verb(const RunConfig& c, const Options& options) {
   const Stopwatch watch;
   const GenerateJob job = job_of(c);
   const GenerateResult r = generate_jets(job, model.model->backbone, model.model->head,
-                                         *tokenizer.model, console_progress(options));
+                                         *tokenizer.model, console_progress(options, job.jets));
   const std::string file = stage.directory() + "/jets.h5";
   std::filesystem::remove(file);  // what an interrupted run left
   write_generated(file, r, job, "tessera generate");

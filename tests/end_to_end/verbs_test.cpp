@@ -1,0 +1,135 @@
+// The verbs from the command line, on the sample of the repository with a few steps: what they
+// write, what a second call does, and the exit codes of mistakes.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "support/temp_dir.h"
+#include "train/file_io.h"
+
+extern char** environ;
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+/// One run directory, and the executable beside the tests.
+class Verbs : public ::testing::Test {
+ protected:
+  TempDir dir_;
+  std::string run_ = (dir_.path() / "run").string();
+
+  Outcome tessera(const std::string& arguments, useconds_t signal_after = 0) {
+    const std::string out = (dir_.path() / "out").string(), err = (dir_.path() / "err").string();
+    const std::string line = "cd " TESSERA_SOURCE_DIR " && exec " TESSERA_EXECUTABLE " " +
+                             arguments + " >" + out + " 2>" + err;
+    const char* argv[] = {"sh", "-c", line.c_str(), nullptr};
+    pid_t child = 0;
+    ::posix_spawnp(&child, "sh", nullptr, nullptr, const_cast<char**>(argv), environ);
+    if (signal_after > 0) {
+      ::usleep(signal_after);
+      ::kill(child, SIGTERM);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+  }
+  Outcome step(const std::string& verb, const std::string& more = "") {
+    return tessera(verb + " --quiet run.directory=" + run_ +
+                   " tokenizer.steps=12 tokenizer.batch=32 pretrain.steps=6 pretrain.batch=16"
+                   " finetune.steps=6 finetune.batch=16 finetune.seeds=1 finetune.train_jets=60"
+                   " finetune.evaluations=1 generate.jets=20 " +
+                   more);
+  }
+};
+
+TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
+  for (const char* verb : {"train-tokenizer", "pretrain", "generate"}) {
+    const Outcome first = step(verb);
+    ASSERT_EQ(first.code, 0) << verb << ": " << first.err;
+    const Outcome second = step(verb);
+    EXPECT_EQ(second.code, 0) << verb;
+    EXPECT_NE(second.err.find("done before, kept"), std::string::npos) << second.err;
+  }
+  const std::string tasks = "finetune.tasks=tau-pt,tag finetune.strategies=scratch,lpft";
+  const Outcome tuned = step("finetune", tasks);
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  const std::string table = read_text(run_ + "/table.csv");
+  EXPECT_TRUE(table.starts_with("task,method,strategy,n_train,metric,value,error,seeds\n"));
+  for (const char* row :
+       {"tau-pt,raw-jet,-,0,resolution,", "tau-pt,deepsets,scratch,60,resolution,",
+        "tau-pt,part,scratch,60,response,", "tau-pt,tessera,lpft,60,resolution,",
+        "tag,constant,-,0,accuracy,", "tag,tessera,scratch,60,accuracy,"}) {
+    EXPECT_NE(table.find(row), std::string::npos) << row << "\n" << table;
+  }
+  EXPECT_EQ(step("finetune", tasks).out, tuned.out);
+
+  const std::string model = run_ + "/finetune/tau-pt__tessera__lpft__seed0/model";
+  const Outcome evaluated = tessera("evaluate --json " + model + " apps/sample/tau --split val");
+  ASSERT_EQ(evaluated.code, 0) << evaluated.err;
+  EXPECT_TRUE(nlohmann::json::parse(evaluated.out).at("errors").contains("resolution"));
+  const Outcome predicted = tessera("predict " + model + " apps/sample/tau --split val");
+  EXPECT_TRUE(predicted.out.starts_with("id,pt_reco_gev,pt_predicted_gev\n")) << predicted.err;
+  EXPECT_EQ(tessera("inspect --json " + model).code, 0);
+  EXPECT_EQ(tessera("verify " + run_).code, 0);
+  std::fstream flip(model + "/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  flip.seekp(300);
+  flip.put('\x5a');
+  flip.close();
+  EXPECT_EQ(tessera("verify " + run_).code, 65);
+  EXPECT_EQ(tessera("evaluate " + model + " apps/sample/tau").code, 65);
+}
+
+TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
+  const Outcome key = step("train-tokenizer", "tokenizer.stepz=3");
+  EXPECT_EQ(key.code, 64);
+  EXPECT_NE(key.err.find("tokenizer.steps"), std::string::npos) << key.err;
+  EXPECT_EQ(std::count(key.err.begin(), key.err.end(), '\n'), 1) << key.err;
+  EXPECT_EQ(step("pretrain").code, 66) << "no tokenizer yet";
+  EXPECT_EQ(step("train-tokenizer", "data.jets=/nowhere").code, 66);
+  fs::remove_all(run_);
+  ASSERT_EQ(step("train-tokenizer").code, 0);
+  const Outcome other = step("train-tokenizer", "tokenizer.codes=64");
+  EXPECT_EQ(other.code, 64);
+  EXPECT_NE(other.err.find("tokenizer.codes = 64"), std::string::npos) << other.err;
+  EXPECT_EQ(step("train-tokenizer", "--resume never").code, 64);
+}
+
+TEST_F(Verbs, ADryRunPrintsCostsAndWritesNothing) {
+  for (const char* verb : {"train-tokenizer", "pretrain", "finetune"}) {
+    const Outcome r = step(verb, "--dry-run");
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_NE(r.out.find("ms/step"), std::string::npos) << r.out;
+  }
+  EXPECT_FALSE(fs::exists(run_));
+}
+
+TEST_F(Verbs, ASignalLeavesACheckpointAndTheSameCommandGoesOn) {
+  const std::string steps = "tokenizer.steps=4000";
+  const Outcome stopped = tessera(
+      "train-tokenizer --quiet tokenizer.batch=8 " + steps + " run.directory=" + run_, 1'500'000);
+  EXPECT_EQ(stopped.code, 75) << stopped.err;
+  EXPECT_NE(stopped.err.find("checkpoint written"), std::string::npos) << stopped.err;
+  EXPECT_FALSE(fs::is_empty(run_ + "/tokenizer/checkpoints"));
+}
+
+TEST_F(Verbs, InspectKnowsThePublishedParameterCounts) {
+  const auto j = nlohmann::json::parse(tessera("inspect --preset omnijet-alpha --json").out);
+  EXPECT_EQ(j.at("tokenizer"), 833551);
+  EXPECT_EQ(j.at("backbone"), 4464640);
+  EXPECT_EQ(j.at("generative_total"), 6570498);
+}
+
+}  // namespace
+}  // namespace tessera
