@@ -120,19 +120,32 @@ void copy_cpu(const Tensor& target, const Tensor& source) {
   });
 }
 
-// Devices without a copy kernel go through the host: correct, slow, only at the edges of a run.
-Tensor host_copy(const Tensor& t) {
-  Tensor host = Tensor::empty(t.shape(), t.dtype());
-  TESSERA_CHECK(t.is_contiguous(), "copy: a strided tensor on {} needs a copy kernel",
-                name(t.device().type));
-  const auto bytes = static_cast<std::size_t>(t.size()) * size_of(t.dtype());
-  copy_bytes(host.impl()->storage->data(), kCpu, bytes_of(t), t.device(), bytes);
-  return host;
+// From the first to one past the last element of a tensor with non-negative strides, in elements.
+std::int64_t extent(const Tensor& t) {
+  std::int64_t last = 0;
+  for (int i = 0; i < t.rank(); ++i) {
+    last += (t.shape(i) - 1) * t.strides()[i];
+  }
+  return t.size() == 0 ? 0 : last + 1;
 }
 
-void copy_back(const Tensor& target, const Tensor& host) {
-  const auto bytes = static_cast<std::size_t>(target.size()) * size_of(target.dtype());
-  copy_bytes(bytes_of(target), target.device(), host.impl()->storage->data(), kCpu, bytes);
+// Devices without a copy kernel go through the host: correct, slow, only at the edges of a run.
+// The image has the strides of the tensor, so that gaps survive a round trip.
+Tensor host_image(const Tensor& t) {
+  const Tensor flat = Tensor::empty({extent(t)}, t.dtype());
+  copy_bytes(flat.impl()->storage->data() +
+                 static_cast<std::size_t>(flat.impl()->offset) * size_of(t.dtype()),
+             kCpu, bytes_of(t), t.device(),
+             static_cast<std::size_t>(extent(t)) * size_of(t.dtype()));
+  auto impl = std::make_shared<TensorImpl>(*flat.impl());
+  impl->shape = t.shape();
+  impl->strides = t.strides();
+  return Tensor(std::move(impl));
+}
+
+void copy_back(const Tensor& target, const Tensor& image) {
+  copy_bytes(bytes_of(target), target.device(), bytes_of(image), kCpu,
+             static_cast<std::size_t>(extent(target)) * size_of(target.dtype()));
 }
 
 }  // namespace
@@ -166,9 +179,12 @@ void copy_into(const Tensor& target, const Tensor& source) {
     if (on_cpu(target) && on_cpu(source)) {
       copy_cpu(target, source);
     } else {
-      Tensor host = Tensor::empty(target.shape(), target.dtype());
-      copy_cpu(host, on_cpu(source) ? source : host_copy(source));
-      copy_back(target, host);
+      const Tensor from = on_cpu(source) ? source : host_image(source);
+      const Tensor to = on_cpu(target) ? target : host_image(target);
+      copy_cpu(to, from);
+      if (!on_cpu(target)) {
+        copy_back(target, to);
+      }
     }
   }
   target.bump_version();
@@ -176,8 +192,9 @@ void copy_into(const Tensor& target, const Tensor& source) {
 
 void fill(const Tensor& target, float value) {
   if (!on_cpu(target)) {
-    Tensor host = Tensor::full(target.shape(), value, target.dtype());
-    copy_back(target, host);
+    const Tensor image = host_image(target);
+    fill(image, value);
+    copy_back(target, image);
   } else {
     with_type(target.dtype(), [&](auto* t) {
       using T = std::remove_pointer_t<decltype(t)>;
@@ -202,8 +219,8 @@ void accumulate(const Tensor& target, const Tensor& source) {
                 "accumulate: target is {} {}, source is {} {}", name(target.dtype()),
                 target.shape(), name(source.dtype()), source.shape());
   if (!on_cpu(target)) {
-    const Tensor sum = host_copy(target);
-    accumulate(sum, host_copy(source.contiguous()));
+    const Tensor sum = host_image(target);
+    accumulate(sum, on_cpu(source) ? source : host_image(source));
     copy_back(target, sum);
   } else if (target.is_contiguous()) {
     const Tensor from = source.contiguous();

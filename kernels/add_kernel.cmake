@@ -73,6 +73,10 @@ function(add_kernel op)
   target_sources(tessera_kernels
     PRIVATE ${PROJECT_SOURCE_DIR}/${dir}/${op}.cpp ${PROJECT_SOURCE_DIR}/${dir}/${op}_cpu.cpp
     PUBLIC FILE_SET HEADERS FILES ${PROJECT_SOURCE_DIR}/${dir}/${op}.h)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/${dir}/${op}_types.h)  # read by x.h and the device unit
+    target_sources(tessera_kernels
+      PUBLIC FILE_SET HEADERS FILES ${PROJECT_SOURCE_DIR}/${dir}/${op}_types.h)
+  endif()
   if(ARG_LINK)
     target_link_libraries(tessera_kernels PRIVATE ${ARG_LINK})
   endif()

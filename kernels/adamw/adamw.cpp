@@ -3,18 +3,38 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/parallel.h"
+
 namespace tessera {
 namespace {
-constexpr auto kNorm = TESSERA_KERNEL(squared_norm);
+constexpr Kernel<squared_norm_signature> kNorm{"squared_norm", &cpu::squared_norm, nullptr,
+                                               nullptr};
 constexpr auto kUpdate = TESSERA_KERNEL(adamw_update);
+// The cpu adds squares in double.
+constexpr Kernel<squared_norm_blocks_signature> kNormBlocks{"squared_norm_blocks", nullptr,
+                                                            TESSERA_CUDA_SLOT(squared_norm_blocks),
+                                                            TESSERA_SIMT_SLOT(squared_norm_blocks)};
+
+double squared_norm_of(const Tensor& x) {
+  double square = 0;
+  if (x.device() == kCpu) {
+    kNorm(kCpu, x.view<const float, 1>(), &square, Stream{});
+    return square;
+  }
+  const Tensor blocks =
+      Tensor::empty({chunk_count(x.size(), kSquaredNormBlock)}, DType::f32, x.device());
+  kNormBlocks(x.device(), x.view<const float, 1>(), blocks.view<float, 1>(), Stream{});
+  for (const float part : blocks.to_vector<float>()) {
+    square += static_cast<double>(part);
+  }
+  return square;
+}
 }  // namespace
 
 double adamw_step(const Tensor& parameters, const Tensor& gradients, const Tensor& m,
                   const Tensor& v, std::span<const AdamWSpan> spans, const AdamWOptions& o) {
   const Device device = parameters.device();
-  double square = 0;
-  kNorm(device, gradients.view<const float, 1>(), &square, Stream{});
-  const double norm = std::sqrt(square);
+  const double norm = std::sqrt(squared_norm_of(gradients));
   TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(norm),
                      "adamw: the gradient norm is {} at step {}", norm, o.step);
   const double clip =

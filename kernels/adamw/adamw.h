@@ -5,6 +5,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/adamw/adamw_types.h"
 
 namespace tessera {
 
@@ -32,10 +33,11 @@ double adamw_step(const Tensor& parameters, const Tensor& gradients, const Tenso
 /// out (1) f64 = sum of squares, in fixed chunks merged as a tree.
 TESSERA_DECLARE_KERNEL(squared_norm, void(View<const float, 1> x, double* out, Stream));
 
-/// What the update of one span needs, bias corrections folded in.
-struct AdamWUpdate {
-  float clip, decay, beta1, beta2, step_size, root_correction, eps;
-};
+/// Devices: the sum of squares of each block of kSquaredNormBlock, out (blocks) f32; the host adds
+/// them in double, in order.
+TESSERA_DECLARE_KERNEL(squared_norm_blocks,
+                       void(View<const float, 1> x, View<float, 1> out, Stream));
+
 TESSERA_DECLARE_KERNEL(adamw_update,
                        void(View<float, 1> p, View<const float, 1> g, View<float, 1> m,
                             View<float, 1> v, AdamWUpdate update, Stream));

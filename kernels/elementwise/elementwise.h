@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/elementwise/elementwise_types.h"
 
 namespace tessera {
 
@@ -21,7 +22,6 @@ Tensor gelu(const Tensor& x);
 Tensor silu(const Tensor& x);
 
 /// out = alpha * a + beta * b, or out = a * b where `product`.
-enum class Pointwise : std::uint8_t { sum, product };
 TESSERA_DECLARE_KERNEL(pointwise,
                        void(Pointwise kind, float alpha, View<const float, 1> a, float beta,
                             View<const float, 1> b, View<float, 1> out, Stream));

@@ -34,24 +34,26 @@ ByKey sort_by_key(std::span<const std::int32_t> keys, std::int64_t count) {
 
 }  // namespace
 
-Tensor gather_rows(const Tensor& x0, const Tensor& index) {
-  TESSERA_CHECK(x0.rank() == 2 && index.rank() == 1,
+Tensor gather_rows(const Tensor& x0, const Tensor& index0) {
+  TESSERA_CHECK(x0.rank() == 2 && index0.rank() == 1,
                 "gather_rows: x must be (N, d) and index (M), got {} and {}", x0.shape(),
-                index.shape());
+                index0.shape());
+  const Tensor index = index0.detach().to(kCpu).contiguous();  // checked and sorted on the host
   const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = index.shape(0);
   for (const std::int32_t i : index.span<const std::int32_t>()) {
     TESSERA_CHECK(i >= 0 && i < rows, "gather_rows: index {} is outside [0, {})", i, rows);
   }
   const Tensor x = x0.detach().contiguous();
   Tensor y = Tensor::empty({m, d}, DType::f32, x.device());
-  kForward(x.device(), x.view<const float, 2>(), index.view<const std::int32_t, 1>(),
+  kForward(x.device(), x.view<const float, 2>(), index.to(x.device()).view<const std::int32_t, 1>(),
            y.view<float, 2>(), Stream{});
   const auto backward = [saved = Saved(index), rows](std::span<const Tensor> g) {
     const Tensor dy = g[0].contiguous();
     const ByKey by = sort_by_key(saved.get().span<const std::int32_t>(), rows);
     Tensor dx = Tensor::empty({rows, dy.shape(1)}, DType::f32, dy.device());
-    kBackward(dy.device(), dy.view<const float, 2>(), by.starts.view<const std::int32_t, 1>(),
-              by.order.view<const std::int32_t, 1>(), dx.view<float, 2>(), Stream{});
+    const Device device = dy.device();
+    kBackward(device, dy.view<const float, 2>(), by.starts.to(device).view<const std::int32_t, 1>(),
+              by.order.to(device).view<const std::int32_t, 1>(), dx.view<float, 2>(), Stream{});
     return std::vector<Tensor>{dx};
   };
   return differentiable(y, {x0}, backward);

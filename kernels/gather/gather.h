@@ -8,9 +8,9 @@
 
 namespace tessera {
 
-/// y[i] = x[index[i]]. x: (N, d) f32; index: (M) i32, rows may repeat. Returns (M, d). Throws
-/// Error(usage) on an index outside [0, N). Differentiable in x: rows are summed in the order of i,
-/// so repeats give the same bits.
+/// y[i] = x[index[i]]. x: (N, d) f32; index: (M) i32 on x's device or the host, rows may repeat.
+/// Returns (M, d). Throws Error(usage) on an index outside [0, N). Differentiable in x: rows are
+/// summed in the order of i, so repeats give the same bits.
 Tensor gather_rows(const Tensor& x, const Tensor& index);
 
 /// Token embedding: gather_rows under its usual name. table: (V, d); ids: (T) i32.

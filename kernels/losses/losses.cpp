@@ -13,7 +13,8 @@ constexpr auto kScaleRows = TESSERA_KERNEL(scale_rows);
 Tensor residual(const Tensor& prediction0, const Tensor& target, float delta, const char* op) {
   TESSERA_CHECK(prediction0.shape() == target.shape(), "{}: prediction is {}, target is {}", op,
                 prediction0.shape(), target.shape());
-  const Tensor p = prediction0.detach().contiguous(), t = target.detach().contiguous();
+  const Tensor p = prediction0.detach().contiguous(),
+               t = target.detach().to(p.device()).contiguous();
   const Shape flat{p.size()};
   Tensor loss = Tensor::empty(p.shape(), DType::f32, p.device());
   const Tensor slope = Tensor::empty(p.shape(), DType::f32, p.device());
@@ -44,15 +45,16 @@ Tensor focal_loss(const Tensor& logits0, const Tensor& targets, const Tensor& cl
   TESSERA_CHECK(targets.shape() == Shape{n} && class_weight.shape() == Shape{c},
                 "focal_loss: targets must be ({}) and class_weight ({}), got {} and {}", n, c,
                 targets.shape(), class_weight.shape());
-  for (const std::int32_t y : targets.span<const std::int32_t>()) {
+  for (const std::int32_t y : targets.to_vector<std::int32_t>()) {
     TESSERA_CHECK(y >= 0 && y < c, "focal_loss: target {} is outside [0, {})", y, c);
   }
   const Tensor logits = logits0.detach().contiguous();
   Tensor loss = Tensor::empty({n}, DType::f32, logits.device());
   const Tensor slope = Tensor::empty({n, c}, DType::f32, logits.device());
-  kFocal(logits.device(), logits.view<const float, 2>(), targets.view<const std::int32_t, 1>(),
-         class_weight.view<const float, 1>(), gamma, loss.view<float, 1>(), slope.view<float, 2>(),
-         Stream{});
+  kFocal(logits.device(), logits.view<const float, 2>(),
+         targets.to(logits.device()).view<const std::int32_t, 1>(),
+         class_weight.to(logits.device()).view<const float, 1>(), gamma, loss.view<float, 1>(),
+         slope.view<float, 2>(), Stream{});
   return differentiable(loss, {logits0}, [saved = Saved(slope)](std::span<const Tensor> g) {
     const Tensor up = g[0].contiguous();
     Tensor dx = Tensor::empty(saved.get().shape(), DType::f32, up.device());

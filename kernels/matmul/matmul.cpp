@@ -9,14 +9,14 @@ constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 
-Operand plain(const Tensor& t) { return {t.span<const float>().data(), t.shape(1), 1}; }
-Operand transposed(const Tensor& t) { return {t.span<const float>().data(), 1, t.shape(1)}; }
+Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
+Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.shape(1)}; }
 
 Tensor multiply(Device device, Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
                 const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) {
   Tensor c = Tensor::empty({m, n}, DType::f32, device);
-  const Tensor scratch =
-      panels.defined() ? panels : Tensor::empty({gemm_workspace(k, n)}, DType::f32, device);
+  const std::int64_t floats = device == kCpu ? gemm_workspace(k, n) : 0;  // devices pack nothing
+  const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
   kGemm(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(), Stream{});
   return c;
 }
@@ -114,15 +114,16 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
   Tensor bias, pre;
   if (bias0.defined()) {
     bias = bias0.detach().contiguous();
-    epilogue.bias = bias.span<const float>().data();
+    epilogue.bias = bias.view<const float, 1>().data;
   }
   const bool tape =
       grad_enabled() && (x0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
   if (tape && activation != Activation::none) {
     pre = Tensor::empty({t, o}, DType::f32, x.device());
-    epilogue.keep = pre.span<float>().data();
+    epilogue.keep = pre.view<float, 2>().data;
   }
-  const Tensor panels = tape || t == 0 ? Tensor{} : kept_panels(weight0, epilogue.packed);
+  const Tensor panels =
+      tape || t == 0 || x.device() != kCpu ? Tensor{} : kept_panels(weight0, epilogue.packed);
   Tensor y =
       multiply(x.device(), plain(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
   if (!tape) {

@@ -5,10 +5,9 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/matmul/matmul_types.h"
 
 namespace tessera {
-
-enum class Activation : std::uint8_t { none, relu, gelu, silu };
 
 /// y = act(x W^T + b). x: (T, I); weight: (O, I); bias: (O) or undefined; all f32. gelu is the erf
 /// form. Returns (T, O). Throws Error(usage) on shapes that do not fit. Differentiable in x,
@@ -42,22 +41,6 @@ class PackedWeights {
 
 /// a b. a: (M, K); b: (K, N). Returns (M, N). Differentiable in both.
 Tensor matmul(const Tensor& a, const Tensor& b);
-
-/// One matrix operand of gemm with free strides: element (i, j) at data[i * row + j * col].
-struct Operand {
-  const float* data;
-  std::int64_t row, col;
-};
-
-/// What gemm does around the sums: begins them at `bias` (N) or, with `accumulate`, at what c
-/// holds; keeps them in `keep` (M, N); activates.
-struct GemmEpilogue {
-  const float* bias = nullptr;  ///< not together with accumulate
-  Activation activation = Activation::none;
-  float* keep = nullptr;
-  bool accumulate = false;
-  bool packed = false;  ///< the panels still hold b from an earlier call
-};
 
 /// c (M, N) = a (M, K) b (K, N), with the epilogue. `panels`: scratch of gemm_workspace floats.
 /// K is summed in ascending order in one accumulator per element: bits depend on the SIMD level

@@ -3,10 +3,9 @@
 
 #include "core/kernel.h"
 #include "core/segments.h"
+#include "kernels/segment/segment_types.h"
 
 namespace tessera {
-
-enum class Pool : std::uint8_t { sum, mean, max };
 
 /// Sum, mean or largest value over the rows of each segment; an empty segment gives zeros.
 /// x: (T, d) -> (B, d). Differentiable in x; the gradient of max goes to the first of equal rows,

@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/softmax/softmax_types.h"
 
 namespace tessera {
 
@@ -13,7 +14,6 @@ Tensor softmax(const Tensor& x);
 /// y_j = x_j - max - log sum_k exp(x_k - max). Otherwise as softmax.
 Tensor log_softmax(const Tensor& x);
 
-enum class SoftmaxKind : std::uint8_t { probability, logarithm };
 /// y (N, C) of x (N, C).
 TESSERA_DECLARE_KERNEL(softmax_forward,
                        void(SoftmaxKind kind, View<const float, 2> x, View<float, 2> y, Stream));

@@ -6,10 +6,14 @@
 
 #include <cmath>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "core/autograd.h"
 #include "core/rng.h"
+#ifdef TESSERA_BUILD_SIMT
+#include "core/simt/executor.h"
+#endif
 
 namespace tessera::testing_support {
 
@@ -45,10 +49,34 @@ inline void on_every_simd_level(const std::function<void(const char*)>& body) {
   hwy::SetSupportedTargetsForTest(0);
 }
 
+/// Runs `body` on the cpu at each SIMD level, then on every other device of this build that the op
+/// under test has; on simt under the forward, the reverse and four random schedules.
+inline void on_every_device(const std::function<void(Device, const std::string&)>& body) {
+  on_every_simd_level([&](const char* level) { body(kCpu, level); });
+#ifdef TESSERA_TEST_ALL_DEVICES
+  for (const Device device : devices()) {
+    if (device.type == DeviceType::cuda) {
+      body(device, "cuda");
+    }
+#ifdef TESSERA_BUILD_SIMT
+    if (device.type == DeviceType::simt) {
+      for (std::uint64_t seed = 0; seed < 6; ++seed) {
+        const simt::Order order = seed == 0   ? simt::Order::forward
+                                  : seed == 1 ? simt::Order::reverse
+                                              : simt::Order::random;
+        const simt::ScheduleGuard guard({order, seed});
+        body(device, "simt, schedule " + std::to_string(seed));
+      }
+    }
+#endif
+  }
+#endif
+}
+
 using DoubleFunction = std::function<std::vector<double>(const std::vector<std::vector<double>>&)>;
 
 /// The op against its double reference: values to `tolerance`, and gradients against central
-/// differences of the reference, for a random upstream gradient, on every SIMD level.
+/// differences of the reference, for a random upstream gradient, on every SIMD level and device.
 inline void check_op(const std::function<Tensor(const std::vector<Tensor>&)>& op,
                      const DoubleFunction& reference, const std::vector<Tensor>& inputs,
                      double tolerance = 1e-5, double gradient_tolerance = 1e-4) {
@@ -80,10 +108,10 @@ inline void check_op(const std::function<Tensor(const std::vector<Tensor>&)>& op
       slopes[k][i] = (up - down) / (2 * h);
     }
   }
-  on_every_simd_level([&](const char* level) {
+  on_every_device([&](Device device, const std::string& level) {
     std::vector<Tensor> leaves;
     for (const Tensor& t : inputs) {
-      leaves.push_back(t.clone());
+      leaves.push_back(t.clone().to(device));
       leaves.back().set_requires_grad(true);
     }
     const Tensor y = op(leaves);
@@ -93,7 +121,7 @@ inline void check_op(const std::function<Tensor(const std::vector<Tensor>&)>& op
       return;
     }
     const Tensor scalar = differentiable(Tensor::scalar(0), {y}, [&](std::span<const Tensor>) {
-      return std::vector<Tensor>{upstream.reshape(y.shape())};
+      return std::vector<Tensor>{upstream.reshape(y.shape()).to(device)};
     });
     backward(scalar);
     for (std::size_t k = 0; k < leaves.size(); ++k) {

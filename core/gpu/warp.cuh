@@ -1,0 +1,52 @@
+// What several kernels share above the primitives: warp sums, launch sizes, exponential, logarithm.
+#pragma once
+
+#include "core/gpu/prim.cuh"
+
+namespace tessera::TESSERA_GPU_NS {
+
+/// The sum over the warp in every lane, by halves: one order.
+TESSERA_DEVICE float sum_over_warp(float v) {
+  for (int step = 16; step > 0; step /= 2) {
+    v += shfl_xor(v, step);
+  }
+  return v;
+}
+
+/// The largest value of the warp in every lane; NaN loses.
+TESSERA_DEVICE float max_over_warp(float v) {
+  for (int step = 16; step > 0; step /= 2) {
+    v = max(v, shfl_xor(v, step));
+  }
+  return v;
+}
+
+/// Position of this thread in a one-dimensional grid.
+TESSERA_DEVICE std::int64_t global_thread() {
+  return static_cast<std::int64_t>(block_idx().x) * block_dim().x + thread_idx().x;
+}
+
+/// exp(x) to about 2 ulp: ex2 of x log2 e, whose rounding error is put back to first order. 0 below
+/// ln of the smallest normal number; infinite above 88.7.
+TESSERA_DEVICE float exp(float x) {
+  if (x < -87.3F) {
+    return 0.0F;
+  }
+  const float bounded = x > 88.8F ? 88.8F : x;
+  const float high = bounded * 1.44269502F;
+  const float low = fma(bounded, 1.44269502F, -high) + bounded * 1.92596299e-8F;
+  const float power = ex2(high);
+  return fma(power, low * 0.693147182F, power);
+}
+
+TESSERA_DEVICE float log(float x) { return lg2(x) * 0.693147182F; }
+
+/// sqrt(x) for x >= 0; subnormal x gives 0.
+TESSERA_DEVICE float sqrt(float x) { return x < 1.18e-38F ? 0.0F : x * rsqrt(x); }
+
+/// ceil(n / per_block), a grid.
+inline unsigned blocks_for(std::int64_t n, std::int64_t per_block) {
+  return static_cast<unsigned>((n + per_block - 1) / per_block);
+}
+
+}  // namespace tessera::TESSERA_GPU_NS
