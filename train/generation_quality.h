@@ -1,5 +1,4 @@
-// How generated jets compare with the truth, and with what the tokenizer alone makes of it
-//.
+// How generated jets compare with the truth, and with what the tokenizer alone makes of it.
 #pragma once
 
 #include <memory>

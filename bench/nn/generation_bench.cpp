@@ -1,5 +1,5 @@
 // Jets and tokens a second with cached keys and values, against recomputation of the whole prefix
-// at each step as the public notebooks do. Both draw the same jets: the peer runs the same rows
+// at each step as the public notebooks do. The peer draws other jets (fixed uniforms); it runs its rows
 // through the full backbone and takes the last one of each jet.
 #include "nn/models/generation.h"
 

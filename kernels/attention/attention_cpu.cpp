@@ -4,7 +4,8 @@
 // to rows of whole vectors. Forward: a tile of query rows meets all keys, its softmax runs row by
 // row in L1, then it meets the values. Backward recomputes the probabilities P; P and dS of up to
 // 112 queries are kept, since dK = dS^T Q and dV = P^T dO sum over queries. Short segments share a
-// chunk. Measured in attention_bench: at L = 50, D = 32 four to five times one query at a time.
+// chunk. Measured in attention_bench: at L = 50, D = 32 forward 2.9 and backward 3.7
+// times as fast as one query at a time.
 #include "kernels/attention/attention.h"
 
 #include <algorithm>

@@ -19,9 +19,7 @@ constexpr std::int32_t kUnknownPid = 8;
 struct Packing {
   RowPacker rows;
   std::vector<std::uint8_t> causal;
-  std::vector<std::int32_t> ntp_rows, ntp_offsets{0}, ntp_targets,
-      ntp_pid;                          // over all positions, start included
-  std::vector<std::int32_t> survivors;  // payload position of each survivor
+  std::vector<std::int32_t> ntp_offsets{0}, ntp_targets, ntp_pid;  // over start and particles
 };
 
 // Causal segments: [registers][start][particles]; targets: the codes, then stop.
@@ -57,6 +55,37 @@ void pack_survivors(Packing& p, const Segments& s, std::int32_t first_row,
       }
     }
   }
+}
+
+/// Rows of the masked branch: survivors' states and a mask vector for each hidden particle.
+struct MaskPacking {
+  std::vector<std::int32_t> index, offsets{0};     // into [survivors | mask table]
+  std::vector<std::int32_t> scored, targets, pid;  // rows of hidden particles, their answers
+};
+
+// The mask vector of a hidden particle is chosen by its pT rank among the hidden ones of its jet.
+MaskPacking pack_masked(const Segments& s, const std::vector<std::uint8_t>& hidden,
+                        std::span<const std::int32_t> codes, std::span<const std::int32_t> pid,
+                        std::int32_t mask_rows) {
+  MaskPacking p;
+  const auto survivors = static_cast<std::int32_t>(std::ranges::count(hidden, 0));
+  std::int32_t next_survivor = 0;
+  for (int j = 0; j < s.count(); ++j) {
+    const auto first = static_cast<std::size_t>(s.cu_seqlens()[static_cast<std::size_t>(j)]);
+    std::int32_t rank = 0;
+    for (std::size_t i = first; i < first + static_cast<std::size_t>(s.length(j)); ++i) {
+      if (!hidden[i]) {
+        p.index.push_back(next_survivor++);
+        continue;
+      }
+      p.scored.push_back(static_cast<std::int32_t>(p.index.size()));
+      p.index.push_back(survivors + std::min(rank++, mask_rows - 1));
+      p.targets.push_back(codes[i] + 1);
+      p.pid.push_back(pid[i]);
+    }
+    p.offsets.push_back(static_cast<std::int32_t>(p.index.size()));
+  }
+  return p;
 }
 
 }  // namespace
@@ -163,61 +192,32 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
   const auto code = codes.to_vector<std::int32_t>();
   const auto pid = raw_features.pid.to_vector<std::int32_t>();
   const auto registers = static_cast<std::int32_t>(backbone.config.registers);
-  Packing p{.rows = RowPacker(registers),
-            .causal = {},
-            .ntp_rows = {},
-            .ntp_targets = {},
-            .ntp_pid = {},
-            .survivors = {}};
+  Packing p{.rows = RowPacker(registers), .causal = {}, .ntp_targets = {}, .ntp_pid = {}};
   pack_causal(p, s, registers, code, pid, static_cast<std::int32_t>(config.codes + 1));
   pack_survivors(p, s, registers + 1 + s.total(), hidden);
-
   const Tensor parts[] = {backbone.registers, backbone.start, backbone.embed(token_features),
                           backbone.embed(raw_features)};
   const Tensor packed = gather_rows(concat_rows(parts), p.rows.index());
   const Tensor h =
       gather_rows(backbone.run(packed, p.rows.segments(), p.causal, dropout), p.rows.payload());
-  const auto positions = static_cast<std::int64_t>(p.ntp_targets.size());
 
-  // Next token: every position of the causal stream is scored.
-  const Segments causal_segments(p.ntp_offsets);
-  const Tensor h_ntp = ntp_(h.slice(0, 0, positions), causal_segments, all_causal(causal_segments));
+  // Every position of the causal stream is scored.
+  const auto positions = static_cast<std::int64_t>(p.ntp_targets.size());
+  const Segments causal(p.ntp_offsets);
+  const Tensor h_ntp = ntp_(h.slice(0, 0, positions), causal, all_causal(causal));
   const Score ntp = score(h_ntp, p.ntp_targets, p.ntp_pid);
 
-  // Masked particles: survivors' states and one mask vector for each hidden particle, by pT rank
-  // among them.
-  std::vector<std::int32_t> index, offsets{0}, scored, targets, masked_pid;
-  const auto survivors = static_cast<std::int32_t>(h.shape(0) - positions);
-  std::int32_t next_survivor = 0;
-  for (int j = 0; j < s.count(); ++j) {
-    const auto first = static_cast<std::size_t>(s.cu_seqlens()[static_cast<std::size_t>(j)]);
-    std::int32_t rank = 0;
-    for (std::size_t i = first; i < first + static_cast<std::size_t>(s.length(j)); ++i) {
-      if (!hidden[i]) {
-        index.push_back(next_survivor++);
-        continue;
-      }
-      scored.push_back(static_cast<std::int32_t>(index.size()));
-      index.push_back(survivors +
-                      std::min(rank++, static_cast<std::int32_t>(config.max_particles) - 1));
-      targets.push_back(code[i] + 1);
-      masked_pid.push_back(pid[i]);
-    }
-    offsets.push_back(static_cast<std::int32_t>(index.size()));
+  const MaskPacking m =
+      pack_masked(s, hidden, code, pid, static_cast<std::int32_t>(config.max_particles));
+  if (m.scored.empty()) {
+    return {.loss = ntp.loss, .ntp_code = ntp.code};
   }
-  PretrainOutput result;
-  result.ntp_code = ntp.code;
-  result.loss = ntp.loss;
-  if (!scored.empty()) {
-    const Tensor pieces[] = {h.slice(0, positions, h.shape(0)), mask_};
-    const Tensor filled = gather_rows(concat_rows(pieces), RowPacker::vector_tensor(index));
-    const Tensor h_mpm =
-        gather_rows(mpm_(filled, Segments(offsets), {}), RowPacker::vector_tensor(scored));
-    const Score mpm = score(h_mpm, targets, masked_pid);
-    result.mpm_code = mpm.code;
-    result.loss = add(ntp.loss, mpm.loss);
-  }
-  return result;
+  const Tensor pieces[] = {h.slice(0, positions, h.shape(0)), mask_};
+  const Tensor filled = gather_rows(concat_rows(pieces), RowPacker::vector_tensor(m.index));
+  const Tensor h_mpm =
+      gather_rows(mpm_(filled, Segments(m.offsets), {}), RowPacker::vector_tensor(m.scored));
+  const Score mpm = score(h_mpm, m.targets, m.pid);
+  return {.loss = add(ntp.loss, mpm.loss), .ntp_code = ntp.code, .mpm_code = mpm.code};
 }
 
 }  // namespace tessera
