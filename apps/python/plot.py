@@ -6,8 +6,8 @@
 Reads only files of the run directory; every one may be absent, then its section says so.
   table.csv                 task,method,strategy,n_train,metric,value,error,seeds
   run.json                  {"name", "seed", "seconds", "simd", "threads", "version", "simulated": true, ...}; scalars are shown
-  curves/NAME.jsonl         one object a line: {"step": 10, "loss": 3.2, "val_loss": 3.3, ...}; NAME is tokenizer, pretrain
-                            or TASK__METHOD__STRATEGY__seedK; a torn last line is skipped
+  tokenizer/metrics.jsonl, pretrain/metrics.jsonl, finetune/TASK__METHOD__STRATEGY__seedK/metrics.jsonl
+                            one object a step: {"step": 10, "loss": 3.2, "val_loss": 3.3, ...}; a torn last line is skipped
   eval/TASK__METHOD__STRATEGY__seedK.json, any of
       roc        {signal_efficiency[], background_efficiency[]}
       momentum   {pt_low[], pt_high[], response[], resolution[], response_error[], resolution_error[], n[]}, GeV
@@ -85,14 +85,29 @@ def read_curve(path):
         if isinstance(line, dict) and "step" in line:
             lines.append(line)
     keys = dict.fromkeys(k for line in lines for k, v in line.items() if isinstance(v, (int, float)))
-    return {k: np.array([line[k] if isinstance(line.get(k), (int, float)) else np.nan for line in lines]) for k in keys}
+    return thin({k: np.array([line[k] if isinstance(line.get(k), (int, float)) else np.nan for line in lines]) for k in keys})
+
+
+def thin(curve, points=200):
+    """Means over blocks of steps, at most `points` of them: single steps are noise. NaN counts for nothing."""
+    n = len(curve.get("step", ()))
+    if n <= points:
+        return curve
+    blocks = np.array_split(np.arange(n), points)
+    means = {k: np.array([np.mean(v[b][np.isfinite(v[b])]) if np.isfinite(v[b]).any() else np.nan for b in blocks]) for k, v in curve.items()}
+    return {**means, "step": np.array([curve["step"][b[-1]] for b in blocks])}
+
+
+def name_of(path):
+    """TASK__METHOD__STRATEGY__seedK, tokenizer, ...: the folder of a metrics.jsonl, else the file."""
+    return path.parent.name if path.name == "metrics.jsonl" else path.stem
 
 
 def by_task(paths, read):
     """{task: {"method strategy": [content of each seed]}} from names TASK__METHOD__STRATEGY__seedK."""
     found = defaultdict(lambda: defaultdict(list))
     for path in sorted(paths):
-        parts = path.stem.split("__")
+        parts = name_of(path).split("__")
         content = read(path) if len(parts) == 4 else None
         if content:
             found[parts[0]][f"{parts[1]} {parts[2]}"].append(content)
@@ -189,12 +204,14 @@ def draw_training(page, curves, evaluations):
         body += page.figure("training", figure, "Training curves. Solid is training, dashed is validation; a next-token loss below "
                             "the dotted line means that the model has learnt more than how often each token occurs.")
     else:
-        body += missing("pre-training curves", "curves/tokenizer.jsonl, curves/pretrain.jsonl")
+        body += missing("pre-training curves", "tokenizer/metrics.jsonl, pretrain/metrics.jsonl")
     return body
 
 
 def loss_keys(curve):
-    skip = ("step", "lr", "learning_rate", "grad_norm", "epoch", "tokens", "jets", "usage", "perplexity")
+    skip = {"step", "lr", "gradient_norm", "epoch", "tokens", "jets", "usage", "perplexity"}
+    if "ntp" in curve or "reconstruction" in curve:
+        skip.add("loss")  # a sum of what is drawn
     return [k for k in curve if k not in skip and np.isfinite(curve[k]).any()]
 
 
@@ -219,7 +236,7 @@ def draw_finetuning(page, curves):
                  for k, runs in group.items()} for t, group in curves.items()}
     tasks = {t: g for t, g in tasks.items() if any(g.values())}
     if not tasks:
-        return missing("fine-tuning curves", "curves/TASK__METHOD__STRATEGY__seedK.jsonl")
+        return missing("fine-tuning curves", "finetune/TASK__METHOD__STRATEGY__seedK/metrics.jsonl")
     columns = min(2, len(tasks))
     figure, axes = plt.subplots(-(-len(tasks) // columns), columns, figsize=(5.6 * columns, 3.9 * -(-len(tasks) // columns)), squeeze=False)
     for ax in axes.flat[len(tasks):]:
@@ -554,12 +571,12 @@ def render(page, name, run_json):
 def report(run):
     page, run_json = Page(run), read_json(run / "run.json")
     table = read_table(run / "table.csv")
-    curve_files = sorted((run / "curves").glob("*.jsonl"))
-    curves = {p.stem: c for p in curve_files if "__" not in p.stem and (c := read_curve(p))}
+    curves = {name: read_curve(p) for name in ("tokenizer", "pretrain") if (p := run / name / "metrics.jsonl").exists()}
+    finetuning = by_task(run.glob("finetune/*/metrics.jsonl"), read_curve)
     evals = by_task((run / "eval").glob("*__*.json"), read_json)
     tokens, pretrain = read_json(run / "eval" / "tokenizer.json"), read_json(run / "eval" / "pretrain.json")
     page.section("results", "Results", HOW_TO_READ + summary(table) + draw_labels(page, table))
-    page.section("training", "Training", draw_training(page, curves, pretrain or tokens) + draw_finetuning(page, by_task(curve_files, read_curve)))
+    page.section("training", "Training", draw_training(page, curves, pretrain or tokens) + draw_finetuning(page, finetuning))
     page.section("momentum", "Tau momentum", draw_momentum(page, evals))
     page.section("roc", "Signal against background", draw_roc(page, evals))
     page.section("confusion", "Classes", draw_confusion(page, evals))

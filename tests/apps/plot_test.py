@@ -73,7 +73,7 @@ def write_evaluations(run, rng, rows):
             steps = np.arange(10, 610, 10.0)
             for task in ("tau-pt", "tau-id", "tau-dm", "tag"):
                 loss = badness * (0.3 + np.exp(-steps / 120)) + 0.01 * rng.standard_normal(60)
-                write_curve(run / "curves" / f"{name(task)}.jsonl", step=steps, loss=loss, val_loss=loss + 0.03)
+                write_curve(run / "finetune" / name(task) / "metrics.jsonl", step=steps, loss=loss, val_loss=loss + 0.03)
         for task, metrics in (("tau-pt", {"resolution": 0.08 * badness, "response": 1 + 0.01 * badness}), ("tau-id", {"misid@80": 0.05 * badness, "auc": 1 - 0.05 * badness}),
                               ("tau-dm", {"accuracy": 1 - 0.3 * badness}), ("tag", {"accuracy": 1 - 0.3 * badness})):
             rows += [f"{task},{method},{strategy},10000,{k},{v:.6g},{0.02 * v:.3g},3" for k, v in metrics.items()]
@@ -87,8 +87,8 @@ def write_run(run):
     (run / "table.csv").write_text("\n".join(rows) + "\n")
     write_json(run / "run.json", {"name": "synthetic", "simulated": True, "seed": 1, "simd": "AVX-512", "threads": 2, "minutes": 12.4, "backbone parameters": "1.2 M"})
     noise = lambda s: s * rng.standard_normal(200)
-    write_curve(run / "curves" / "tokenizer.jsonl", step=steps, loss=0.02 + np.exp(-steps / 150) * (1 + noise(0.05)), reconstruction=0.01 + 0.6 * np.exp(-steps / 150))
-    write_curve(run / "curves" / "pretrain.jsonl", step=steps, ntp=5.1 + 1.6 * np.exp(-steps / 300) + noise(0.03), val_ntp=5.13 + 1.6 * np.exp(-steps / 300),
+    write_curve(run / "tokenizer" / "metrics.jsonl", step=steps, loss=0.02 + np.exp(-steps / 150) * (1 + noise(0.05)), reconstruction=0.01 + 0.6 * np.exp(-steps / 150))
+    write_curve(run / "pretrain" / "metrics.jsonl", step=steps, ntp=5.1 + 1.6 * np.exp(-steps / 300) + noise(0.03), val_ntp=5.13 + 1.6 * np.exp(-steps / 300),
                 mpm=5.4 + 1.3 * np.exp(-steps / 300) + noise(0.03))
     counts = rng.poisson(200 * np.exp(-np.arange(512) / 200))
     p = counts[counts > 0] / counts.sum()
@@ -167,10 +167,10 @@ class PartialRunTest(unittest.TestCase):
 
     def test_damaged_files_count_as_missing(self):
         (self.run_path / "eval").mkdir()
-        (self.run_path / "curves").mkdir()
+        (self.run_path / "pretrain").mkdir()
         (self.run_path / "eval" / "tokenizer.json").write_text("{")
         (self.run_path / "eval" / "tau-pt__tessera__full__seed0.json").write_text("")
-        (self.run_path / "curves" / "pretrain.jsonl").write_text('{"step": 1, "ntp": NaN}\nnot json\n')
+        (self.run_path / "pretrain" / "metrics.jsonl").write_text('{"step": 1, "ntp": NaN}\nnot json\n')
         (self.run_path / "table.csv").write_text("task,method\ntau-pt,tessera\n")
         self.assertGreaterEqual(self.draw().count('class="missing"'), 7)
 
