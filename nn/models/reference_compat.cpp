@@ -1,6 +1,7 @@
 #include "nn/models/reference_compat.h"
 
-#include <algorithm>
+#include <cmath>
+#include <string_view>
 
 #include "core/autograd.h"
 #include "kernels/cross_entropy/cross_entropy.h"
@@ -84,6 +85,26 @@ Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segment
   return h;
 }
 
+bool ends_with(const std::string& name, std::string_view layer, std::string_view tensor) {
+  return name.ends_with(fmt::format("{}.{}", layer, tensor));
+}
+
+/// Weight (out, in) and, behind it in the list, bias (out) of a Linear.
+void start_linear(const NamedTensor& weight, const Tensor& bias, Rng& rng) {
+  const Shape& shape = weight.tensor.shape();
+  const auto in = static_cast<float>(shape[1]), out = static_cast<float>(shape[0]);
+  const bool attention_in = ends_with(weight.name, "attn.qkv", "weight");
+  if (attention_in || ends_with(weight.name, "attn.out", "weight")) {
+    const float bound = attention_in ? std::sqrt(6.0F / (in + out)) : 1.0F / std::sqrt(in);
+    copy_into(weight.tensor, uniform_init(shape, bound, rng));
+    fill(bias, 0.0F);
+    return;
+  }
+  const float b = 1.0F / std::sqrt(out);
+  copy_into(weight.tensor, normal_init(shape, std::sqrt(2.0F / out), rng));
+  copy_into(bias, add(Tensor::full(bias.shape(), -b), normal_init(bias.shape(), b, rng)));
+}
+
 }  // namespace
 
 PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const TokenizerOutput& out,
@@ -139,6 +160,21 @@ PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const Ne
                                       segments.total())
                      .item();
   return result;
+}
+
+void start_as_tau_reference(const Module& model, Rng& rng) {
+  const NoGrad off;
+  const std::vector<NamedTensor> all = model.named_parameters();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Tensor& t = all[i].tensor;
+    if (all[i].name == "cls") {
+      copy_into(t, normal_init(t.shape(), 0.02F, rng));
+    } else if (t.rank() == 2) {
+      TESSERA_CHECK(i + 1 < all.size() && all[i + 1].name.ends_with(".bias"),
+                    "start_as_tau_reference: {} has no bias behind it", all[i].name);
+      start_linear(all[i], all[i + 1].tensor, rng);
+    }
+  }
 }
 
 }  // namespace tessera

@@ -1,6 +1,6 @@
-// The losses of OmniJet-alpha as published: means over padded batches, pad slots included. In
-// packed batches the pads exist as closed forms only. For comparison with published loss curves;
-// the models' own losses are means over real particles and tokens.
+// What published code does otherwise than our models, for comparison with its curves. The losses of
+// OmniJet-alpha are means over padded batches, pad slots included; in packed batches the pads exist
+// as closed forms only. The tau reference draws its starting weights in its own way.
 #pragma once
 
 #include "nn/models/backbone.h"
@@ -46,5 +46,11 @@ struct PaddedNextTokenLoss {
 PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
                                            const Tensor& ids, const Tensor& targets,
                                            const Segments& segments, std::int64_t slots = 128);
+
+/// Draws a ParT-style head or model anew as HEP-KBFI/ml-tau-en-reg does: Linear weights N(0, 2 /
+/// fan_out) and biases N(-b, b^2), b = fan_out^-1/2; attention q, k, v Xavier-uniform on the
+/// stacked matrix, its output U(+-1/sqrt(d)), its biases 0; "cls" N(0, 0.02^2). Norms, scales and
+/// residual weights stay at their start.
+void start_as_tau_reference(const Module& model, Rng& rng);
 
 }  // namespace tessera

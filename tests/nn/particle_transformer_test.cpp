@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/parallel.h"
 #include "support/golden_model.h"
 
 namespace tessera {
@@ -145,6 +146,45 @@ TEST(ParticleTransformer, NanInOneJetReachesNoOtherInEvaluation) {
     } else {
       EXPECT_EQ(clean[i], dirty[i]) << i;
     }
+  }
+}
+
+TEST(ParticleTransformer, FrozenModelsKeepWeightsAndBuffersBitwise) {
+  ParticleTransformer model = golden_model();
+  run(model, Jets({4, 9}));
+  model.freeze();
+  const auto tensors = [&] {
+    std::vector<float> all;
+    for (const NamedTensor& t : state(model)) {
+      std::ranges::copy(t.tensor.to_vector<float>(), std::back_inserter(all));
+    }
+    return all;
+  };
+  const auto before = tensors();
+  model.set_training(true);
+  const Jets jets({7, 3});
+  for (int step = 0; step < 50; ++step) {
+    EXPECT_FALSE(model(jets.x, jets.p4, jets.segments).requires_grad());
+  }
+  EXPECT_EQ(tensors(), before);
+}
+
+TEST(ParticleTransformer, OutputsAndGradientsAreBitEqualForAnyThreadCount) {
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 2, 3, 8}) {
+    set_num_threads(threads);
+    const ParticleTransformer model = golden_model();
+    const Jets jets({31, 0, 1, 33, 64, 2});
+    const Tensor y = model(jets.x, jets.p4, jets.segments);
+    backward_with(y, Tensor::full(y.shape(), 1.0F));
+    std::vector<float> all = y.to_vector<float>();
+    for (const NamedTensor& p : model.named_parameters()) {
+      std::ranges::copy(p.tensor.grad().to_vector<float>(), std::back_inserter(all));
+    }
+    results.push_back(all);
+  }
+  for (const auto& r : results) {
+    EXPECT_EQ(r, results[0]);
   }
 }
 

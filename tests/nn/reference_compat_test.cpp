@@ -1,5 +1,6 @@
 #include "nn/models/reference_compat.h"
 
+#include "nn/models/particle_transformer.h"
 #include "support/golden_model.h"
 
 namespace tessera {
@@ -118,6 +119,53 @@ TEST(ReferenceCompat, RefusesJetsThatDoNotFitTheSlots) {
   const Tensor ids = Tensor::zeros({9}, DType::i32);
   EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, s, 4), Error);
   EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, Segments({0, 0, 9}), 9), Error);
+}
+
+struct Moments {
+  double mean = 0, deviation = 0, largest = 0;
+  explicit Moments(const Tensor& t) {
+    const auto v = t.to_vector<float>();
+    const auto n = static_cast<double>(v.size());
+    double square = 0;
+    for (const float x : v) {
+      mean += static_cast<double>(x) / n;
+      square += static_cast<double>(x) * static_cast<double>(x) / n;
+      largest = std::max(largest, std::abs(static_cast<double>(x)));
+    }
+    deviation = std::sqrt(square - mean * mean);
+  }
+};
+
+TEST(ReferenceCompat, TauReferenceStartHasTheStatedMoments) {
+  Rng rng(2);
+  const ParticleTransformer model({}, rng);
+  start_as_tau_reference(model, rng);
+  std::size_t linears = 0;
+  for (const NamedTensor& p : model.named_parameters()) {
+    SCOPED_TRACE(p.name);
+    const Moments m(p.tensor);
+    const bool attention = p.name.find(".attn.") != std::string::npos;
+    if (p.name == "cls") {
+      EXPECT_NEAR(m.deviation, 0.02, 0.004);
+    } else if (p.name.ends_with("attn.qkv.weight")) {
+      EXPECT_NEAR(m.largest, std::sqrt(6.0 / (4 * 256)), 1e-4);
+      EXPECT_NEAR(m.deviation, m.largest / std::sqrt(3.0), 1e-3);
+    } else if (p.name.ends_with("attn.out.weight")) {
+      EXPECT_NEAR(m.largest, 1.0 / 16, 1e-4);
+    } else if (attention) {
+      EXPECT_EQ(m.largest, 0.0);  // biases
+    } else if (p.tensor.rank() == 2 && p.tensor.shape(0) >= 64) {
+      const auto fan_out = static_cast<double>(p.tensor.shape(0));
+      EXPECT_NEAR(m.deviation * std::sqrt(fan_out / 2), 1, 0.15);
+      ++linears;
+    } else if (p.name.ends_with("fc1.bias")) {
+      EXPECT_NEAR(m.mean, -1.0 / 32, 5e-3);
+      EXPECT_NEAR(m.deviation, 1.0 / 32, 5e-3);
+    } else if (p.name.ends_with("norm.weight") || p.name.ends_with("c_attn")) {
+      EXPECT_NEAR(m.mean, 1.0, 1e-12);
+    }
+  }
+  EXPECT_EQ(linears, 14U);  // two a block, three of the embedding, three of the pairs
 }
 
 }  // namespace
