@@ -85,18 +85,15 @@ FinetuneJob job_of(const RunConfig& c, const Study& study, std::int64_t seed, co
       .seed = static_cast<std::uint64_t>(c.run.seed + seed)};
 }
 
+// What one study's result depends on; not on which other studies are run beside it.
 std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed) {
-  std::string text = settings_of(in.config, {"data.", "finetune."});
-  std::istringstream lines(text);
-  text.clear();
-  for (std::string line; std::getline(lines, line);) {
-    const bool list = line.starts_with("finetune.tasks") || line.starts_with("finetune.methods") ||
-                      line.starts_with("finetune.strategies") || line.starts_with("finetune.seeds");
-    text += list ? "" : line + "\n";
-  }
-  text += fmt::format("seed {}\n", in.config.run.seed + seed);
-  return pretrained(parse_strategy(study.strategy)) ? text + "backbone " + in.backbone_hash + "\n"
-                                                    : text;
+  const std::string common =
+      settings_of(in.config, {"data.", "backbone.", "finetune.train_jets", "finetune.steps",
+                              "finetune.batch", "finetune.head_blocks", "finetune.evaluations",
+                              "finetune.patience", "finetune.lr", "finetune.backbone_lr"}) +
+      fmt::format("seed {}\n", in.config.run.seed + seed);
+  return pretrained(parse_strategy(study.strategy)) ? common + "backbone " + in.backbone_hash + "\n"
+                                                    : common;
 }
 
 void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
