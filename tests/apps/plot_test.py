@@ -3,6 +3,7 @@
 
     plot_test.py --write DIRECTORY     leaves a synthetic run and its report there, to look at
 """
+import importlib.util
 import json
 import pathlib
 import re
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.parse
+import xml.etree.ElementTree
 
 try:
     import matplotlib  # noqa: F401
@@ -20,7 +23,20 @@ except ImportError:
 
 PLOT = pathlib.Path(__file__).resolve().parents[2] / "apps" / "python" / "plot.py"
 STRATEGIES = {("deepsets", "scratch"): 1.25, ("tessera", "scratch"): 1.1, ("tessera", "random-frozen"): 1.6,
-              ("tessera", "frozen"): 0.95, ("tessera", "full"): 0.75}
+              ("tessera", "frozen"): 0.95, ("tessera", "lpft"): 0.85, ("tessera", "full"): 0.75}
+TASKS = ("tau-pt", "tau-id", "tau-dm", "tag")
+SHAPES = ("pt", "mass", "eta", "phi", "n_const", "tau21")
+# What a full run must show, section by section: the names of the figures, in the order of the page.
+FIGURES = {
+    "results": [],
+    "training": ["training_tokenizer", "training_pretrain"] + [f"finetuning_{t}_{k}" for t in TASKS for k in ("loss", "val_loss")],
+    "momentum": ["momentum_tau-pt_response", "momentum_tau-pt_resolution", "response_tau-pt_linear", "response_tau-pt_log"],
+    "roc": ["roc_tau-id"],
+    "confusion": [f"confusion_{t}_{m}_{s}" for t in ("tau-dm", "tag") for m, s in STRATEGIES],
+    "tokenizer": ["tokens_usage", "tokens_residual_pt", "tokens_residual_deta", "tokens_residual_dphi"],
+    "generation": [f"generation_{n}" for n in SHAPES],
+    "run": [],
+}
 
 
 def write_json(path, content):
@@ -28,10 +44,23 @@ def write_json(path, content):
     path.write_text(json.dumps(content))
 
 
-def write_curve(path, **series):
+def write_curve(path, steps, losses, validation=(), every=0):
+    """One object a step; every so many steps with a validation loss."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({k: float(v[i]) for k, v in series.items()}) for i in range(len(series["step"]))]
+    lines = []
+    for i in range(steps):
+        line = {"step": i + 1, **{k: float(v[i]) for k, v in losses.items()}, "gradient_norm": 1.5, "lr": 1e-3}
+        if every and (i + 1) % every == 0:
+            line["val_loss"] = float(validation[i])
+        lines.append(json.dumps(line))
     path.write_text("\n".join(lines) + '\n{"step": 99')  # a torn last line
+
+
+def write_study_curves(run, rng, name, strategy, badness):
+    """As many steps as a real study has, so that the size of the page means something."""
+    for part, steps in (("head/", 200), ("", 600)) if strategy == "lpft" else (("", 800),):
+        loss = badness * (0.3 + np.exp(-np.arange(steps) / 120)) + 0.05 * rng.standard_normal(steps)
+        write_curve(run / "finetune" / name / f"{part}metrics.jsonl", steps, {"loss": loss}, loss + 0.03, steps // 8)
 
 
 def momentum(rng, badness):
@@ -59,45 +88,50 @@ def confusion(rng, classes, badness):
 
 
 def write_evaluations(run, rng, rows):
-    edges = np.linspace(0.5, 1.5, 31)
+    edges = np.linspace(0.8, 1.2, 81)
     for (method, strategy), badness in STRATEGIES.items():
         for seed in range(3):
             name = lambda task: f"{task}__{method}__{strategy}__seed{seed}"
             ratio = rng.normal(1.01, 0.08 * badness, 3000)
-            write_json(run / "eval" / f"{name('tau-pt')}.json", {"momentum": momentum(rng, badness), "response_histogram": {
+            write_json(run / "eval" / f"{name('tau-pt')}.json", {"n": 3000, "parameters": 152901, "momentum": momentum(rng, badness), "response_histogram": {
                 "edges": edges.tolist(), "counts": np.histogram(ratio, edges)[0].tolist()}})
             write_json(run / "eval" / f"{name('tau-id')}.json", {"roc": roc(rng, badness)})
             write_json(run / "eval" / f"{name('tau-dm')}.json", {"confusion": confusion(rng, ["h", "h pi0", "h 2pi0", "3h", "3h pi0", "rare"], badness)})
             write_json(run / "eval" / f"{name('tag')}.json", {"confusion": confusion(
                 rng, ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"], badness)})
-            steps = np.arange(10, 610, 10.0)
-            for task in ("tau-pt", "tau-id", "tau-dm", "tag"):
-                loss = badness * (0.3 + np.exp(-steps / 120)) + 0.01 * rng.standard_normal(60)
-                write_curve(run / "finetune" / name(task) / "metrics.jsonl", step=steps, loss=loss, val_loss=loss + 0.03)
+            for task in TASKS:
+                write_study_curves(run, rng, name(task), strategy, badness)
         for task, metrics in (("tau-pt", {"resolution": 0.08 * badness, "response": 1 + 0.01 * badness}), ("tau-id", {"misid@80": 0.05 * badness, "auc": 1 - 0.05 * badness}),
                               ("tau-dm", {"accuracy": 1 - 0.3 * badness}), ("tag", {"accuracy": 1 - 0.3 * badness})):
             rows += [f"{task},{method},{strategy},10000,{k},{v:.6g},{0.02 * v:.3g},3" for k, v in metrics.items()]
 
 
+def write_training(run, rng):
+    steps = np.arange(2000)
+    noise = lambda s: s * rng.standard_normal(2000)
+    write_curve(run / "tokenizer" / "metrics.jsonl", 2000, {"loss": 0.03 + np.exp(-steps / 150) * (1 + noise(0.05)),
+                "reconstruction": 0.01 + 0.6 * np.exp(-steps / 150), "quantiser": 0.01 + noise(0.001)})
+    write_curve(run / "pretrain" / "metrics.jsonl", 2000, {"loss": 12 + noise(0.1), "ntp": 5.1 + 1.6 * np.exp(-steps / 300) + noise(0.03),
+                "mpm": 5.4 + 1.3 * np.exp(-steps / 300) + noise(0.03)})
+
+
 def write_run(run):
-    rng, steps = np.random.default_rng(1), np.arange(10, 2010, 10.0)
+    rng = np.random.default_rng(1)
     rows = ["task,method,strategy,n_train,metric,value,error,seeds", "tau-pt,raw-jet,-,0,resolution,0.19,0,1", "tau-pt,raw-jet,-,0,response,1.08,0,1",
             "tau-id,constant,-,0,misid@80,0.8,0,1", "tau-id,constant,-,0,auc,0.5,0,1", "tau-dm,constant,-,0,accuracy,0.31,0,1", "tag,constant,-,0,accuracy,0.1,0,1"]
     write_evaluations(run, rng, rows)
+    write_training(run, rng)
     (run / "table.csv").write_text("\n".join(rows) + "\n")
-    write_json(run / "run.json", {"name": "synthetic", "simulated": True, "seed": 1, "simd": "AVX-512", "threads": 2, "minutes": 12.4, "backbone parameters": "1.2 M"})
-    noise = lambda s: s * rng.standard_normal(200)
-    write_curve(run / "tokenizer" / "metrics.jsonl", step=steps, loss=0.02 + np.exp(-steps / 150) * (1 + noise(0.05)), reconstruction=0.01 + 0.6 * np.exp(-steps / 150))
-    write_curve(run / "pretrain" / "metrics.jsonl", step=steps, ntp=5.1 + 1.6 * np.exp(-steps / 300) + noise(0.03), val_ntp=5.13 + 1.6 * np.exp(-steps / 300),
-                mpm=5.4 + 1.3 * np.exp(-steps / 300) + noise(0.03))
+    stages = {n: {"seconds": 60.5, "weights": "00ff"} for n in ("tokenizer", "pretrain", "tau-pt__tessera__full__seed0", "tau-pt__tessera__full__seed1")}
+    write_json(run / "run.json", {"name": "synthetic", "simulated": True, "seed": 1, "simd": "AVX-512", "threads": 2,
+                                  "data": {"sample/jets": "abcd1234"}, "stages": stages})
     counts = rng.poisson(200 * np.exp(-np.arange(512) / 200))
     p = counts[counts > 0] / counts.sum()
     entropy = float(-(p * np.log(p)).sum())
     residual = lambda width, unit: {"edges": np.linspace(-4 * width, 4 * width, 41).tolist(), "unit": unit,
                                     "counts": np.histogram(rng.normal(0, width, 20000), np.linspace(-4 * width, 4 * width, 41))[0].tolist()}
     write_json(run / "eval" / "tokenizer.json", {"code_counts": counts.tolist(), "usage": float((counts > 0).mean()), "perplexity": float(np.exp(entropy)), "token_entropy": entropy,
-               "reconstruction_mse": 0.0123, "residuals": {"pt": residual(0.08, ""), "deta": residual(0.01, ""), "dphi": residual(0.01, "rad")},
-               "reconstruction": [{"quantity": "jet mass, IQR / median", "value": 0.041}, {"quantity": "jet pT, IQR / median", "value": 0.018}]})
+               "reconstruction_mse": 0.0123, "residuals": {"pt": residual(0.08, ""), "deta": residual(0.01, ""), "dphi": residual(0.01, "rad")}})
     write_json(run / "eval" / "pretrain.json", {"ntp": 5.11, "mpm": 5.4, "token_entropy": entropy})
     shapes = {"pt": (rng.normal(650, 90, 10000), rng.normal(655, 92, 8000), "GeV"), "mass": (rng.gamma(6, 20, 10000), rng.gamma(6, 20.5, 8000), "GeV"),
               "eta": (rng.normal(0, 0.8, 10000), rng.normal(0, 0.8, 8000), ""), "phi": (rng.uniform(-3.14, 3.14, 10000), rng.uniform(-3.14, 3.14, 8000), "rad"),
@@ -106,11 +140,21 @@ def write_run(run):
     for name, (truth, generated, unit) in shapes.items():
         edges = np.linspace(*np.quantile(truth, [0.002, 0.998]), 31)
         histograms[name] = {"edges": edges.tolist(), "truth": np.histogram(truth, edges)[0].tolist(), "generated": np.histogram(generated, edges)[0].tolist(), "unit": unit}
+        if name != "tau21":
+            histograms[name]["reconstructed"] = np.histogram(truth * 1.01, edges)[0].tolist()
     write_json(run / "eval" / "generation.json", {"histograms": histograms, "metrics": {"KL jet mass": 0.012, "KL jet pT": 0.009, "two-sample AUC": 0.61}})
 
 
 def draw(run):
     return subprocess.run([sys.executable, PLOT, run], capture_output=True, text=True)
+
+
+def sections(page):
+    return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.S))
+
+
+def images(page):
+    return [urllib.parse.unquote(uri.replace("&amp;", "&")) for uri in re.findall(r'<img [^>]*src="data:image/svg\+xml,([^"]*)"', page)]
 
 
 class FullRunTest(unittest.TestCase):
@@ -120,33 +164,103 @@ class FullRunTest(unittest.TestCase):
         cls.addClassCleanup(directory.cleanup)
         cls.run_path = pathlib.Path(directory.name)
         write_run(cls.run_path)
-        write_json(cls.run_path / "run.json", {"name": "<script>alert(1)</script>", "seed": 1})
+        facts = json.loads((cls.run_path / "run.json").read_text())
+        write_json(cls.run_path / "run.json", {**facts, "name": "<script>alert(1)</script>"})
         cls.result = draw(cls.run_path)
         cls.page = (cls.run_path / "report.html").read_text() if cls.result.returncode == 0 else ""
 
     def test_it_is_drawn_without_warnings(self):
         self.assertEqual((self.result.returncode, self.result.stderr), (0, ""))
 
-    def test_it_has_every_figure_and_no_gap(self):
+    def test_every_section_is_there_in_order_and_in_the_contents(self):
+        self.assertEqual(list(sections(self.page)), list(FIGURES))
+        self.assertEqual(re.findall(r'<li><a href="#(\w+)">', self.page), list(FIGURES))
         self.assertNotIn('class="missing"', self.page)
-        for name in ("training", "finetuning", "momentum_tau-pt", "response_tau-pt", "roc_tau-id", "confusion_tau-dm", "confusion_tag", "tokenizer", "generation"):
-            for kind in ("pdf", "png"):
-                self.assertGreater((self.run_path / "figures" / f"{name}.{kind}").stat().st_size, 1000, name)
-        self.assertEqual(self.page.count("<img"), 9)
+
+    def test_every_section_has_its_figures(self):
+        for name, body in sections(self.page).items():
+            self.assertEqual(len(images(body)), len(FIGURES[name]), name)
+
+    def test_every_figure_lies_beside_the_page(self):
+        expected = {f"{name}.{kind}" for names in FIGURES.values() for name in names for kind in ("pdf", "png")}
+        self.assertEqual({p.name for p in (self.run_path / "figures").iterdir()}, expected)
+        for name in expected:
+            self.assertGreater((self.run_path / "figures" / name).stat().st_size, 1000, name)
+
+    def test_the_images_are_whole_and_the_page_is_small(self):
+        for image in images(self.page):
+            self.assertEqual(xml.etree.ElementTree.fromstring(image).tag, "{http://www.w3.org/2000/svg}svg")
+        self.assertLess(len(self.page.encode()), 3_000_000)
 
     def test_it_refers_to_nothing_outside_itself(self):
-        page = re.sub(r"base64,[A-Za-z0-9+/=]*", "", self.page)
-        self.assertIn("<section", page)
+        page = re.sub(r'src="data:[^"]*"', "", self.page)
         self.assertEqual(re.findall(r"(?:https?:)?//\w[^\s\"']*", page), [])
-        self.assertEqual([s for s in re.findall(r'(?:src|href)="([^"]*)"', page) if not s.startswith(("data:", "#"))], [])
+        self.assertEqual([s for s in re.findall(r'(?:src|href)="([^"]*)"', page) if not s.startswith("#")], [])
+        for image in images(self.page):
+            links = set(re.findall(r"https?://[^\s\"']*", image)) - {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+            self.assertEqual((links, [s for s in re.findall(r"href='([^']*)'", image) if not s.startswith("#")]), (set(), []))
 
-    def test_the_table_holds_the_numbers_of_the_csv_and_marks_the_best(self):
-        self.assertIn("<b>0.0600 <small>", self.page)  # resolution of the fine-tuned row: 0.08 * 0.75
-        self.assertIn("0.1900", self.page)
+    def test_the_table_holds_the_numbers_of_the_csv_baseline_first_and_marks_the_best(self):
+        rows = re.findall(r"<tr[^>]*>(.*?)</tr>", sections(self.page)["results"].split("<h3>")[1])
+        self.assertIn("raw jet", rows[1])
+        self.assertIn("0.1900", rows[1])
+        marked = [row for row in rows if "<b>" in row]
+        self.assertEqual(len(marked), 1)
+        self.assertIn("fine", marked[0])
+        self.assertIn("<b>0.0600 <small>&plusmn;&nbsp;0.0012", marked[0])  # resolution of the fine-tuned row: 0.08 * 0.75
+        self.assertIn("152&#8239;901", marked[0])
+        self.assertIn("<b>3 seeds</b>", self.page)
+
+    def test_the_facts_of_the_run_are_told(self):
+        facts = sections(self.page)["run"]
+        for text in ("AVX-512", "abcd1234", "Tau momentum: pre-trained, fine-tuned", "2.0 min", "4.0 min"):
+            self.assertIn(text, facts)
+
+    def test_generation_draws_each_sample_that_the_file_has(self):
+        drawn = dict(zip(SHAPES, images(sections(self.page)["generation"])))
+        for name, image in drawn.items():
+            self.assertIn("#d55e00", image, name)  # generated
+            self.assertEqual("#0072b2" in image, name != "tau21", name)  # reconstructed
 
     def test_names_from_files_are_escaped(self):
         self.assertIn("&lt;script&gt;", self.page)
         self.assertNotIn("<script>", self.page)
+
+
+class CurveTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        spec = importlib.util.spec_from_file_location("plot", PLOT)
+        cls.plot = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(cls.plot)
+
+    def test_a_training_shows_its_parts_instead_of_their_weighted_sum(self):
+        curve = {k: np.ones(3) for k in ("step", "loss", "ntp", "mpm", "val_ntp", "gradient_norm", "lr")}
+        self.assertEqual(self.plot.loss_keys(curve), ["ntp", "mpm", "val_ntp"])
+        self.assertEqual(self.plot.loss_keys({k: curve[k] for k in ("step", "loss", "lr")}), ["loss"])
+        self.assertEqual(self.plot.loss_keys({"step": curve["step"], "loss": curve["loss"], "reconstruction": curve["ntp"]}), ["reconstruction"])
+
+    def test_a_study_of_two_phases_goes_on_where_the_first_ended(self):
+        with tempfile.TemporaryDirectory() as directory:
+            study = pathlib.Path(directory) / "finetune" / "s"
+            write_curve(study / "head" / "metrics.jsonl", 20, {"loss": np.full(20, 2.0)}, np.full(20, 3.0), 5)
+            write_curve(study / "metrics.jsonl", 80, {"loss": np.full(80, 1.0)})
+            curve = self.plot.Run(pathlib.Path(directory)).study_curve("s")
+        self.assertEqual(curve["step"].tolist(), list(range(1, 101)))
+        self.assertEqual((curve["loss"][19], curve["loss"][20], curve["boundary"]), (2, 1, 20))
+        self.assertEqual(np.flatnonzero(np.isfinite(curve["val_loss"])).tolist(), [4, 9, 14, 19])
+
+    def test_the_running_mean_is_the_naive_one(self):
+        values = np.random.default_rng(2).normal(size=1000)
+        values[[3, 500]] = np.nan
+        step, mean = self.plot.running_mean(np.arange(1000.0), values)
+        kept = values[np.isfinite(values)]
+        for x, m in zip(step, mean):
+            i = int(x) - (x > 3) - (x > 500)
+            half = min(i, 998 // 40)
+            self.assertAlmostEqual(m, kept[i - half:i + half + 1].mean(), places=12)
+        for n in (1, 2, 7):
+            self.assertEqual(len(self.plot.running_mean(np.arange(n), np.ones(n))[1]), n)
 
 
 class PartialRunTest(unittest.TestCase):
@@ -155,27 +269,72 @@ class PartialRunTest(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.run_path = pathlib.Path(directory.name)
 
-    def draw(self):
+    def draw(self, errors=""):
         result = draw(self.run_path)
-        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual((result.returncode, result.stderr), (0, errors))
         return (self.run_path / "report.html").read_text()
 
-    def test_an_empty_run_says_what_is_missing(self):
+    def test_a_run_that_has_just_begun_says_what_is_missing(self):
+        (self.run_path / "eval").mkdir()
         page = self.draw()
-        self.assertGreaterEqual(page.count('class="missing"'), 7)
+        for name, body in sections(page).items():
+            self.assertIn('class="missing"', body, name)
         self.assertNotIn("<img", page)
 
-    def test_damaged_files_count_as_missing(self):
+    def test_each_section_is_drawn_from_its_own_files_alone(self):
+        write_training(self.run_path, np.random.default_rng(1))
+        page = sections(self.draw())
+        self.assertEqual([name for name in page if images(page[name])], ["training"])
+        self.assertEqual(len(images(page["training"])), 2)
+
+    def test_damaged_files_are_left_out_and_named(self):
         (self.run_path / "eval").mkdir()
         (self.run_path / "pretrain").mkdir()
         (self.run_path / "eval" / "tokenizer.json").write_text("{")
         (self.run_path / "eval" / "tau-pt__tessera__full__seed0.json").write_text("")
-        (self.run_path / "pretrain" / "metrics.jsonl").write_text('{"step": 1, "ntp": NaN}\nnot json\n')
+        (self.run_path / "pretrain" / "metrics.jsonl").write_text("not json\n")
         (self.run_path / "table.csv").write_text("task,method\ntau-pt,tessera\n")
-        self.assertGreaterEqual(self.draw().count('class="missing"'), 7)
+        names = "table.csv, eval/tau-pt__tessera__full__seed0.json, pretrain/metrics.jsonl, eval/tokenizer.json"
+        page = self.draw(f"plot.py: {self.run_path}: left out, cannot be read: {names}\n")
+        self.assertIn(names, page)
+        self.assertNotIn("<img", page)
 
-    def test_a_wrong_directory_is_a_usage_error(self):
-        self.assertEqual(subprocess.run([sys.executable, PLOT, self.run_path / "absent"], capture_output=True).returncode, 64)
+    def test_numbers_that_are_not_finite_leave_gaps(self):
+        (self.run_path / "pretrain").mkdir()
+        lines = [f'{{"step": {i}, "ntp": {"null" if i % 2 else 5.0}, "mpm": NaN}}' for i in range(1, 40)]
+        (self.run_path / "pretrain" / "metrics.jsonl").write_text("\n".join(lines))
+        (self.run_path / "table.csv").write_text("task,method,strategy,n_train,metric,value,error,seeds\n"
+                                                 "tag,tessera,full,10,accuracy,nan,nan,3\ntag,tessera,scratch,10,accuracy,0.5,0,1\n")
+        page = sections(self.draw())
+        self.assertEqual(len(images(page["training"])), 1)
+        self.assertIn("<b>0.5000</b>", page["results"])
+
+
+class ErrorTest(unittest.TestCase):
+    def fails(self, code, *arguments):
+        result = subprocess.run([sys.executable, PLOT, *arguments], capture_output=True, text=True)
+        self.assertEqual(result.returncode, code)
+        self.assertRegex(result.stderr, r"^plot\.py: .*\n$")
+        self.assertEqual(result.stdout, "")
+
+    def test_no_directory_or_two_is_a_usage_error(self):
+        self.fails(64)
+        self.fails(64, "a", "b")
+
+    def test_an_absent_run_is_missing_input(self):
+        self.fails(66, "/nonexistent/run")
+
+    def test_a_directory_without_a_run_is_missing_input_and_stays_as_it_is(self):
+        with tempfile.TemporaryDirectory() as directory:
+            self.fails(66, directory)
+            self.assertEqual(list(pathlib.Path(directory).iterdir()), [])
+
+    def test_a_page_that_cannot_be_written_is_an_io_error(self):
+        with tempfile.TemporaryDirectory() as directory:
+            run = pathlib.Path(directory)
+            write_json(run / "run.json", {"name": "x"})
+            (run / "figures").write_text("in the way")
+            self.fails(74, directory)
 
 
 if __name__ == "__main__":
