@@ -20,7 +20,7 @@ left out and named on the page and on stderr.
                             residuals {FEATURE: {edges[], counts[], unit}}
   eval/pretrain.json        token_entropy (nat), ntp, mpm
   eval/generation.json      {histograms: {NAME: {edges[], truth[], reconstructed[] (or none), generated[], unit}},
-                            metrics: {NAME: value}}
+                            metrics: {NAME: value, "NAME, WHAT STANDS BESIDE IT": value}}
 Exit codes: 0 done, 64 usage, 66 no run there or no matplotlib, 74 the page cannot be written.
 """
 import csv
@@ -64,14 +64,15 @@ STYLES = {
 }
 LOSS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 TASKS = {"tau-pt": "Tau momentum", "tau-id": "Tau identification", "tau-dm": "Tau decay mode", "tag": "Jet tagging"}
-STAGES = {"tokenizer": "tokenizer", "pretrain": "pre-training"}
+STAGES = {"tokenizer": "tokenizer", "pretrain": "pre-training", "generate": "generation"}
 # metric: (name, does more count as better, None where the target is one)
 METRICS = {"resolution": ("resolution", False), "response": ("response", None),
            "misid@80": ("mis-id. at 80 % eff.", False), "auc": ("AUC", True), "accuracy": ("accuracy", True)}
 RESIDUALS = {"pt": r"$p_T^\mathrm{reco}$ / $p_T$ $-$ 1", "deta": r"reconstructed $-$ original $\Delta\eta$",
              "dphi": r"reconstructed $-$ original $\Delta\phi$"}
-QUANTITIES = {"pt": "jet $p_T$", "mass": "jet mass", "eta": r"jet $\eta$", "phi": r"jet $\phi$",
-              "n_const": "constituents", "tau21": r"$\tau_{21}$", "tau32": r"$\tau_{32}$"}
+QUANTITIES = {"jet_pt": "jet $p_T$", "jet_mass": "jet mass", "n_constituents": "constituents", "width": "jet width",
+              "tau21": r"$\tau_{21}$", "tau32": r"$\tau_{32}$", "constituent_log_pt": "ln (constituent $p_T$ / GeV)",
+              "constituent_deta": r"constituent $\Delta\eta$", "constituent_dphi": r"constituent $\Delta\phi$"}
 # The matrices that are open at once: an individual method, no pre-training, pre-training. The others unfold.
 OPEN_MATRICES = ("part scratch", "tessera scratch", "tessera frozen", "tessera full")
 
@@ -285,8 +286,15 @@ def histogram(ax, counts, edges, errors, **options):
         ax.stairs(counts, edges, **{k: v for k, v in options.items() if k in ("color", "label")})
 
 
+def error_bars(ax, x, y, error, colour):
+    """As one path: a twentieth of the size of a path for each bar."""
+    gap = np.full(len(x), np.nan)
+    ax.plot(np.stack([x, x, gap], 1).ravel(), np.stack([y - error, y + error, gap], 1).ravel(), color=colour, lw=0.9)
+
+
 def axis_unit(h):
-    return f" / {h['unit']}" if h.get("unit") else ""
+    unit = h.get("unit")
+    return f" / {unit}" if unit and not unit.startswith("ln ") else ""  # a logarithm names its unit itself
 
 
 # ---- training -----------------------------------------------------------------------------------------------
@@ -438,7 +446,8 @@ def draw_bin_points(ax, runs, quantity, key, shift):
     mean, bars = np.array([v.mean(0) for v in values]).T
     spread = np.array([spread_of(v)[0] for v in values])
     look = style(key)
-    ax.errorbar(x, mean, bars, marker="o", ms=2.6, lw=0.9, elinewidth=0.9, **look)
+    ax.plot(x, mean, marker="o", ms=2.6, lw=0.9, **look)
+    error_bars(ax, x, mean, bars, look["color"])
     ax.fill_between(x, mean - spread, mean + spread, color=look["color"], alpha=0.1, lw=0)
 
 
@@ -604,11 +613,23 @@ def draw_generation(page, generation):
     if not histograms:
         return missing("generated jets", "eval/generation.json")
     panels = [(f"generation_{name}", f"generated and true {name}", draw_ratio(page, name, h)) for name, h in histograms.items()]
-    body = page.figures(panels, "Generated jets against the simulation they were trained on; reconstructed ones went through the tokenizer only, "
+    body = page.figures(panels, "Generated jets against held-out simulated jets; reconstructed ones went through the tokenizer only, "
                         "so that they are the best that generation can reach. The lower panel is the ratio to truth; grey is the statistical "
-                        "uncertainty of the truth, bars that of the other sample, arrows point to values outside.")
-    metrics = {k: v for k, v in (generation.get("metrics") or {}).items() if isinstance(v, (int, float))}
-    return body + (table_html(("measure", "value"), [("", (html.escape(k.replace("_", " ")), f"{v:.4g}")) for k, v in metrics.items()]) if metrics else "")
+                        "uncertainty of the truth, bars that of the other sample, triangles point to values outside.")
+    return body + metric_table(generation.get("metrics") or {})
+
+
+def metric_table(metrics):
+    """A row for each NAME, a column for what stands beside it."""
+    cells = defaultdict(dict)
+    for name, value in metrics.items():
+        if isinstance(value, (int, float)):
+            base, _, beside = name.partition(", ")
+            cells[base][beside] = value
+    beside = list(dict.fromkeys(b for row in cells.values() for b in row if b))
+    text = lambda v: f"{v:.4g}" if v is not None else "&ndash;"
+    rows = [("", [html.escape(name.replace("_", " ")), *(text(row.get(b)) for b in ["", *beside])]) for name, row in cells.items()]
+    return table_html(["measure", "generated", *map(html.escape, beside)], rows) if rows else ""
 
 
 def draw_ratio(page, name, h):
@@ -633,10 +654,11 @@ def draw_ratio(page, name, h):
 def draw_sample(top, low, edges, truth, counts, kind, colour):
     """Density above, ratio to the truth below. Returns the largest density."""
     scale = 1 / max(counts.sum(), 1) / np.diff(edges)
-    histogram(top, counts * scale, edges, np.sqrt(counts) * scale, color=colour, label=kind)
+    top.stairs(counts * scale, edges, color=colour, lw=1.4, label=kind)
     good, centre = truth > 0, (edges[1:] + edges[:-1]) / 2
     ratio, error = (counts * scale)[good] / truth[good], (np.sqrt(counts) * scale)[good] / truth[good]
-    low.errorbar(centre[good], ratio, error, fmt="o", ms=2.5, lw=1, color=colour)
+    low.plot(centre[good], ratio, "o", ms=2.5, color=colour)
+    error_bars(low, centre[good], ratio, error, colour)
     for outside, edge, marker in ((ratio > 1.5, 1.46, "^"), (ratio < 0.5, 0.54, "v")):
         low.plot(centre[good][outside], np.full(outside.sum(), edge), marker, ms=4, color=colour)
     return (counts * scale).max()
@@ -805,7 +827,7 @@ def render(page, run, name):
 def fill(page, run, run_json):
     table = run.table()
     evals = run.studies("eval/*__*.json", lambda p: run.json(f"eval/{p.name}"))
-    curves = {name: run.curve(f"{name}/metrics.jsonl") for name in STAGES}
+    curves = {name: run.curve(f"{name}/metrics.jsonl") for name in ("tokenizer", "pretrain")}
     finetuning = run.studies("finetune/*__*", lambda p: run.study_curve(p.name))
     tokens, pretrain = run.json("eval/tokenizer.json"), run.json("eval/pretrain.json")
     entropy = pretrain.get("token_entropy") or tokens.get("token_entropy")

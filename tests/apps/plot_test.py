@@ -25,7 +25,7 @@ PLOT = pathlib.Path(__file__).resolve().parents[2] / "apps" / "python" / "plot.p
 STRATEGIES = {("deepsets", "scratch"): 1.25, ("tessera", "scratch"): 1.1, ("tessera", "random-frozen"): 1.6,
               ("tessera", "frozen"): 0.95, ("tessera", "lpft"): 0.85, ("tessera", "full"): 0.75}
 TASKS = ("tau-pt", "tau-id", "tau-dm", "tag")
-SHAPES = ("pt", "mass", "eta", "phi", "n_const", "tau21")
+SHAPES = ("jet_pt", "jet_mass", "width", "constituent_dphi", "n_constituents", "tau21")
 # What a full run must show, section by section: the names of the figures, in the order of the page.
 FIGURES = {
     "results": [],
@@ -133,16 +133,17 @@ def write_run(run):
     write_json(run / "eval" / "tokenizer.json", {"code_counts": counts.tolist(), "usage": float((counts > 0).mean()), "perplexity": float(np.exp(entropy)), "token_entropy": entropy,
                "reconstruction_mse": 0.0123, "residuals": {"pt": residual(0.08, ""), "deta": residual(0.01, ""), "dphi": residual(0.01, "rad")}})
     write_json(run / "eval" / "pretrain.json", {"ntp": 5.11, "mpm": 5.4, "token_entropy": entropy})
-    shapes = {"pt": (rng.normal(650, 90, 10000), rng.normal(655, 92, 8000), "GeV"), "mass": (rng.gamma(6, 20, 10000), rng.gamma(6, 20.5, 8000), "GeV"),
-              "eta": (rng.normal(0, 0.8, 10000), rng.normal(0, 0.8, 8000), ""), "phi": (rng.uniform(-3.14, 3.14, 10000), rng.uniform(-3.14, 3.14, 8000), "rad"),
-              "n_const": (rng.normal(45, 12, 10000), rng.normal(44, 12, 8000), ""), "tau21": (rng.beta(4, 4, 10000), rng.beta(4, 4.2, 8000), "")}
+    shapes = {"jet_pt": (rng.normal(650, 90, 10000), rng.normal(655, 92, 8000), "GeV"), "jet_mass": (rng.gamma(6, 20, 10000), rng.gamma(6, 20.5, 8000), "GeV"),
+              "width": (rng.normal(0, 0.8, 10000), rng.normal(0, 0.8, 8000), ""), "constituent_dphi": (rng.uniform(-3.14, 3.14, 10000), rng.uniform(-3.14, 3.14, 8000), "rad"),
+              "n_constituents": (rng.normal(45, 12, 10000), rng.normal(44, 12, 8000), ""), "tau21": (rng.beta(4, 4, 10000), rng.beta(4, 4.2, 8000), "")}
     histograms = {}
     for name, (truth, generated, unit) in shapes.items():
         edges = np.linspace(*np.quantile(truth, [0.002, 0.998]), 31)
         histograms[name] = {"edges": edges.tolist(), "truth": np.histogram(truth, edges)[0].tolist(), "generated": np.histogram(generated, edges)[0].tolist(), "unit": unit}
         if name != "tau21":
             histograms[name]["reconstructed"] = np.histogram(truth * 1.01, edges)[0].tolist()
-    write_json(run / "eval" / "generation.json", {"histograms": histograms, "metrics": {"KL jet mass": 0.012, "KL jet pT": 0.009, "two-sample AUC": 0.61}})
+    write_json(run / "eval" / "generation.json", {"histograms": histograms, "metrics": {"kld jet_mass": 0.012, "kld jet_mass, tokenizer alone": 0.011,
+               "kld jet_mass, truth against truth": 0.009, "jets below 3 particles": 0.18, "jets below 3 particles, truth": 0.125}})
 
 
 def draw(run):
@@ -221,6 +222,13 @@ class FullRunTest(unittest.TestCase):
         for name, image in drawn.items():
             self.assertIn("#d55e00", image, name)  # generated
             self.assertEqual("#0072b2" in image, name != "tau21", name)  # reconstructed
+
+    def test_each_measure_stands_beside_its_floor(self):
+        rows = re.findall(r"<tr>(.*?)</tr>", sections(self.page)["generation"])
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+        self.assertEqual(cells, [["measure", "generated", "tokenizer alone", "truth against truth", "truth"],
+                                 ["kld jet mass", "0.012", "0.011", "0.009", "&ndash;"],
+                                 ["jets below 3 particles", "0.18", "&ndash;", "&ndash;", "0.125"]])
 
     def test_names_from_files_are_escaped(self):
         self.assertIn("&lt;script&gt;", self.page)
