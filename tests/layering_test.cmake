@@ -14,7 +14,7 @@ set(UPWARD_apps "tests|bench")
 
 # Dependency gates: header pattern | files that may include it.
 set(GATES
-  "hdf5|^train/hdf5\\."
+  "hdf5|^train/hdf5(_[a-z]+)?\\."
   "cublasLt|^kernels/matmul/"
   "toml\\+\\+|^train/config\\.cpp$"
   "onnx|^train/export_onnx\\.cpp$"

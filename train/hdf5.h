@@ -10,35 +10,11 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
+#include "train/column_type.h"
+
 namespace tessera {
-
-/// The element types a column may have in a file.
-enum class ColumnType : std::uint8_t { i8, u8, i16, u16, i32, u32, i64, u64, f32, f64 };
-
-/// "i8", "f32", ...
-const char* name(ColumnType type);
-/// Bytes of one element.
-std::size_t width(ColumnType type);
-
-/// A C++ type that a column can hold.
-template <class T>
-concept ColumnValue = (std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char>) ||
-                      std::same_as<T, float> || std::same_as<T, double>;
-
-template <ColumnValue T>
-constexpr ColumnType column_type() {
-  if constexpr (std::is_same_v<T, float>) {
-    return ColumnType::f32;
-  } else if constexpr (std::is_same_v<T, double>) {
-    return ColumnType::f64;
-  } else {
-    constexpr int log2_bytes = sizeof(T) == 1 ? 0 : sizeof(T) == 2 ? 1 : sizeof(T) == 4 ? 2 : 3;
-    return static_cast<ColumnType>(2 * log2_bytes + (std::is_unsigned_v<T> ? 1 : 0));
-  }
-}
 
 /// What a file says about one dataset.
 struct ColumnInfo {
@@ -59,6 +35,7 @@ struct ColumnOptions {
 /// Error(io) disk.
 class H5File {
  public:
+  struct Impl;  // opaque
   /// A new file, replacing an old one. Superblock V110 (checksummed metadata), no time stamps: same
   /// content, same bytes.
   static H5File create(const std::filesystem::path& path);
@@ -154,7 +131,6 @@ class H5File {
   [[nodiscard]] T read_attribute(std::string_view attribute, std::string_view object = "/") const;
 
  private:
-  struct Impl;
   explicit H5File(std::unique_ptr<Impl> impl);
   void check_range(std::string_view column, std::uint64_t begin, std::uint64_t count) const;
   void read_bytes(std::string_view column, std::uint64_t begin, std::uint64_t count,
