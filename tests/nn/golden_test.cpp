@@ -87,58 +87,44 @@ TEST(Golden, JointPretrainingInOnePassMatchesPyTorch) {
   expect_gradients(parameters, file, "grad/");
 }
 
-TEST(Golden, SumHeadMatchesPyTorch) {
-  const GoldenFile file("sum_head");
-  Rng rng(0);
-  const SumHead head(32, 2, rng);
-  const auto parameters = head.named_parameters("head.sum");
+/// Output, input and parameter gradients of a head whose parameters stand under `prefix`.
+void expect_head(const std::string& name, const std::string& prefix, const auto& head) {
+  const GoldenFile file(name);
+  const auto parameters = head.named_parameters(prefix);
   load_parameters(parameters, file);
   const Tensor x = leaf(file);
   expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
+}
+
+TEST(Golden, SumHeadMatchesPyTorch) {
+  Rng rng(0);
+  expect_head("sum_head", "head.sum", SumHead(32, 2, rng));
 }
 
 TEST(Golden, DeepSetsMatchesPyTorch) {
-  const GoldenFile file("deepsets");
   Rng rng(0);
-  const DeepSets model(13, 32, 6, rng);
-  const auto parameters = model.named_parameters("deepsets");
-  load_parameters(parameters, file);
-  const Tensor x = leaf(file);
-  expect_output_and_gradients(model(x, segments(file)), x, parameters, file);
+  expect_head("deepsets", "deepsets", DeepSets(13, 32, 6, rng));
 }
 
 TEST(Golden, TauHeadMatchesPyTorchEmptyJetIncluded) {
-  const GoldenFile file("tau_head");
   Rng rng(0);
   const ClassAttentionHead head(
       {.width = 32, .heads = 4, .outputs = 6, .blocks = 2, .particle_blocks = 1}, rng);
-  const auto parameters = head.named_parameters("head.tau");
-  load_parameters(parameters, file);
-  const Tensor x = leaf(file);
-  expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
+  expect_head("tau_head", "head.tau", head);
 }
 
 TEST(Golden, ParticleFlowNetworkMatchesPyTorch) {
-  const GoldenFile file("pfn");
   Rng rng(0);
   DeepSetsConfig config = DeepSetsConfig::pfn(3, 2);
   config.phi = {20, 20, 48};
   config.f = {20, 20, 20};
-  const DeepSets model(config, rng);
-  const auto parameters = model.named_parameters("pfn");
-  load_parameters(parameters, file);
-  const Tensor x = leaf(file);
-  expect_output_and_gradients(model(x, segments(file)), x, parameters, file);
+  expect_head("pfn", "pfn", DeepSets(config, rng));
 }
 
 TEST(Golden, PublishedClassAttentionMatchesPyTorch) {
-  const GoldenFile file("class_attention_ref");
   Rng rng(0);
-  const ClassAttentionRef head({.width = 32}, rng);
-  const auto parameters = head.named_parameters("head.class_attention_ref");
-  load_parameters(parameters, file);
-  const Tensor x = leaf(file);
-  expect_output_and_gradients(head(x, segments(file)), x, parameters, file);
+  expect_head("class_attention_ref", "head.class_attention_ref",
+              ClassAttentionRef({.width = 32}, rng));
 }
 
 }  // namespace

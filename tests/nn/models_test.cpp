@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/autograd.h"
 #include "core/parallel.h"
+#include "kernels/gather/gather.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/models/backbone.h"
 #include "nn/models/class_attention_ref.h"
@@ -23,7 +25,8 @@ Tensor random(const Shape& shape, std::uint64_t seed) {
 }
 
 ParticleFeatures random_jets(const std::vector<std::int32_t>& lengths, std::uint64_t seed) {
-  ParticleFeatures f{.segments = Segments::from_lengths(lengths), .core = {}, .pid = {}, .context = {}};
+  ParticleFeatures f{
+      .segments = Segments::from_lengths(lengths), .core = {}, .pid = {}, .context = {}};
   const std::int64_t t = f.segments.total();
   f.core = random({t, 3}, seed);
   f.context = random({t, 9}, seed + 1);
@@ -128,7 +131,8 @@ TEST(Models, TokenizerIsPermutationEquivariant) {
   const auto w = model.encode_latent(Tensor::from(reversed, {n, 3}), one).to_vector<float>();
   for (std::int64_t i = 0; i < n; ++i) {
     for (std::int64_t d = 0; d < 4; ++d) {
-      EXPECT_NEAR(z[static_cast<std::size_t>(4 * i + d)], w[static_cast<std::size_t>(4 * (n - 1 - i) + d)], 1e-4);
+      EXPECT_NEAR(z[static_cast<std::size_t>(4 * i + d)],
+                  w[static_cast<std::size_t>(4 * (n - 1 - i) + d)], 1e-4);
     }
   }
 }
@@ -152,25 +156,86 @@ TEST(Models, NanInOneJetReachesNoOther) {
   }
 }
 
+/// The rows of a tensor from the last to the first.
+Tensor reversed(const Tensor& t) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(t.shape(0)));
+  std::iota(order.rbegin(), order.rend(), 0);
+  const auto n = static_cast<std::int64_t>(order.size());
+  if (t.dtype() != DType::i32) {
+    return gather_rows(t, Tensor::from(order, {n}));
+  }
+  auto values = t.to_vector<std::int32_t>();
+  std::ranges::reverse(values);
+  return Tensor::from(values, {n});
+}
+
+/// One jet with its particles in the opposite order.
+ParticleFeatures reversed(const ParticleFeatures& f) {
+  return {f.segments, reversed(f.core), reversed(f.pid), reversed(f.context)};
+}
+
+void expect_near(const Tensor& got, const Tensor& expected, float bound) {
+  const auto a = got.to_vector<float>(), b = expected.to_vector<float>();
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_NEAR(a[i], b[i], bound * std::max(1.0F, std::abs(b[i]))) << i;
+  }
+}
+
+TEST(Models, BidirectionalStreamIsPermutationEquivariant) {
+  Rng rng(7);
+  const Backbone backbone({.width = 16, .blocks = 2, .heads = 2, .registers = 2}, rng);
+  const ParticleFeatures f = random_jets({33}, 8);
+  expect_near(backbone(reversed(f)), reversed(backbone(f)), 1e-5F);
+}
+
+TEST(Models, CausalStreamDependsOnTheOrder) {
+  Rng rng(7);
+  const Backbone backbone({.width = 16, .blocks = 2, .heads = 2, .registers = 2}, rng);
+  const ParticleFeatures f = random_jets({33}, 8);
+  const auto stream = [&](const ParticleFeatures& g) {
+    return backbone.run(backbone.embed(g), g.segments, {1});
+  };
+  const auto a = reversed(stream(f)).to_vector<float>(), b = stream(reversed(f)).to_vector<float>();
+  double gap = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    gap = std::max(gap, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  }
+  EXPECT_GT(gap, 0.1);
+}
+
 TEST(Models, HeadsAreInvariantUnderPermutation) {
   Rng rng(7);
-  const Backbone backbone({.width = 16, .blocks = 1, .heads = 2, .registers = 1}, rng);
+  const Tensor h = random({33, 16}, 8);
+  const Segments jet({0, 33});
   const SumHead sum_head(16, 2, rng);
-  const ParticleFeatures f = random_jets({2}, 8);
-  ParticleFeatures g = f;
-  const auto swap_rows = [](const Tensor& t) {
-    Tensor s = t.clone();
-    copy_into(s.slice(0, 0, 1), t.slice(0, 1, 2));
-    copy_into(s.slice(0, 1, 2), t.slice(0, 0, 1));
-    return s;
+  const ClassAttentionHead tau_head(
+      {.width = 16, .heads = 2, .outputs = 3, .blocks = 2, .particle_blocks = 1}, rng);
+  const ClassAttentionRef published({.width = 16}, rng);
+  const DeepSets mean_pool(16, 16, 2, rng);
+  const auto expect_invariant = [&](const auto& head) {
+    expect_near(head(reversed(h), jet), head(h, jet), 1e-5F);
   };
-  g.core = swap_rows(f.core);
-  g.context = swap_rows(f.context);
-  g.pid = swap_rows(f.pid);
-  const auto a = sum_head(backbone(f), f.segments).to_vector<float>();
-  const auto b = sum_head(backbone(g), g.segments).to_vector<float>();
-  EXPECT_NEAR(a[0], b[0], 1e-5);
-  EXPECT_NEAR(a[1], b[1], 1e-5);
+  expect_invariant(sum_head);
+  expect_invariant(tau_head);
+  expect_invariant(published);
+  expect_invariant(mean_pool);
+}
+
+// The engine has no padding; what remains of it is that neighbours in the batch change nothing.
+TEST(Models, TauHeadTreatsEachJetAlone) {
+  Rng rng(7);
+  const ClassAttentionHead head(
+      {.width = 16, .heads = 2, .outputs = 3, .blocks = 2, .particle_blocks = 2}, rng);
+  const Tensor h = random({65, 16}, 8);
+  const Segments jets({0, 1, 1, 32, 65});
+  const Tensor together = head(h, jets);
+  for (int j = 0; j < jets.count(); ++j) {
+    const std::int32_t first = jets.cu_seqlens()[static_cast<std::size_t>(j)];
+    const Segments alone({0, jets.length(j)});
+    expect_near(head(h.slice(0, first, first + jets.length(j)), alone), together.slice(0, j, j + 1),
+                1e-5F);
+  }
 }
 
 TEST(Models, MaskedParticlesGetNoGradientOnTheirRawInputs) {
@@ -243,7 +308,8 @@ TEST(Module, LoadNamesEveryWrongKey) {
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.kind(), ErrorKind::data);
-    EXPECT_NE(e.message().find("missing [fc1.weight], unexpected [fc1.wrong]"), std::string::npos) << e.message();
+    EXPECT_NE(e.message().find("missing [fc1.weight], unexpected [fc1.wrong]"), std::string::npos)
+        << e.message();
   }
 }
 
@@ -256,7 +322,8 @@ TEST(Module, FlatParametersAliasTheModule) {
   fill(flat.values, 2.0F);
   EXPECT_EQ(head.fc2.bias.to_vector<float>(), (std::vector<float>{2, 2}));
   backward(sum(head(random({3, 4}, 17), Segments({0, 3}))));
-  EXPECT_NE(flat.gradients.to_vector<float>(), std::vector<float>(static_cast<std::size_t>(flat.gradients.size()), 0));
+  EXPECT_NE(flat.gradients.to_vector<float>(),
+            std::vector<float>(static_cast<std::size_t>(flat.gradients.size()), 0));
 }
 
 }  // namespace

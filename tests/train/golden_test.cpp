@@ -67,6 +67,27 @@ TEST(Golden, WassersteinDistance) {
               file.scalar("out/w1.f64"), 1e-9);
 }
 
+TEST(Golden, RejectionAtThirtyAndFiftyPercentWithTies) {
+  const GoldenFile file("metrics");
+  const auto& signal = file.at("in/signal").values;
+  const auto& background = file.at("in/background").values;
+  for (const auto& [efficiency, name] : {std::pair{0.3, "30"}, {0.5, "50"}}) {
+    const Rejection r = rejection_at(signal, background, efficiency);
+    const std::string key = std::string("out/rejection_") + name;
+    EXPECT_NEAR(r.rejection, file.scalar(key + ".f64"), 1e-6 * r.rejection) << name;
+    EXPECT_NEAR(r.error, file.scalar(key + "_error.f64"), 1e-6 * r.rejection) << name;
+    EXPECT_GT(r.tied, 0) << "the sample holds no tie at the cut";
+  }
+}
+
+TEST(Golden, DivergencesInBothDefinitions) {
+  const GoldenFile file("metrics");
+  const auto& truth = file.at("in/truth").values;
+  const auto& generated = file.at("in/generated").values;
+  EXPECT_NEAR(kld(truth, generated), file.scalar("out/kl.f64"), 1e-6);
+  EXPECT_NEAR(kld_omnijet(truth, generated), file.scalar("out/kl_reference.f64"), 1e-6);
+}
+
 /// The jets of the file: four-momenta only.
 JetBlock golden_jets(const GoldenFile& file) {
   JetBlock block;

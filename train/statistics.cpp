@@ -1,0 +1,119 @@
+#include "train/statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/check.h"
+#include "core/rng.h"
+
+namespace tessera {
+namespace {
+
+double weight_at(Numbers weights, std::size_t i) { return weights.empty() ? 1.0 : weights[i]; }
+
+void check_weights(Numbers values, Numbers weights) {
+  TESSERA_CHECK(weights.empty() || weights.size() == values.size(),
+                "metrics: expected {} weights, got {}", values.size(), weights.size());
+}
+
+}  // namespace
+
+std::vector<double> sorted_copy(Numbers values) {
+  std::vector<double> s(values.begin(), values.end());
+  std::sort(s.begin(), s.end());
+  return s;
+}
+
+double total_weight(Numbers weights, std::size_t n) {
+  return weights.empty() ? static_cast<double>(n)
+                         : std::accumulate(weights.begin(), weights.end(), 0.0);
+}
+
+std::vector<Scored> sorted_scored(Numbers scores, Numbers weights) {
+  check_weights(scores, weights);
+  std::vector<Scored> list;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    list.push_back({scores[i], weight_at(weights, i)});
+  }
+  std::sort(list.begin(), list.end(),
+            [](const Scored& a, const Scored& b) { return a.score < b.score; });
+  return list;
+}
+
+double sorted_quantile(Numbers sorted, double q) {
+  TESSERA_CHECK(!sorted.empty() && q >= 0 && q <= 1,
+                "quantile: expected a sample and q in 0 to 1, got {} values and {}", sorted.size(),
+                q);
+  const double position = q * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<std::size_t>(position);
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  const double t = position - static_cast<double>(below);
+  return sorted[below] + t * (sorted[above] - sorted[below]);
+}
+
+double quantile(Numbers values, double q) { return sorted_quantile(sorted_copy(values), q); }
+
+double poisson_weight(std::uint64_t seed, std::uint32_t replica, std::uint64_t event) {
+  // Inverse of the cumulated Poisson(1) distribution at a 32-bit uniform in (0, 1).
+  const double u = (static_cast<double>(RngKey{seed, replica}.word(event)) + 0.5) * 0x1.0p-32;
+  double probability = std::exp(-1.0), sum = probability;
+  int k = 0;
+  while (u > sum && k < 16) {
+    probability /= ++k;
+    sum += probability;
+  }
+  return k;
+}
+
+std::vector<double> poisson_weights(std::uint64_t seed, std::uint32_t replica, std::uint64_t n,
+                                    std::uint64_t first) {
+  std::vector<double> weights(n);
+  for (std::uint64_t e = 0; e < n; ++e) {
+    weights[e] = poisson_weight(seed, replica, first + e);
+  }
+  return weights;
+}
+
+double bootstrap_error(std::uint64_t n, std::uint64_t seed,
+                       const std::function<double(Numbers weights)>& statistic,
+                       std::uint32_t replicas) {
+  std::vector<double> values;
+  for (std::uint32_t b = 0; b < replicas; ++b) {
+    values.push_back(statistic(poisson_weights(seed, b, n)));
+  }
+  return mean_sd(values).sd;
+}
+
+double bootstrap_error_resampled(Numbers values, std::uint64_t seed,
+                                 const std::function<double(Numbers sample)>& statistic,
+                                 std::uint32_t replicas) {
+  std::vector<double> results, sample;
+  for (std::uint32_t b = 0; b < replicas; ++b) {
+    sample.clear();
+    for (std::size_t e = 0; e < values.size(); ++e) {
+      sample.insert(sample.end(), static_cast<std::size_t>(poisson_weight(seed, b, e)), values[e]);
+    }
+    if (!sample.empty()) {
+      results.push_back(statistic(sample));
+    }
+  }
+  return mean_sd(results).sd;
+}
+
+MeanSd mean_sd(Numbers values) {
+  MeanSd out;
+  const double n = static_cast<double>(values.size());
+  if (values.empty()) {
+    return out;
+  }
+  out.mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double sum = 0;
+  for (const double v : values) {
+    sum += (v - out.mean) * (v - out.mean);
+  }
+  out.sd = values.size() > 1 ? std::sqrt(sum / (n - 1)) : 0;
+  return out;
+}
+
+}  // namespace tessera
