@@ -106,10 +106,12 @@ void evaluate_verb(const ModelArguments& arguments) {
   const Task task = a.stored.model->config.task;
   ordered_json json = evaluation_json(task, a.predictions, *a.data);
   const std::vector<double> errors = bootstrap_errors(task, a.predictions);
+  ordered_json by_metric;  // joined after the walk: a new key moves what an ordered_json holds
   std::size_t i = 0;
   for (const auto& [metric, value] : json.at("metrics").items()) {
-    json["errors"][metric] = errors[i++];
+    by_metric[metric] = errors[i++];
   }
+  json["errors"] = by_metric;
   json["model"] = arguments.model;
   json["data"] = arguments.data + ":" + arguments.split;
   if (!arguments.output.empty()) {

@@ -18,10 +18,10 @@ std::vector<double> predicted_pt(const Predictions& p) {
   return pt;
 }
 
-// Response and resolution in bins of true pT.
-ordered_json momentum(const Predictions& p) {
+// Response and resolution of predicted transverse momenta (GeV) in bins of true pT.
+ordered_json momentum(std::span<const double> predicted, const Predictions& p) {
   constexpr double kFewest = 20;  // jets for a quartile to mean anything
-  const BinnedResolution binned = resolution_in_bins(predicted_pt(p), p.pt_true, tau_pt_edges());
+  const BinnedResolution binned = resolution_in_bins(predicted, p.pt_true, tau_pt_edges());
   ordered_json out;
   for (std::size_t b = 0; b < binned.bins.size(); ++b) {
     const Resolution& r = binned.bins[b];
@@ -42,8 +42,7 @@ ordered_json momentum(const Predictions& p) {
   return out;
 }
 
-ordered_json response_histogram(const Predictions& p) {
-  std::vector<double> response = predicted_pt(p);
+ordered_json response_histogram(std::vector<double> response, const Predictions& p) {
   for (std::size_t j = 0; j < response.size(); ++j) {
     response[j] /= p.pt_true[j];
   }
@@ -104,8 +103,11 @@ ordered_json evaluation_json(Task task, const Predictions& p, const Dataset& dat
   out["n"] = p.size();
   out["loss"] = p.loss;
   if (task == Task::tau_pt) {
-    out["momentum"] = momentum(p);
-    out["response_histogram"] = response_histogram(p);
+    const std::vector<double> pt = predicted_pt(p);
+    out["momentum"] = momentum(pt, p);
+    out["response_histogram"] = response_histogram(pt, p);
+    out["baseline_momentum"] = momentum(p.pt_reco, p);
+    out["baseline_response_histogram"] = response_histogram(p.pt_reco, p);
   }
   if (task == Task::tau_id) out["roc"] = roc(p);
   if (task == Task::tau_dm) {

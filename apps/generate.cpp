@@ -82,7 +82,7 @@ void generate_verb(const RunConfig& c, const Options& options) {
   write_generated(file, r, job, "tessera generate");
   const UnlabelledData data = unlabelled_data(c);
   const auto comparison = compare_generated(
-      original_jets(data.validation, c.generate.jets),
+      original_jets(data.validation, c.generate.jets, data.features),
       reconstructed_jets(data.validation, c.generate.jets, data.features, *tokenizer.model),
       r.particles);
   write_text(report, comparison_json(comparison, r).dump());

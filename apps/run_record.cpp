@@ -1,11 +1,14 @@
 #include "apps/run_record.h"
 
+#include <fmt/chrono.h>
 #include <hwy/highway.h>
 
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "apps/revision.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
 #include "train/hash.h"
@@ -26,6 +29,10 @@ ordered_json data_hashes(const RunConfig& c) {
   return hashes;
 }
 
+std::string now_utc() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
 }  // namespace
 
 void record_stage(const RunConfig& c, const std::string& stage, double seconds,
@@ -37,13 +44,14 @@ void record_stage(const RunConfig& c, const std::string& stage, double seconds,
                  {"simulated", true},
                  {"seed", c.run.seed},
                  {"version", TESSERA_VERSION},
+                 {"revision", TESSERA_REVISION},
                  {"compiler", fmt::format("g++ {}", __VERSION__)},
                  {"simd", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
                  {"threads", num_threads()},
                  {"configuration", hash_text(run_schema().dump(c))},
                  {"data", data_hashes(c)},
                  {"stages", old.value("stages", ordered_json::object())}};
-  j["stages"][stage] = {{"seconds", seconds}, {"weights", weights_hash}};
+  j["stages"][stage] = {{"seconds", seconds}, {"ended", now_utc()}, {"weights", weights_hash}};
   double total = 0;
   for (const auto& [name, entry] : j["stages"].items()) {
     total += entry.at("seconds").get<double>();

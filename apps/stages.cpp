@@ -36,6 +36,12 @@ std::string first_difference(const std::string& a, const std::string& b) {
   return "fewer settings now";
 }
 
+void write_if_changed(const std::string& path, const std::string& text) {
+  if (!fs::exists(path) || read_text(path) != text) {
+    write_text(path, text);
+  }
+}
+
 std::string value_text(const Metrics& values) {
   std::string text;
   for (const Metric& m : values) {
@@ -104,18 +110,18 @@ Stage::Stage(const RunConfig& config, const Options& options, const std::string&
       checkpoint_every_(config.run.checkpoint_every) {
   const std::string path = directory_ + "/settings.txt";
   if (!fs::exists(path)) {
-    fs::create_directories(directory_);
     write_text(path, settings);
-    return;
+  } else {
+    TESSERA_CHECK(options.resume != "never",
+                  "{}: not empty, and --resume never was asked; choose another run.directory",
+                  directory_);
+    const std::string before = read_text(path);
+    TESSERA_CHECK(
+        before == settings,
+        "{}: made with other settings: {}; choose another run.directory, or delete this one",
+        directory_, first_difference(before, settings));
   }
-  TESSERA_CHECK(options.resume != "never",
-                "{}: not empty, and --resume never was asked; choose another run.directory",
-                directory_);
-  const std::string before = read_text(path);
-  TESSERA_CHECK(
-      before == settings,
-      "{}: made with other settings: {}; choose another run.directory, or delete this one",
-      directory_, first_difference(before, settings));
+  write_if_changed(config.run.directory + "/config.toml", run_schema().dump(config));
 }
 
 bool Stage::done() const { return has_model(model()); }

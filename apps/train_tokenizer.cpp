@@ -41,7 +41,6 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
     fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
-  write_text(c.run.directory + "/config.toml", run_schema().dump(c));
   const UnlabelledData data = unlabelled_data(c);
   const std::string card = tokenizer_card(tokenizer_config(c), data.features);
   const Stopwatch watch;

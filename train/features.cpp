@@ -172,6 +172,19 @@ PtDetaDphi inverse_core(const float* core) {
           kCoreTransforms[2].inverse(static_cast<double>(core[2]))};
 }
 
+std::vector<std::size_t> kept_particles(const JetBlock& block, std::uint64_t row,
+                                        const FeatureConfig& config) {
+  const Jet jet{block, jet_axis(block, row), 0, 0};
+  std::vector<std::size_t> kept;
+  for (const Particle& p : survivors(jet, static_cast<std::size_t>(block.offsets[row]),
+                                     static_cast<std::size_t>(block.offsets[row + 1]), config)) {
+    if (kept.size() < config.max_constituents) {
+      kept.push_back(p.index);
+    }
+  }
+  return kept;
+}
+
 void append_features(const JetBlock& block, std::uint64_t row, const FeatureConfig& config,
                      FeatureRows& rows) {
   Jet jet{block, jet_axis(block, row), 0, 0};

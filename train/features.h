@@ -79,6 +79,11 @@ struct PtDetaDphi {
 };
 PtDetaDphi inverse_core(const float* core);
 
+/// Where a jet's survivors stand in the block's columns: inside the cuts, in falling pT (stable),
+/// the leading max_constituents.
+std::vector<std::size_t> kept_particles(const JetBlock& block, std::uint64_t row,
+                                        const FeatureConfig& config);
+
 /// Appends one jet's survivors to `rows`, all quantities computed in double.
 void append_features(const JetBlock& block, std::uint64_t row, const FeatureConfig& config,
                      FeatureRows& rows);

@@ -58,12 +58,15 @@ void reconstruct(const Batch& batch, const Tokenizer& tokenizer, JetBlock& block
 
 }  // namespace
 
-JetBlock original_jets(DataSets sets, std::int64_t count) {
+JetBlock original_jets(DataSets sets, std::int64_t count, const FeatureConfig& features) {
   JetBlock block = empty_block();
   for (const Pick& p : pick(sets, count)) {
     for (const std::uint64_t jet : p.jets) {
       const Dataset::Located at = p.set->locate(jet);
-      append_jet(*at.block, at.row, block);
+      for (const std::size_t i : kept_particles(*at.block, at.row, features)) {
+        copy_particle(*at.block, i, block);
+      }
+      close_jet(at.block->id[at.row], block);
     }
   }
   return block;

@@ -12,9 +12,11 @@
 
 namespace tessera {
 
-/// Up to `count` jets of the sets' non-empty ones, evenly spaced over all of them, all stored
-/// constituents.
-JetBlock original_jets(std::span<const std::shared_ptr<const Dataset>> sets, std::int64_t count);
+/// Up to `count` jets of the sets' non-empty ones, evenly spaced over all of them. Of each the
+/// constituents that the features keep, since a model of at most N particles cannot be asked for
+/// more: with all of them, the cut of long jets would count as a fault of the generation.
+JetBlock original_jets(std::span<const std::shared_ptr<const Dataset>> sets, std::int64_t count,
+                       const FeatureConfig& features);
 /// The same jets after the features' cuts and truncation, encoded and decoded: in the jet frame,
 /// with the original ids. What generation cannot beat.
 JetBlock reconstructed_jets(std::span<const std::shared_ptr<const Dataset>> sets,

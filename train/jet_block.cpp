@@ -12,11 +12,6 @@ struct Kind {
 constexpr Kind kKinds[kPidClasses] = {{1, 1},  {1, -1}, {2, 0},  {3, 0}, {4, 1},
                                       {4, -1}, {5, 1},  {5, -1}, {0, 0}};
 
-template <class T>
-void append(const std::vector<T>& from, std::int64_t begin, std::int64_t end, std::vector<T>& to) {
-  to.insert(to.end(), from.begin() + begin, from.begin() + end);
-}
-
 }  // namespace
 
 JetBlock empty_block() {
@@ -66,14 +61,20 @@ void close_jet(std::uint64_t id, JetBlock& b) {
   b.jet_energy.push_back(static_cast<float>(sum.e));
 }
 
+void copy_particle(const JetBlock& from, std::size_t i, JetBlock& to) {
+  to.px.push_back(from.px[i]);
+  to.py.push_back(from.py[i]);
+  to.pz.push_back(from.pz[i]);
+  to.energy.push_back(from.energy[i]);
+  to.charge.push_back(from.charge[i]);
+  to.pid.push_back(from.pid[i]);
+}
+
 void append_jet(const JetBlock& from, std::uint64_t row, JetBlock& to) {
   const std::int64_t begin = from.offsets[row], end = from.offsets[row + 1];
-  append(from.px, begin, end, to.px);
-  append(from.py, begin, end, to.py);
-  append(from.pz, begin, end, to.pz);
-  append(from.energy, begin, end, to.energy);
-  append(from.charge, begin, end, to.charge);
-  append(from.pid, begin, end, to.pid);
+  for (std::int64_t i = begin; i < end; ++i) {
+    copy_particle(from, static_cast<std::size_t>(i), to);
+  }
   to.offsets.push_back(to.offsets.back() + end - begin);
   to.id.push_back(from.id[row]);
   to.jet_pt.push_back(from.jet_pt[row]);

@@ -19,6 +19,8 @@ void push_particle(const float* core, std::int32_t pid_class, JetBlock& block);
 /// Ends a jet: its constituents are those pushed since the last one, its kinematics their sum; an
 /// empty jet has zeros.
 void close_jet(std::uint64_t id, JetBlock& block);
+/// Appends a constituent of another block, without its track.
+void copy_particle(const JetBlock& from, std::size_t i, JetBlock& to);
 /// Appends a jet of another block: constituents without tracks, id and kinematics.
 void append_jet(const JetBlock& from, std::uint64_t row, JetBlock& to);
 

@@ -1,6 +1,11 @@
 #include "train/training_run.h"
 
 namespace tessera {
+namespace {
+
+constexpr std::uint64_t kTimingEvery = 50;  // steps: speed is smoothed over seconds anyway
+
+}  // namespace
 
 void copy_state(const TensorMap& from, const std::vector<NamedTensor>& targets) {
   for (const auto& [name, target] : targets) {
@@ -26,6 +31,7 @@ TrainingRun::TrainingRun(TrainingSetup setup, RunFiles files, Observer observe)
       step = static_cast<std::uint64_t>(trainer_.steps_done());
     }
     log_.emplace(files_.directory / "metrics.jsonl", step);
+    timing_.emplace(files_.directory / "timing.jsonl", step);
   }
   meter_.emplace(setup_.job, step.value_or(0), static_cast<std::uint64_t>(setup_.trainer.steps));
 }
@@ -71,8 +77,13 @@ void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_sec
   if (log_) {
     log_->write(step, values);
   }
+  const Progress progress = meter_->update(step, jets, std::move(values), waited_seconds);
+  if (timing_ && (step % kTimingEvery == 0 || finished())) {
+    timing_->write(
+        step, {{"jets_per_second", progress.jets_per_second}, {"wait_share", progress.wait_share}});
+  }
   if (observe_) {
-    observe_(meter_->update(step, jets, std::move(values), waited_seconds));
+    observe_(progress);
   }
   const bool leave = files_.stop && files_.stop();
   const bool due = trainer_.steps_done() % files_.checkpoint_every == 0;

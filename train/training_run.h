@@ -9,7 +9,9 @@ namespace tessera {
 
 /// Where a training keeps its state, and when it is asked to leave.
 struct RunFiles {
-  std::filesystem::path directory{};    ///< checkpoints/ and metrics.jsonl; empty: nothing is kept
+  /// checkpoints/, metrics.jsonl (the same bits in every repeat) and timing.jsonl (never the same);
+  /// empty: nothing is kept
+  std::filesystem::path directory{};
   std::int64_t checkpoint_every = 500;  ///< steps
   std::string config_json{};            ///< architecture and data contract, into each checkpoint
   std::function<bool()> stop{};  ///< asked after each step: true saves and throws Error(requeue)
@@ -53,7 +55,7 @@ class TrainingRun {
   Observer observe_;
   Trainer trainer_;
   std::optional<CheckpointStore> store_;
-  std::optional<MetricsLog> log_;
+  std::optional<MetricsLog> log_, timing_;
   std::map<std::string, std::string> texts_;
   TensorMap tensors_;
   std::function<void(Checkpoint&)> fill_;

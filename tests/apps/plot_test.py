@@ -3,7 +3,6 @@
 
     plot_test.py --write DIRECTORY     leaves a synthetic run and its report there, to look at
 """
-import importlib.util
 import json
 import pathlib
 import re
@@ -21,7 +20,11 @@ except ImportError:
     print("skipped: matplotlib is not installed (apps/python/requirements-report.txt)")
     sys.exit(77)
 
-PLOT = pathlib.Path(__file__).resolve().parents[2] / "apps" / "python" / "plot.py"
+APPS_PYTHON = pathlib.Path(__file__).resolve().parents[2] / "apps" / "python"
+PLOT = APPS_PYTHON / "plot.py"
+sys.path.insert(0, str(APPS_PYTHON))
+from report import reading, training  # noqa: E402
+
 STRATEGIES = {("deepsets", "scratch"): 1.25, ("tessera", "scratch"): 1.1, ("tessera", "random-frozen"): 1.6,
               ("tessera", "frozen"): 0.95, ("tessera", "lpft"): 0.85, ("tessera", "full"): 0.75}
 TASKS = ("tau-pt", "tau-id", "tau-dm", "tag")
@@ -93,8 +96,9 @@ def write_evaluations(run, rng, rows):
         for seed in range(3):
             name = lambda task: f"{task}__{method}__{strategy}__seed{seed}"
             ratio = rng.normal(1.01, 0.08 * badness, 3000)
-            write_json(run / "eval" / f"{name('tau-pt')}.json", {"n": 3000, "parameters": 152901, "momentum": momentum(rng, badness), "response_histogram": {
-                "edges": edges.tolist(), "counts": np.histogram(ratio, edges)[0].tolist()}})
+            response = {"edges": edges.tolist(), "counts": np.histogram(ratio, edges)[0].tolist()}
+            write_json(run / "eval" / f"{name('tau-pt')}.json", {"n": 3000, "parameters": 152901, "momentum": momentum(rng, badness),
+                       "baseline_momentum": momentum(rng, 2), "response_histogram": response, "baseline_response_histogram": response})
             write_json(run / "eval" / f"{name('tau-id')}.json", {"roc": roc(rng, badness)})
             write_json(run / "eval" / f"{name('tau-dm')}.json", {"confusion": confusion(rng, ["h", "h pi0", "h 2pi0", "3h", "3h pi0", "rare"], badness)})
             write_json(run / "eval" / f"{name('tag')}.json", {"confusion": confusion(
@@ -235,25 +239,28 @@ class FullRunTest(unittest.TestCase):
         self.assertNotIn("<script>", self.page)
 
 
-class CurveTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        spec = importlib.util.spec_from_file_location("plot", PLOT)
-        cls.plot = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(cls.plot)
+class HavingTest(unittest.TestCase):
+    def test_the_raw_jet_is_drawn_once_and_first(self):
+        run = {"n": 9, "momentum": {"pt_low": [1]}, "baseline_momentum": {"pt_low": [2]}}
+        group = reading.having({"tau-pt": {"tessera full": [run, run]}}, "momentum", "pt_low")["tau-pt"]
+        self.assertEqual({k: [r["pt_low"] for r in runs] for k, runs in group.items()}, {"raw-jet": [[2]], "tessera full": [[1], [1]]})
+        self.assertEqual(list(group), ["raw-jet", "tessera full"])
+        self.assertEqual(reading.having({"tag": {"tessera full": [{"n": 9}]}}, "momentum", "pt_low"), {})
 
+
+class CurveTest(unittest.TestCase):
     def test_a_training_shows_its_parts_instead_of_their_weighted_sum(self):
         curve = {k: np.ones(3) for k in ("step", "loss", "ntp", "mpm", "val_ntp", "gradient_norm", "lr")}
-        self.assertEqual(self.plot.loss_keys(curve), ["ntp", "mpm", "val_ntp"])
-        self.assertEqual(self.plot.loss_keys({k: curve[k] for k in ("step", "loss", "lr")}), ["loss"])
-        self.assertEqual(self.plot.loss_keys({"step": curve["step"], "loss": curve["loss"], "reconstruction": curve["ntp"]}), ["reconstruction"])
+        self.assertEqual(training.loss_keys(curve), ["ntp", "mpm", "val_ntp"])
+        self.assertEqual(training.loss_keys({k: curve[k] for k in ("step", "loss", "lr")}), ["loss"])
+        self.assertEqual(training.loss_keys({"step": curve["step"], "loss": curve["loss"], "reconstruction": curve["ntp"]}), ["reconstruction"])
 
     def test_a_study_of_two_phases_goes_on_where_the_first_ended(self):
         with tempfile.TemporaryDirectory() as directory:
             study = pathlib.Path(directory) / "finetune" / "s"
             write_curve(study / "head" / "metrics.jsonl", 20, {"loss": np.full(20, 2.0)}, np.full(20, 3.0), 5)
             write_curve(study / "metrics.jsonl", 80, {"loss": np.full(80, 1.0)})
-            curve = self.plot.Run(pathlib.Path(directory)).study_curve("s")
+            curve = reading.Run(pathlib.Path(directory)).study_curve("s")
         self.assertEqual(curve["step"].tolist(), list(range(1, 101)))
         self.assertEqual((curve["loss"][19], curve["loss"][20], curve["boundary"]), (2, 1, 20))
         self.assertEqual(np.flatnonzero(np.isfinite(curve["val_loss"])).tolist(), [4, 9, 14, 19])
@@ -261,14 +268,14 @@ class CurveTest(unittest.TestCase):
     def test_the_running_mean_is_the_naive_one(self):
         values = np.random.default_rng(2).normal(size=1000)
         values[[3, 500]] = np.nan
-        step, mean = self.plot.running_mean(np.arange(1000.0), values)
+        step, mean = training.running_mean(np.arange(1000.0), values)
         kept = values[np.isfinite(values)]
         for x, m in zip(step, mean):
             i = int(x) - (x > 3) - (x > 500)
             half = min(i, 998 // 40)
             self.assertAlmostEqual(m, kept[i - half:i + half + 1].mean(), places=12)
         for n in (1, 2, 7):
-            self.assertEqual(len(self.plot.running_mean(np.arange(n), np.ones(n))[1]), n)
+            self.assertEqual(len(training.running_mean(np.arange(n), np.ones(n))[1]), n)
 
 
 class PartialRunTest(unittest.TestCase):

@@ -65,6 +65,13 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   const std::string tasks = "finetune.tasks=tau-pt,tag finetune.strategies=scratch,lpft";
   const Outcome tuned = step("finetune", tasks);
   ASSERT_EQ(tuned.code, 0) << tuned.err;
+  EXPECT_NE(read_text(run_ + "/config.toml").find("tau-pt,tag"), std::string::npos)
+      << "the configuration of the run holds what a later verb was given";
+  const auto record = nlohmann::json::parse(read_text(run_ + "/run.json"));
+  EXPECT_GE(record.at("revision").get<std::string>().size(), 7U) << record.at("revision");
+  const auto momentum =
+      nlohmann::json::parse(read_text(run_ + "/eval/tau-pt__tessera__lpft__seed0.json"));
+  EXPECT_EQ(momentum.at("momentum").at("n"), momentum.at("baseline_momentum").at("n"));
   const std::string table = read_text(run_ + "/table.csv");
   EXPECT_TRUE(table.starts_with("task,method,strategy,n_train,metric,value,error,seeds\n"));
   for (const char* row :

@@ -1,4 +1,5 @@
 #include "train/generate.h"
+#include "train/batcher.h"
 
 #include <gtest/gtest.h>
 
@@ -188,11 +189,26 @@ TEST(Originals, AreSpreadOverTheNonEmptyJetsOfAllSets) {
   const TempDir dir;
   const DataSets sets{data_set(dir.path() / "a", {2, 0, 3, 1}, 0),
                       data_set(dir.path() / "b", {4, 5, 0}, 100)};
-  EXPECT_EQ(original_jets(sets, 99).id, (std::vector<std::uint64_t>{0, 2, 3, 100, 101}));
-  EXPECT_EQ(original_jets(sets, 2).id, (std::vector<std::uint64_t>{0, 3}));
-  EXPECT_EQ(original_jets(sets, 3).id, (std::vector<std::uint64_t>{0, 2, 100}));
-  EXPECT_EQ(original_jets(sets, 0).jets(), 0U);
-  EXPECT_EQ(original_jets(sets, 99).offsets, (std::vector<std::int64_t>{0, 2, 5, 6, 10, 15}));
+  const auto ids = [&](std::int64_t count) { return original_jets(sets, count, {}).id; };
+  EXPECT_EQ(ids(99), (std::vector<std::uint64_t>{0, 2, 3, 100, 101}));
+  EXPECT_EQ(ids(2), (std::vector<std::uint64_t>{0, 3}));
+  EXPECT_EQ(ids(3), (std::vector<std::uint64_t>{0, 2, 100}));
+  EXPECT_TRUE(ids(0).empty());
+}
+
+TEST(Originals, HoldTheParticlesThatTheFeaturesKeep) {
+  const TempDir dir;
+  const DataSets sets{data_set(dir.path() / "a", random_lengths(50, 3, 20), 0)};
+  const FeatureConfig features{.max_constituents = 8};
+  const JetBlock kept = original_jets(sets, 50, features);
+  const std::vector<std::uint64_t> jets(kept.id);  // the file numbers its jets from 0
+  const Batch batch = make_batch(*sets[0], features, jets);
+  const auto& offsets = batch.rows.cu_seqlens;
+  EXPECT_EQ(kept.offsets, std::vector<std::int64_t>(offsets.begin(), offsets.end()));
+  ASSERT_FALSE(kept.px.empty());
+  for (std::size_t i = 0; i < kept.px.size(); ++i) {
+    EXPECT_NEAR(std::hypot(kept.px[i], kept.py[i]), inverse_core(&batch.rows.core[3 * i]).pt, 1e-3);
+  }
 }
 
 TEST(Reconstructed, AreTheSameJetsThroughTheTokenizer) {
@@ -200,13 +216,10 @@ TEST(Reconstructed, AreTheSameJetsThroughTheTokenizer) {
   const Model model;
   const DataSets sets{data_set(dir.path() / "a", random_lengths(50, 3, 20), 0)};
   const FeatureConfig features{.max_constituents = 8};
-  const JetBlock truth = original_jets(sets, 30);
+  const JetBlock truth = original_jets(sets, 30, features);
   const JetBlock again = reconstructed_jets(sets, 30, features, model.tokenizer);
   EXPECT_EQ(again.id, truth.id);
-  for (std::uint64_t j = 0; j < truth.jets(); ++j) {
-    EXPECT_LE(particles_of(again, j).size(),
-              std::min<std::size_t>(8, particles_of(truth, j).size()));
-  }
+  EXPECT_EQ(again.offsets, truth.offsets);
 }
 
 JetBlock sample(std::uint64_t seed, std::size_t jets = 400, std::uint64_t longest = 40) {

@@ -5,6 +5,7 @@
 #include "core/autograd.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
+#include "train/file_io.h"
 
 namespace tessera {
 namespace {
@@ -28,6 +29,9 @@ TEST(TrainingStops, WhenAskedWithACheckpointAndGoesOnWithTheSameBits) {
   }
   EXPECT_TRUE(fs::exists(dir.path() / "run/checkpoints/step-000033/MANIFEST.json"));
   EXPECT_EQ(tokenizer_bits(data, where), want);
+  EXPECT_TRUE(
+      read_text(dir.path() / "run/timing.jsonl").find("{\"step\":200,\"jets_per_second\":") !=
+      std::string::npos);
 }
 
 TEST(TrainingResume, RefusesACheckpointOfAnotherModel) {

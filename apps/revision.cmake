@@ -1,0 +1,16 @@
+# Writes OUT: the git revision of ROOT as TESSERA_REVISION, with a hash of the difference where files are changed.
+find_package(Git QUIET)
+set(revision unknown)
+if(Git_FOUND)
+  execute_process(COMMAND ${GIT_EXECUTABLE} rev-parse HEAD WORKING_DIRECTORY ${ROOT}
+                  OUTPUT_VARIABLE head OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE failed ERROR_QUIET)
+  execute_process(COMMAND ${GIT_EXECUTABLE} diff HEAD WORKING_DIRECTORY ${ROOT} OUTPUT_VARIABLE difference ERROR_QUIET)
+  if(NOT failed)
+    set(revision ${head})
+    if(NOT difference STREQUAL "")
+      string(MD5 hash "${difference}")
+      string(APPEND revision "-changed-${hash}")
+    endif()
+  endif()
+endif()
+file(CONFIGURE OUTPUT ${OUT} CONTENT "#pragma once\n#define TESSERA_REVISION \"@revision@\"\n" @ONLY)
