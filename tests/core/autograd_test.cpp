@@ -2,8 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "core/parallel.h"
-#include "core/segments.h"
+#include "core/tensor.h"
 
 namespace tessera {
 namespace {
@@ -79,67 +78,13 @@ TEST(Autograd, LongTapesDoNotOverflowTheStack) {
   y = Tensor();  // freeing the tape must not recurse either
 }
 
-TEST(Tensor, ViewsAreFreeAndDifferentiable) {
+TEST(Autograd, GradientsPassThroughViews) {
   const Tensor x = leaf({0, 1, 2, 3, 4, 5}, {2, 3});
   const Tensor y = x.transpose(0, 1).slice(0, 1, 3);  // (2, 2)
   EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{1, 4, 2, 5}));
   const Tensor picked = y.slice(0, 1, 2).slice(1, 1, 2).reshape({1});
   backward(picked);
   EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{0, 0, 0, 0, 0, 1}));
-}
-
-TEST(Tensor, ArenaTensorsAreReusedAfterReset) {
-  StepArena arena;
-  const void* first = nullptr;
-  for (int step = 0; step < 3; ++step) {
-    {
-      const ArenaScope scope(arena);
-      const Tensor t = Tensor::zeros({1000});
-      const void* p = t.span<float>().data();
-      EXPECT_TRUE(first == nullptr || first == p);
-      first = p;
-      EXPECT_THROW(arena.reset(), Error);
-    }
-    arena.reset();
-  }
-}
-
-TEST(Tensor, Bf16RoundsToNearestEven) {
-  EXPECT_EQ(bf16(1.0F).bits, 0x3f80);
-  EXPECT_EQ(bf16(1.00390625F).bits, 0x3f80);  // halfway, down to even
-  EXPECT_EQ(bf16(1.01171875F).bits, 0x3f82);  // halfway, up to even
-}
-
-TEST(Segments, RejectDecreasingOffsets) {
-  EXPECT_THROW(Segments({0, 3, 2}), Error);
-  EXPECT_THROW(Segments({1, 3}), Error);
-  const std::vector<std::int32_t> lengths{0, 1, 33};
-  EXPECT_EQ(Segments::from_lengths(lengths).max_length(), 33);
-}
-
-TEST(Parallel, LowestFailingChunkIsRethrown) {
-  set_num_threads(3);
-  try {
-    parallel_for(100, [](std::int64_t i) {
-      if (i % 10 == 7) {
-        throw Error(ErrorKind::usage, std::to_string(i));
-      }
-    });
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.message(), "7");
-  }
-}
-
-TEST(Parallel, EveryChunkRunsOnceForAnyThreadCount) {
-  for (const int threads : {1, 2, 3, 4, 7, 8}) {
-    set_num_threads(threads);
-    for (int repeat = 0; repeat < 200; ++repeat) {
-      std::vector<int> hits(37);
-      parallel_for(37, [&](std::int64_t i) { ++hits[static_cast<std::size_t>(i)]; });
-      EXPECT_EQ(hits, std::vector<int>(37, 1));
-    }
-  }
 }
 
 }  // namespace
