@@ -21,12 +21,14 @@
 #define TESSERA_GLOBAL __global__
 #define TESSERA_DEVICE __device__ __forceinline__
 #define TESSERA_UNROLL _Pragma("unroll")
+#define TESSERA_KEEP_ROLLED _Pragma("unroll 1")
 #else
 #include "core/simt/executor.h"
 #define TESSERA_GPU_NS simt
 #define TESSERA_GLOBAL
 #define TESSERA_DEVICE inline __attribute__((always_inline))
 #define TESSERA_UNROLL
+#define TESSERA_KEEP_ROLLED
 #define __launch_bounds__(...)
 #endif
 

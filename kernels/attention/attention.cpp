@@ -1,6 +1,8 @@
 #include "kernels/attention/attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/autograd.h"
 
@@ -17,7 +19,61 @@ std::vector<std::uint8_t> causal_flags(const Segments& segments, const Attention
   return options.causal_segments;
 }
 
-/// A layout with the host arrays that it points to.
+float* data(const Tensor& t) { return t.reshape({t.size()}).view<float, 1>().data; }
+float* data_or_null(const Tensor& t) { return t.defined() ? data(t) : nullptr; }
+
+// Blocks of rows of all segments, longest segments first, so that none of them is left for the end.
+std::vector<AttentionItem> items_of(const Segments& segments) {
+  std::vector<std::int32_t> order;
+  for (std::int32_t s = 0; s < segments.count(); ++s) {
+    order.push_back(s);
+  }
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [&](std::int32_t s) { return segments.length(s); });
+  std::vector<AttentionItem> items;
+  for (const std::int32_t s : order) {
+    for (std::int32_t first = 0; first < segments.length(s); first += kAttentionBlock) {
+      items.push_back({s, first});
+    }
+  }
+  return items;
+}
+
+template <class T>
+std::size_t bytes_of(const std::vector<T>& v) {
+  return v.size() * sizeof(T);
+}
+
+/// What a device reads of the host's arrays, in one buffer: one copy a call.
+struct DevicePlan {
+  Tensor bytes;
+  std::size_t q_items, k_items, causal;  ///< where they begin; the pair offsets come first
+  int q_item_count, k_item_count;
+
+  DevicePlan(const Segments& q, const Segments& kv, const std::vector<std::int64_t>& pairs,
+             const std::vector<std::uint8_t>& flags, Device device) {
+    const std::vector<AttentionItem> queries = items_of(q), keys = items_of(kv);
+    q_items = bytes_of(pairs);
+    k_items = q_items + bytes_of(queries);
+    causal = k_items + bytes_of(keys);
+    q_item_count = static_cast<int>(queries.size());
+    k_item_count = static_cast<int>(keys.size());
+    const Tensor host =
+        Tensor::empty({static_cast<std::int64_t>(causal + flags.size())}, DType::u8);
+    std::uint8_t* to = host.span<std::uint8_t>().data();
+    std::memcpy(to, pairs.data(), q_items);
+    std::ranges::copy(queries, reinterpret_cast<AttentionItem*>(to + q_items));
+    std::ranges::copy(keys, reinterpret_cast<AttentionItem*>(to + k_items));
+    std::ranges::copy(flags, to + causal);
+    bytes = host.to(device);
+  }
+  template <class T>
+  [[nodiscard]] const T* at(std::size_t offset) const {
+    return reinterpret_cast<const T*>(bytes.view<const std::uint8_t, 1>().data + offset);
+  }
+};
+
+/// A layout with the arrays that it points to.
 struct Problem {
   Segments q_segments, kv_segments;
   std::vector<std::uint8_t> causal;
@@ -26,21 +82,47 @@ struct Problem {
   std::vector<std::int64_t> pair_offsets{};
   float dropout = 0;
   RngKey key{};
+  std::shared_ptr<const DevicePlan> plan{};
+  Tensor lse{};  // (Tq, H), devices only
 
-  [[nodiscard]] AttentionLayout layout(const float* bias) const {
-    return {heads,
-            width,
-            q_stride,
-            kv_stride,
-            scale,
-            q_segments.cu_seqlens().data(),
-            kv_segments.cu_seqlens().data(),
-            causal.empty() ? nullptr : causal.data(),
-            q_segments.count(),
-            bias,
-            pair_offsets.data(),
-            dropout,
-            key};
+  [[nodiscard]] AttentionLayout layout(const Tensor& bias) const {
+    AttentionLayout l{heads,
+                      width,
+                      q_stride,
+                      kv_stride,
+                      scale,
+                      q_segments.cu_seqlens().data(),
+                      kv_segments.cu_seqlens().data(),
+                      causal.empty() ? nullptr : causal.data(),
+                      q_segments.count(),
+                      data_or_null(bias),
+                      pair_offsets.data(),
+                      dropout,
+                      key};
+    if (plan != nullptr) {
+      point_to_device(l);
+    }
+    return l;
+  }
+  void prepare(Device device) {
+    if (device != kCpu) {
+      plan = std::make_shared<DevicePlan>(q_segments, kv_segments, pair_offsets, causal, device);
+      lse = Tensor::empty({q_segments.total(), heads}, DType::f32, device);
+    }
+  }
+
+ private:
+  void point_to_device(AttentionLayout& l) const {
+    const Device device = lse.device();
+    l.q_offsets = q_segments.on(device).view<const std::int32_t, 1>().data;
+    l.kv_offsets = kv_segments.on(device).view<const std::int32_t, 1>().data;
+    l.pair_offsets = plan->at<std::int64_t>(0);
+    l.causal = causal.empty() ? nullptr : plan->at<std::uint8_t>(plan->causal);
+    l.kept = {.q_items = plan->at<AttentionItem>(plan->q_items),
+              .k_items = plan->at<AttentionItem>(plan->k_items),
+              .q_item_count = plan->q_item_count,
+              .k_item_count = plan->k_item_count,
+              .lse = data(lse)};
   }
 };
 
@@ -82,13 +164,39 @@ float default_scale(float scale, std::int64_t width) {
   return scale != 0 ? scale : 1.0F / std::sqrt(static_cast<float>(width));
 }
 
-float* data(const Tensor& t) { return t.span<float>().data(); }
-float* data_or_null(const Tensor& t) { return t.defined() ? data(t) : nullptr; }
-
 /// A gradient buffer for the bias where one is asked for.
 Tensor bias_gradient(const Saved& bias, bool wanted) {
   return wanted ? Tensor::empty(bias.get().shape(), DType::f32, bias.get().device()) : Tensor{};
 }
+
+/// A problem with its bias and, for devices, its result: what backward reads beside q, k and v.
+struct Kept {
+  Problem problem;
+  Saved bias, out;
+  bool has_bias, bias_grad;
+
+  Kept(const Problem& p, const Tensor& bias_values, const Tensor& result, bool needs_bias)
+      : problem(p),
+        bias(bias_values.defined() ? Saved(bias_values) : Saved()),
+        out(result.device() == kCpu ? Saved() : Saved(result)),
+        has_bias(bias_values.defined()),
+        bias_grad(has_bias && needs_bias) {}
+
+  // dq, dk, dv are filled; returns dbias where it is wanted.
+  Tensor backward(const float* q, const float* k, const float* v, const Tensor& dout, float* dq,
+                  float* dk, float* dv) const {
+    AttentionLayout l = problem.layout(has_bias ? bias.get() : Tensor());
+    const Tensor dbias = bias_gradient(bias, bias_grad);
+    Tensor delta;
+    if (dout.device() != kCpu) {
+      delta = Tensor::empty(problem.lse.shape(), DType::f32, dout.device());
+      l.kept.out = data(out.get());
+      l.kept.delta = data(delta);
+    }
+    kBackward(dout.device(), q, k, v, data(dout), l, dq, dk, dv, data_or_null(dbias), Stream{});
+    return dbias;
+  }
+};
 
 std::vector<Tensor> with_bias(std::vector<Tensor> tensors, const Tensor& bias) {
   if (bias.defined()) {
@@ -119,20 +227,17 @@ Tensor attention(const Tensor& qkv0, const Segments& segments, const AttentionOp
             3 * row,  3 * row,  default_scale(options.scale, d)};
   check_problem(p);
   const Tensor bias = add_bias_and_dropout(p, options);
-  const bool has_bias = bias.defined(), bias_grad = has_bias && options.bias.requires_grad();
+  p.prepare(qkv.device());
   Tensor out = Tensor::empty({t, h, d}, DType::f32, qkv.device());
-  kForward(qkv.device(), data(qkv), data(qkv) + row, data(qkv) + 2 * row,
-           p.layout(data_or_null(bias)), data(out), Stream{});
-  const auto backward = [saved = Saved(qkv), sb = has_bias ? Saved(bias) : Saved(), has_bias,
-                         bias_grad, p, row](std::span<const Tensor> g) {
+  kForward(qkv.device(), data(qkv), data(qkv) + row, data(qkv) + 2 * row, p.layout(bias), data(out),
+           Stream{});
+  const Kept kept(p, bias, out, options.bias.requires_grad());
+  const auto backward = [saved = Saved(qkv), kept, row](std::span<const Tensor> g) {
     const Tensor& x = saved.get();
-    const Tensor dout = g[0].contiguous();
     Tensor dx = Tensor::empty(x.shape(), DType::f32, x.device());
-    const Tensor dbias = bias_gradient(sb, bias_grad);
-    kBackward(x.device(), data(x), data(x) + row, data(x) + 2 * row, data(dout),
-              p.layout(has_bias ? data(sb.get()) : nullptr), data(dx), data(dx) + row,
-              data(dx) + 2 * row, data_or_null(dbias), Stream{});
-    return gradients({dx}, has_bias, dbias);
+    const Tensor dbias = kept.backward(data(x), data(x) + row, data(x) + 2 * row, g[0].contiguous(),
+                                       data(dx), data(dx) + row, data(dx) + 2 * row);
+    return gradients({dx}, kept.has_bias, dbias);
   };
   return differentiable(out, with_bias({qkv0}, options.bias), backward);
 }
@@ -150,21 +255,17 @@ Tensor cross_attention(const Tensor& q0, const Tensor& kv0, const Segments& q_se
             row,        2 * row,     default_scale(options.scale, d)};
   check_problem(p);
   const Tensor bias = add_bias_and_dropout(p, options);
-  const bool has_bias = bias.defined(), bias_grad = has_bias && options.bias.requires_grad();
+  p.prepare(q.device());
   Tensor out = Tensor::empty(q.shape(), DType::f32, q.device());
-  kForward(q.device(), data(q), data(kv), data(kv) + row, p.layout(data_or_null(bias)), data(out),
-           Stream{});
-  const auto backward = [sq = Saved(q), skv = Saved(kv), sb = has_bias ? Saved(bias) : Saved(),
-                         has_bias, bias_grad, p, row](std::span<const Tensor> g) {
+  kForward(q.device(), data(q), data(kv), data(kv) + row, p.layout(bias), data(out), Stream{});
+  const Kept kept(p, bias, out, options.bias.requires_grad());
+  const auto backward = [sq = Saved(q), skv = Saved(kv), kept, row](std::span<const Tensor> g) {
     const Tensor &query = sq.get(), &keys = skv.get();
-    const Tensor dout = g[0].contiguous();
     Tensor dq = Tensor::empty(query.shape(), DType::f32, query.device());
     Tensor dkv = Tensor::empty(keys.shape(), DType::f32, keys.device());
-    const Tensor dbias = bias_gradient(sb, bias_grad);
-    kBackward(query.device(), data(query), data(keys), data(keys) + row, data(dout),
-              p.layout(has_bias ? data(sb.get()) : nullptr), data(dq), data(dkv), data(dkv) + row,
-              data_or_null(dbias), Stream{});
-    return gradients({dq, dkv}, has_bias, dbias);
+    const Tensor dbias = kept.backward(data(query), data(keys), data(keys) + row, g[0].contiguous(),
+                                       data(dq), data(dkv), data(dkv) + row);
+    return gradients({dq, dkv}, kept.has_bias, dbias);
   };
   return differentiable(out, with_bias({q0, kv0}, options.bias), backward);
 }

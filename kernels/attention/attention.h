@@ -8,6 +8,7 @@
 #include "core/kernel.h"
 #include "core/rng.h"
 #include "core/segments.h"
+#include "kernels/attention/attention_types.h"
 
 namespace tessera {
 
@@ -24,7 +25,8 @@ struct AttentionOptions {
 
 /// Scaled dot-product attention per segment: dropout(softmax(q k^T scale + bias)) v; scores are
 /// never stored. qkv: (T, 3, H, D) f32; segments over T. Returns (T, H, D). Empty segments yield no
-/// row; a segment never reads another's rows. Throws Error(usage) if the last offset is not T.
+/// row; a segment never reads another's rows. Throws Error(usage) if the last offset is not T, on
+/// devices also if D > 64.
 /// Differentiable in qkv and bias; the backward pass recomputes probabilities and dropout from
 /// inputs and key. Vaswani et al. 2017.
 Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options = {});
@@ -34,20 +36,6 @@ Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOpt
 /// bias.
 Tensor cross_attention(const Tensor& q, const Tensor& kv, const Segments& q_segments,
                        const Segments& kv_segments, const AttentionOptions& options = {});
-
-/// Where queries, keys and values of a head lie: row strides in floats, heads D apart.
-struct AttentionLayout {
-  std::int64_t heads, width, q_stride, kv_stride;
-  float scale;
-  const std::int32_t* q_offsets;
-  const std::int32_t* kv_offsets;
-  const std::uint8_t* causal;  ///< one flag a segment, or null
-  int segments;
-  const float* bias = nullptr;                 ///< (H, pairs) or null
-  const std::int64_t* pair_offsets = nullptr;  ///< where a segment's pairs begin; (segments + 1)
-  float dropout = 0;
-  RngKey key{};
-};
 
 /// out (Tq, H, D) of q, k, v.
 TESSERA_DECLARE_KERNEL(attention_forward, void(const float* q, const float* k, const float* v,

@@ -1,5 +1,7 @@
 #include "kernels/attention/attention.h"
 
+#include <functional>
+
 #include "core/parallel.h"
 #include "support/gradcheck.h"
 
@@ -210,39 +212,65 @@ Expected attend_and_differentiate(const Sizes& s, const std::vector<double>& x,
   return e;
 }
 
-void check_long(const Sizes& s) {
-  const Tensor x0 = random({s.q.total(), 3, s.heads, s.width}, 1);
-  const Tensor bias0 = random({s.heads, pair_count(s)}, 2);
+// Result and gradients (qkv, bias) of self attention on a device, for an upstream gradient.
+struct Passes {
+  Tensor out, dqkv, dbias;
+};
+
+Passes run_passes(const Sizes& s, const Tensor& x0, const Tensor& bias0, const Tensor& up,
+                  Device device) {
+  Tensor x = x0.clone().to(device), bias = bias0.clone().to(device);
+  x.set_requires_grad(true);
+  bias.set_requires_grad(true);
+  const Tensor y = attention(
+      x, s.q, {.causal_segments = s.causal, .dropout = s.dropout, .key = s.key, .bias = bias});
+  backward(differentiable(Tensor::scalar(0), {y}, [&](std::span<const Tensor>) {
+    return std::vector<Tensor>{up.to(device)};
+  }));
+  return {y, x.grad(), bias.grad()};
+}
+
+using Walk = std::function<void(const std::function<void(Device, const std::string&)>&)>;
+
+void check_long(const Sizes& s, const Walk& walk) {
+  const Tensor x = random({s.q.total(), 3, s.heads, s.width}, 1);
+  const Tensor bias = random({s.heads, pair_count(s)}, 2);
   const Tensor up = random({s.q.total(), s.heads, s.width}, 3);
-  const Expected e = attend_and_differentiate(s, doubles(x0), doubles(bias0), doubles(up));
-  on_every_simd_level([&](const char* level) {
-    Tensor x = x0.clone(), bias = bias0.clone();
-    x.set_requires_grad(true);
-    bias.set_requires_grad(true);
-    const Tensor y = attention(
-        x, s.q, {.causal_segments = s.causal, .dropout = s.dropout, .key = s.key, .bias = bias});
-    backward(differentiable(Tensor::scalar(0), {y},
-                            [&](std::span<const Tensor>) { return std::vector<Tensor>{up}; }));
-    EXPECT_LE(relative_error(doubles(y), e.out), 1e-5) << level << " D " << s.width;
-    EXPECT_LE(relative_error(doubles(x.grad()), e.dqkv), 1e-5) << level << " D " << s.width;
-    EXPECT_LE(relative_error(doubles(bias.grad()), e.dbias), 1e-5) << level << " D " << s.width;
+  const Expected e = attend_and_differentiate(s, doubles(x), doubles(bias), doubles(up));
+  walk([&](Device device, const std::string& level) {
+    const Passes got = run_passes(s, x, bias, up, device);
+    EXPECT_LE(relative_error(doubles(got.out), e.out), 1e-5) << level << " D " << s.width;
+    EXPECT_LE(relative_error(doubles(got.dqkv), e.dqkv), 1e-5) << level << " D " << s.width;
+    EXPECT_LE(relative_error(doubles(got.dbias), e.dbias), 1e-5) << level << " D " << s.width;
   });
+}
+
+void on_cpu(const std::function<void(Device, const std::string&)>& body) {
+  on_every_simd_level([&](const char* level) { body(kCpu, level); });
 }
 
 // Below and above a vector, a panel and a block of queries; heads that fill vectors and do not.
 TEST(Attention, LongSegmentsMatchTheDoubleReferenceInAllGradients) {
   const Segments s({0, 1, 17, 48, 81, 146, 146, 403});
   for (const std::int64_t width : {8, 16, 32, 33, 48}) {
-    check_long({s, s, 2, width, {}});
+    check_long({s, s, 2, width, {}}, on_cpu);
   }
 }
 
 TEST(Attention, LongCausalSegmentsWithDropoutMatchTheDoubleReference) {
   const Segments s({0, 17, 82, 340});
   for (const std::int64_t width : {8, 16, 64}) {
-    check_long({s, s, 2, width, {1, 1, 1}});
-    check_long({s, s, 2, width, {0, 1, 1}, 0.2F, {3, 5}});
+    check_long({s, s, 2, width, {1, 1, 1}}, on_cpu);
+    check_long({s, s, 2, width, {0, 1, 1}, 0.2F, {3, 5}}, on_cpu);
   }
+}
+
+// Below and above a device's strip of 16 rows, its tile of 32 and its block of 64.
+TEST(Attention, BlocksOfDevicesMatchTheDoubleReferenceInAllGradients) {
+  const Segments s({0, 1, 16, 33, 64, 97, 97, 226});
+  check_long({s, s, 2, 8, {}}, on_every_device);
+  check_long({s, s, 1, 32, {1, 1, 1, 1, 1, 1, 1}}, on_every_device);
+  check_long({s, s, 1, 64, {0, 1, 0, 1, 0, 0, 1}, 0.2F, {3, 5}}, on_every_device);
 }
 
 TEST(Attention, RejectsABiasOfAnotherSize) {
@@ -252,21 +280,26 @@ TEST(Attention, RejectsABiasOfAnotherSize) {
 
 TEST(Attention, LargeScoresDoNotOverflow) {
   const Segments s({0, 33});
-  const auto y = attention(random({33, 3, 1, 8}, 3, 30.0), s).to_vector<float>();
-  for (const float v : y) EXPECT_TRUE(std::isfinite(v));
+  const Tensor x = random({33, 3, 1, 8}, 3, 30.0);
+  for (const Device device : devices()) {
+    const auto y = attention(x.to(device), s).to_vector<float>();
+    for (const float v : y) EXPECT_TRUE(std::isfinite(v)) << name(device.type);
+  }
 }
 
 TEST(Attention, NanInOneSegmentReachesNoOther) {
   const Segments s({0, 7, 12, 30});
-  Tensor x = random({30, 3, 2, 8}, 4);
-  const auto clean = attention(x, s).to_vector<float>();
-  fill(x.slice(0, 7, 12), NAN);
-  const auto dirty = attention(x, s).to_vector<float>();
-  for (std::size_t i = 0; i < clean.size(); ++i) {
-    if (i < 7 * 16 || i >= 12 * 16) {
-      EXPECT_EQ(clean[i], dirty[i]);
-    } else {
-      EXPECT_TRUE(std::isnan(dirty[i]));
+  for (const Device device : devices()) {
+    Tensor x = random({30, 3, 2, 8}, 4);
+    const auto clean = attention(x.to(device), s).to_vector<float>();
+    fill(x.slice(0, 7, 12), NAN);
+    const auto dirty = attention(x.to(device), s).to_vector<float>();
+    for (std::size_t i = 0; i < clean.size(); ++i) {
+      if (i < 7 * 16 || i >= 12 * 16) {
+        EXPECT_EQ(clean[i], dirty[i]) << name(device.type);
+      } else {
+        EXPECT_TRUE(std::isnan(dirty[i])) << name(device.type);
+      }
     }
   }
 }
@@ -289,19 +322,77 @@ TEST(Attention, IsBitEqualForAnyThreadCount) {
 
 TEST(Attention, NanInOneSegmentReachesNoGradientOfAnother) {
   const Segments s({0, 7, 12, 30});
-  const auto gradient = [&](bool dirty) {
-    Tensor x = random({30, 3, 2, 8}, 4);
-    if (dirty) fill(x.slice(0, 7, 12), NAN);
+  const auto gradient = [&](bool dirty, Device device) {
+    Tensor x0 = random({30, 3, 2, 8}, 4);
+    if (dirty) fill(x0.slice(0, 7, 12), NAN);
+    Tensor x = x0.to(device);
     x.set_requires_grad(true);
-    const Tensor up = random({30, 2, 8}, 6);
+    const Tensor up = random({30, 2, 8}, 6).to(device);
     backward(differentiable(Tensor::scalar(0), {attention(x, s)},
                             [&](std::span<const Tensor>) { return std::vector<Tensor>{up}; }));
     return x.grad().to_vector<float>();
   };
-  const auto clean = gradient(false), dirty = gradient(true);
-  for (std::size_t i = 0; i < clean.size(); ++i) {
-    if (i < 7 * 48 || i >= 12 * 48) {
-      EXPECT_EQ(clean[i], dirty[i]);
+  for (const Device device : devices()) {
+    const auto clean = gradient(false, device), dirty = gradient(true, device);
+    for (std::size_t i = 0; i < clean.size(); ++i) {
+      if (i < 7 * 48 || i >= 12 * 48) {
+        EXPECT_EQ(clean[i], dirty[i]) << name(device.type);
+      }
+    }
+  }
+}
+
+#ifdef TESSERA_BUILD_SIMT
+constexpr Device kSimt{DeviceType::simt, 0};
+
+TEST(AttentionSimt, BitsDoNotDependOnTheSchedule) {
+  const Segments s({0, 1, 18, 18, 95});
+  const Sizes sizes{s, s, 2, 8, {1, 0, 1, 1}, 0.1F, {7, 11}};
+  const Tensor x = random({95, 3, 2, 8}, 1), bias = random({2, pair_count(sizes)}, 2),
+               up = random({95, 2, 8}, 3);
+  std::vector<std::vector<float>> first;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::Order order = seed == 0   ? simt::Order::forward
+                              : seed == 1 ? simt::Order::reverse
+                                          : simt::Order::random;
+    const simt::ScheduleGuard guard({order, seed});
+    const Passes p = run_passes(sizes, x, bias, up, kSimt);
+    const std::vector<std::vector<float>> got{p.out.to_vector<float>(), p.dqkv.to_vector<float>(),
+                                              p.dbias.to_vector<float>()};
+    if (first.empty()) first = got;
+    EXPECT_EQ(got, first) << "seed " << seed;
+  }
+}
+
+TEST(AttentionSimt, AJetsResultDoesNotDependOnTheOthersOfItsBatch) {
+  const Tensor x = random({100, 3, 1, 8}, 1);
+  const auto both = attention(x.to(kSimt), Segments({0, 30, 100})).to_vector<float>();
+  const auto alone = attention(x.slice(0, 30, 100).contiguous().to(kSimt), Segments({0, 70}));
+  EXPECT_EQ(std::vector<float>(both.begin() + 30 * 8, both.end()), alone.to_vector<float>());
+}
+
+// Jets of one block of 64 queries: q, k and v are read once, in whole sectors, the result and one
+// number a row and head are written. 1.15: offsets and the items, which all threads of a block
+// read.
+TEST(AttentionSimt, ForwardMovesEachRowOnceInWholeSectors) {
+  const std::uint64_t rows = 128, heads = 4, width = 32;
+  const Segments s({0, 64, 128});
+  attention(random({128, 3, 4, 32}, 1).to(kSimt), s);
+  const simt::LaunchStats& got = simt::last_launch();
+  const std::uint64_t row_bytes = 4 * heads * width;
+  EXPECT_EQ(got.bytes_written, rows * (row_bytes + 4 * heads));
+  EXPECT_EQ(got.sectors_written,
+            rows * row_bytes / 32 + rows * heads / 2);  // four rows' numbers at once
+  EXPECT_GE(got.sectors_read, rows * 3 * row_bytes / 32);
+  EXPECT_LE(static_cast<double>(got.sectors_read),
+            1.15 * static_cast<double>(rows * 3 * row_bytes / 32));
+}
+#endif
+
+TEST(Attention, DevicesRejectHeadsWiderThanTheirKernels) {
+  for (const Device device : devices()) {
+    if (device != kCpu) {
+      EXPECT_THROW(attention(random({2, 3, 1, 65}, 1).to(device), Segments({0, 2})), Error);
     }
   }
 }
