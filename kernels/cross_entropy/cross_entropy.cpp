@@ -1,6 +1,7 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/autograd.h"
 #include "kernels/elementwise/elementwise.h"
@@ -17,12 +18,28 @@ constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 constexpr std::int64_t kChunkRows = 256;
 
-void check_targets(const char* op, const Tensor& targets, std::int64_t rows, std::int64_t classes) {
+// Rows whose logits exist at a time. On devices as many that they take about as much memory as h,
+// so that they stay in the cache between the products (Liger-Kernel, Hsu et al. 2024).
+std::int64_t chunk_rows(std::int64_t t, std::int64_t v, std::int64_t d, Device device) {
+  if (device == kCpu) {
+    return kChunkRows;
+  }
+  const std::int64_t widening =
+      std::max<std::int64_t>(1, (v + d - 1) / std::max<std::int64_t>(1, d));
+  const auto rows = static_cast<std::uint64_t>((t + widening - 1) / widening);
+  return std::max(kChunkRows, static_cast<std::int64_t>(std::bit_ceil(rows)));
+}
+
+// Targets of a device or the host, checked on the host; returned on `device`.
+Tensor checked_targets(const char* op, const Tensor& targets, std::int64_t rows,
+                       std::int64_t classes, Device device) {
   TESSERA_CHECK(targets.shape() == Shape{rows}, "{}: targets must be ({}), got {}", op, rows,
                 targets.shape());
-  for (const std::int32_t y : targets.span<const std::int32_t>()) {
+  const Tensor host = targets.to(kCpu).contiguous();
+  for (const std::int32_t y : host.span<const std::int32_t>()) {
     TESSERA_CHECK(y >= 0 && y < classes, "{}: target {} is outside [0, {})", op, y, classes);
   }
+  return targets.device() == device ? targets.contiguous() : host.to(device);
 }
 
 // Contiguous weights of the rows, or none of them: the kernel reads that as ones.
@@ -35,8 +52,13 @@ Tensor weights_of(const char* op, const Tensor& row_weight, std::int64_t rows, D
   return row_weight.detach().contiguous();
 }
 
-Operand plain(const Tensor& t) { return {t.span<const float>().data(), t.shape(1), 1}; }
-Operand transposed(const Tensor& t) { return {t.span<const float>().data(), 1, t.shape(1)}; }
+Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
+Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.shape(1)}; }
+
+// Scratch of a product with a right operand (k, n); devices pack nothing.
+Tensor panels_of(std::int64_t k, std::int64_t n, Device device) {
+  return Tensor::empty({device == kCpu ? gemm_workspace(k, n) : 0}, DType::f32, device);
+}
 
 /// A right operand whose panels are packed at the first product and reused by the next.
 struct Packed {
@@ -45,7 +67,7 @@ struct Packed {
   bool packed = false;
 
   Packed(Operand operand, std::int64_t k, std::int64_t n, Device device)
-      : b(operand), panels(Tensor::empty({gemm_workspace(k, n)}, DType::f32, device)) {}
+      : b(operand), panels(panels_of(k, n, device)) {}
 
   void multiply(Operand a, const Tensor& c, std::int64_t k, const float* bias = nullptr) {
     kGemm(c.device(), a, b, c.view<float, 2>(), k, {.bias = bias, .packed = packed},
@@ -92,14 +114,15 @@ struct FusedPass {
     const Device device = h.device();
     const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
     Packed forward(transposed(weight), d, v, device), back(plain(weight), v, d, device);
-    const Tensor logits = Tensor::empty({std::min(t, kChunkRows), v}, DType::f32, device);
-    const Tensor panels = Tensor::empty({gemm_workspace(kChunkRows, d)}, DType::f32, device);
-    for (std::int64_t row = 0; row < t; row += kChunkRows) {
-      const std::int64_t rows = std::min(t - row, kChunkRows);
+    const std::int64_t chunk = chunk_rows(t, v, d, device);
+    const Tensor logits = Tensor::empty({std::min(t, chunk), v}, DType::f32, device);
+    const Tensor panels = panels_of(chunk, d, device);
+    for (std::int64_t row = 0; row < t; row += chunk) {
+      const std::int64_t rows = std::min(t - row, chunk);
       const Tensor z = logits.slice(0, 0, rows);
       const Tensor part = h.slice(0, row, row + rows);
       forward.multiply(plain(part), z, d,
-                       bias.defined() ? bias.span<const float>().data() : nullptr);
+                       bias.defined() ? bias.view<const float, 1>().data : nullptr);
       softmax(z, row, rows);
       if (dh.defined()) {
         back.multiply(plain(z), dh.slice(0, row, row + rows), v);
@@ -128,10 +151,11 @@ struct FusedPass {
 }  // namespace
 
 // d loss_i / d logits_ic = w_i (p_ic - [c = y_i])
-Tensor cross_entropy(const Tensor& logits0, const Tensor& targets, const Tensor& row_weight) {
+Tensor cross_entropy(const Tensor& logits0, const Tensor& targets0, const Tensor& row_weight) {
   TESSERA_CHECK(logits0.rank() == 2, "cross_entropy: logits must be (T, C), got {}",
                 logits0.shape());
-  check_targets("cross_entropy", targets, logits0.shape(0), logits0.shape(1));
+  const Tensor targets = checked_targets("cross_entropy", targets0, logits0.shape(0),
+                                         logits0.shape(1), logits0.device());
   const Tensor logits = logits0.detach().contiguous();
   const Tensor weights = weights_of("cross_entropy", row_weight, logits.shape(0), logits.device());
   Tensor loss = Tensor::empty({logits.shape(0)}, DType::f32, logits.device());
@@ -151,14 +175,14 @@ Tensor cross_entropy(const Tensor& logits0, const Tensor& targets, const Tensor&
 // dlogits = w (softmax - onehot) / normaliser;  dh = dlogits W;  dW = dlogits^T h;  db = column
 // sums. Chunks are added in order.
 Tensor linear_cross_entropy(const Tensor& h0, const Tensor& weight0, const Tensor& bias0,
-                            const Tensor& targets, const Tensor& row_weight, double normaliser) {
+                            const Tensor& targets0, const Tensor& row_weight, double normaliser) {
   TESSERA_CHECK(h0.rank() == 2 && weight0.rank() == 2 && h0.shape(1) == weight0.shape(1),
                 "linear_cross_entropy: h must be (T, d) and weight (V, d), got {} and {}",
                 h0.shape(), weight0.shape());
   const std::int64_t t = h0.shape(0), v = weight0.shape(0);
   TESSERA_CHECK(!bias0.defined() || bias0.shape() == Shape{v},
                 "linear_cross_entropy: bias must be ({}), got {}", v, bias0.shape());
-  check_targets("linear_cross_entropy", targets, t, v);
+  const Tensor targets = checked_targets("linear_cross_entropy", targets0, t, v, h0.device());
   const double divisor =
       normaliser > 0 ? normaliser : static_cast<double>(std::max<std::int64_t>(1, t));
   FusedPass pass{.h = h0.detach().contiguous(),

@@ -6,16 +6,18 @@
 
 namespace tessera {
 
-/// -w_i ln softmax(logits_i)_y for each row i. logits: (T, C) f32; targets: (T) i32; row_weight:
-/// (T) or undefined (ones), without gradient. Returns (T). Throws Error(usage) on a target outside
-/// [0, C). Differentiable in the logits; keeps the gradient (4 T C bytes).
+/// -w_i ln softmax(logits_i)_y for each row i. logits: (T, C) f32; targets: (T) i32 on the logits'
+/// device or the host; row_weight: (T) or undefined (ones), without gradient. Returns (T). Throws
+/// Error(usage) on a target outside [0, C). Differentiable in the logits; keeps the gradient (4 T C
+/// bytes).
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& row_weight = {});
 
 /// sum_i w_i ce_i / normaliser for the logits h W^T + b. h: (T, d); weight: (V, d); bias: (V) or
 /// undefined; targets: (T) i32; row_weight: (T) or undefined (ones), without gradient; normaliser
-/// <= 0 means T. Logits exist for 256 rows at a time only; where a gradient is needed, dh, dW and
-/// db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T V). Returns a scalar.
-/// Differentiable in h, weight, bias. Chunking after Liger-Kernel (Hsu et al. 2024).
+/// <= 0 means T. Logits exist for a chunk of rows at a time only (256 on the cpu); where a gradient
+/// is needed, dh, dW and db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T
+/// V). Returns a scalar. Differentiable in h, weight, bias. Chunking after Liger-Kernel (Hsu et al.
+/// 2024).
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& bias,
                             const Tensor& targets, const Tensor& row_weight = {},
                             double normaliser = 0);

@@ -58,6 +58,34 @@ TEST(CrossEntropy, FusedWithTheLinearLayerMatchesTheDoubleReference) {
       reference, {random({t, d}, 1), random({v, d}, 2), random({v}, 3)});
 }
 
+// A lane's, a warp's and a block's share of a row, and more than a block holds.
+TEST(CrossEntropy, RowsOfAnyWidthHaveTheClosedFormOnEveryDevice) {
+  for (const std::int64_t c : {129, 1025, 8200}) {
+    const Tensor z = random({2, c}, 1, 3), weights = random({2}, 2), up = random({2}, 3);
+    const auto y = targets(2, c);
+    const auto Z = doubles(z), expected = rows(Z, y), w = doubles(weights), g = doubles(up);
+    std::vector<double> loss, slope;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const auto width = static_cast<std::size_t>(c), at = static_cast<std::size_t>(y[i]);
+      const double lse = expected[i] + Z[i * width + at];
+      loss.push_back(w[i] * expected[i]);
+      for (std::size_t j = 0; j < width; ++j) {
+        slope.push_back(g[i] * w[i] * (std::exp(Z[i * width + j] - lse) - (j == at ? 1 : 0)));
+      }
+    }
+    on_every_device([&](Device device, const std::string& level) {
+      Tensor x = z.clone().to(device);
+      x.set_requires_grad(true);
+      const Tensor got = cross_entropy(x, Tensor::from(y, {2}), weights.to(device));
+      EXPECT_LE(relative_error(doubles(got), loss), 1e-5) << level << " classes " << c;
+      backward(differentiable(Tensor::scalar(0), {got}, [&](std::span<const Tensor>) {
+        return std::vector<Tensor>{up.to(device)};
+      }));
+      EXPECT_LE(relative_error(doubles(x.grad()), slope), 1e-5) << level << " classes " << c;
+    });
+  }
+}
+
 Tensor golden_tensor(const test::GoldenFile& file, const std::string& name) {
   const auto& t = file.at(name);
   Shape shape{t.shape[0]};
@@ -69,17 +97,20 @@ Tensor golden_tensor(const test::GoldenFile& file, const std::string& name) {
 
 TEST(CrossEntropy, FusedLossAndGradientsAreThoseOfTheGoldenFile) {
   const test::GoldenFile file("ce_linear");
-  Tensor h = golden_tensor(file, "in/hidden"), w = golden_tensor(file, "in/weight"),
-         b = golden_tensor(file, "in/bias");
-  for (Tensor* leaf : {&h, &w, &b}) leaf->set_requires_grad(true);
   const auto y = file.ints("in/targets");
-  const Tensor loss =
-      linear_cross_entropy(h, w, b, Tensor::from(y, {33}), golden_tensor(file, "in/weights"), 1.0);
-  EXPECT_NEAR(static_cast<double>(loss.item()) / file.scalar("out/loss.f64"), 1, 1e-6);
-  backward(loss);
-  EXPECT_LE(relative_error(doubles(h.grad()), file.at("grad_in/hidden").values), 1e-5);
-  EXPECT_LE(relative_error(doubles(w.grad()), file.at("grad_in/weight").values), 1e-5);
-  EXPECT_LE(relative_error(doubles(b.grad()), file.at("grad_in/bias").values), 1e-5);
+  on_every_device([&](Device device, const std::string& level) {
+    Tensor h = golden_tensor(file, "in/hidden").to(device),
+           w = golden_tensor(file, "in/weight").to(device),
+           b = golden_tensor(file, "in/bias").to(device);
+    for (Tensor* leaf : {&h, &w, &b}) leaf->set_requires_grad(true);
+    const Tensor loss = linear_cross_entropy(h, w, b, Tensor::from(y, {33}),
+                                             golden_tensor(file, "in/weights").to(device), 1.0);
+    EXPECT_NEAR(static_cast<double>(loss.item()) / file.scalar("out/loss.f64"), 1, 1e-6) << level;
+    backward(loss);
+    EXPECT_LE(relative_error(doubles(h.grad()), file.at("grad_in/hidden").values), 1e-5) << level;
+    EXPECT_LE(relative_error(doubles(w.grad()), file.at("grad_in/weight").values), 1e-5) << level;
+    EXPECT_LE(relative_error(doubles(b.grad()), file.at("grad_in/bias").values), 1e-5) << level;
+  });
 }
 
 TEST(CrossEntropy, FusedEqualsUnfusedAcrossChunksWithWeightsAndWithoutBias) {
@@ -98,6 +129,46 @@ TEST(CrossEntropy, FusedEqualsUnfusedAcrossChunksWithWeightsAndWithoutBias) {
   }
 }
 
+#ifdef TESSERA_BUILD_SIMT
+constexpr Device kSimt{DeviceType::simt, 0};
+
+TEST(CrossEntropySimt, ChunksAreAddedInOrderAndEqualTheCpu) {
+  const std::int64_t t = 260, v = 300, d = 2;  // two chunks of 256 rows: the logits are wide
+  const Tensor h0 = random({t, d}, 1), w0 = random({v, d}, 2), y = Tensor::from(targets(t, v), {t});
+  const auto gradients = [&](Device device) {
+    Tensor h = h0.clone().to(device), w = w0.clone().to(device);
+    h.set_requires_grad(true);
+    w.set_requires_grad(true);
+    const Tensor loss = linear_cross_entropy(h, w, Tensor(), y);
+    backward(loss);
+    auto all = doubles(h.grad());
+    const auto dw = doubles(w.grad());
+    all.insert(all.end(), dw.begin(), dw.end());
+    all.push_back(static_cast<double>(loss.item()));
+    return all;
+  };
+  const auto expected = gradients(kCpu), forward = gradients(kSimt);
+  EXPECT_LE(relative_error(forward, expected), 1e-5);
+  const simt::ScheduleGuard guard({simt::Order::random, 3});
+  EXPECT_EQ(gradients(kSimt), forward);
+}
+
+// A narrow row is read once and its slopes written once: V floats each, in whole sectors.
+TEST(CrossEntropySimt, RowsMoveOnceInWholeSectors) {
+  const std::int64_t rows = 16, classes = 512;
+  Tensor z = random({rows, classes}, 1).to(kSimt);
+  const Tensor y = Tensor::from(targets(rows, classes), {rows}).to(kSimt);
+  const Tensor loss = Tensor::empty({rows}, DType::f32, kSimt);
+  simt::softmax_cross_entropy(z.view<const float, 2>(), y.view<const std::int32_t, 1>(),
+                              Tensor::empty({0}, DType::f32, kSimt).view<const float, 1>(), 1.0F,
+                              loss.view<float, 1>(), z.view<float, 2>(), Stream{});
+  const auto sectors = static_cast<std::uint64_t>(rows * classes * 4 / 32);
+  const auto extra = static_cast<std::uint64_t>(rows);  // a target is read and a loss written
+  EXPECT_EQ(simt::last_launch().sectors_read, sectors + extra);
+  EXPECT_EQ(simt::last_launch().sectors_written, sectors + extra);
+}
+#endif
+
 TEST(CrossEntropy, WithoutATapeTheLossHasTheSameBits) {
   Tensor h = random({300, 16}, 1), w = random({33, 16}, 2);
   const Tensor b = random({33}, 3), y = Tensor::from(targets(300, 33), {300});
@@ -110,12 +181,14 @@ TEST(CrossEntropy, WithoutATapeTheLossHasTheSameBits) {
 }
 
 TEST(CrossEntropy, NoRowsGiveZero) {
-  Tensor h = random({0, 4}, 1), w = random({5, 4}, 2);
-  w.set_requires_grad(true);
-  const Tensor loss = linear_cross_entropy(h, w, Tensor(), Tensor::from(targets(0, 5), {0}));
-  EXPECT_EQ(loss.item(), 0.0F);
-  backward(loss);
-  for (const float g : w.grad().to_vector<float>()) EXPECT_EQ(g, 0.0F);
+  for (const Device device : devices()) {
+    Tensor h = random({0, 4}, 1).to(device), w = random({5, 4}, 2).to(device);
+    w.set_requires_grad(true);
+    const Tensor loss = linear_cross_entropy(h, w, Tensor(), Tensor::from(targets(0, 5), {0}));
+    EXPECT_EQ(loss.item(), 0.0F);
+    backward(loss);
+    for (const float g : w.grad().to_vector<float>()) EXPECT_EQ(g, 0.0F);
+  }
 }
 
 TEST(CrossEntropy, ChunksGiveTheSameBitsForAnyThreadCount) {
@@ -133,17 +206,37 @@ TEST(CrossEntropy, ChunksGiveTheSameBitsForAnyThreadCount) {
 }
 
 TEST(CrossEntropy, LargeLogitsDoNotOverflow) {
-  const auto loss = cross_entropy(random({5, 100}, 1, 1e4), Tensor::from(targets(5, 100), {5}))
-                        .to_vector<float>();
-  for (const float l : loss) EXPECT_TRUE(std::isfinite(l));
+  for (const Device device : devices()) {
+    const auto loss =
+        cross_entropy(random({5, 100}, 1, 1e4).to(device), Tensor::from(targets(5, 100), {5}))
+            .to_vector<float>();
+    for (const float l : loss) EXPECT_TRUE(std::isfinite(l)) << name(device.type);
+  }
 }
 
 TEST(CrossEntropy, SlopesOfHopelessClassesAreExactlyZeroNotDenormal) {
-  Tensor z = Tensor::from(std::vector<float>{0, -95, -60}, {1, 3});
-  z.set_requires_grad(true);
-  backward(sum(cross_entropy(z, Tensor::from(std::vector<std::int32_t>{0}, {1}))));
-  EXPECT_EQ(z.grad().to_vector<float>()[1], 0.0F);
-  EXPECT_EQ(z.grad().to_vector<float>()[2], 0.0F);
+  for (const Device device : devices()) {
+    Tensor z = Tensor::from(std::vector<float>{0, -95, -60}, {1, 3}, device);
+    z.set_requires_grad(true);
+    backward(sum(cross_entropy(z, Tensor::from(std::vector<std::int32_t>{0}, {1}))));
+    EXPECT_EQ(z.grad().to_vector<float>()[1], 0.0F);
+    EXPECT_EQ(z.grad().to_vector<float>()[2], 0.0F);
+  }
+}
+
+TEST(CrossEntropy, NanAndMaskedClassesStayInTheirRows) {
+  const std::vector<float> z{-INFINITY, 1, 2, 0, NAN, 1, 3, 2, 1};
+  for (const Device device : devices()) {
+    Tensor x = Tensor::from(z, {3, 3}, device);
+    x.set_requires_grad(true);
+    const Tensor loss = cross_entropy(x, Tensor::from(std::vector<std::int32_t>{2, 2, 2}, {3}));
+    const auto got = loss.to_vector<float>();
+    EXPECT_NEAR(got[0], std::log(1 + std::exp(-1.0)), 1e-6) << name(device.type);
+    EXPECT_TRUE(std::isnan(got[1])) << name(device.type);
+    EXPECT_TRUE(std::isfinite(got[2])) << name(device.type);
+    backward(sum(loss));
+    EXPECT_EQ(x.grad().to_vector<float>()[0], 0.0F) << name(device.type);
+  }
 }
 
 TEST(CrossEntropy, RejectsTargetsOutsideTheClasses) {
