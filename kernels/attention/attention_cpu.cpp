@@ -17,6 +17,7 @@
 #include <hwy/foreach_target.h>
 
 #include "core/parallel.h"
+#include "core/philox-inl.h"
 #include "kernels/matmul/tile-inl.h"
 
 #ifndef TESSERA_ATTENTION_ONCE
@@ -227,21 +228,8 @@ HWY_INLINE void Drop(const HeadTask& t, std::int64_t i, std::int64_t n, float* x
   if (t.dropout == 0.0F) {
     return;
   }
-  const float kept = 1.0F / (1.0F - t.dropout);
-  const std::uint64_t first = t.first_pair + static_cast<std::uint64_t>(i * t.keys);
-  const std::uint64_t last = first + static_cast<std::uint64_t>(n);
-  for (std::uint64_t block = first / 4; 4 * block < last; ++block) {  // four elements at a time
-    const Philox4 words = t.key.block(block);
-    const std::uint32_t word[4] = {words.x, words.y, words.z, words.w};
-    for (std::uint64_t w = 0; w < 4; ++w) {
-      const std::uint64_t element = 4 * block + w;
-      if (element >= first && element < last) {
-        // Chosen, not multiplied: a dropped infinity is zero, not NaN.
-        float& value = x[element - first];
-        value = uniform_from(word[w]) >= t.dropout ? value * kept : 0.0F;
-      }
-    }
-  }
+  DropRun(t.key, t.first_pair + static_cast<std::uint64_t>(i * t.keys), t.dropout,
+          1.0F / (1.0F - t.dropout), x, n, x);
 }
 
 HWY_INLINE void ZeroRun(float* x, std::int64_t n) {

@@ -25,6 +25,16 @@ TEST(Dropout, KeepsTheElementsWhoseDrawReachesPAndScalesThem) {
   }
 }
 
+TEST(Dropout, DrawsTheWordsOfThePhiloxStreamAtEveryLevel) {
+  on_every_simd_level([](const char* level) {
+    const Tensor y = dropout(Tensor::full({70001}, 1.0F), 0.3F, kKey);
+    const auto kept = y.to_vector<float>();
+    for (std::size_t e = 0; e < kept.size(); ++e) {
+      ASSERT_EQ(kept[e] != 0.0F, kKey.uniform(e) >= 0.3F) << level << " element " << e;
+    }
+  });
+}
+
 TEST(Dropout, DropsTheStatedFractionAndKeepsTheMean) {
   const Tensor y = dropout(Tensor::full({1000, 100}, 1.0F), 0.25F, kKey);
   double dropped = 0, total = 0;
