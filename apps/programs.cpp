@@ -35,12 +35,15 @@ std::string script(const std::string& name) {
   const std::filesystem::path here = std::filesystem::path("apps/python") / name;
   std::error_code error;
   const auto executable = std::filesystem::read_symlink("/proc/self/exe", error);
-  for (const auto& candidate : {here, executable.parent_path() / "../.." / here}) {
+  const auto beside = executable.parent_path();  // of a build, then of an installed prefix
+  for (const auto& candidate :
+       {here, beside / "../.." / here, beside / "../share/tessera" / here}) {
     if (std::filesystem::exists(candidate, error)) {
       return candidate.lexically_normal().string();
     }
   }
-  TESSERA_FAIL(ErrorKind::missing, "{}: not found; run from the root of the source tree",
+  TESSERA_FAIL(ErrorKind::missing,
+               "{}: not found; run from the root of the source tree, or install the project",
                here.string());
 }
 

@@ -14,9 +14,12 @@ $tessera pretrain -c apps/presets/quickstart.toml "$@"
 $tessera generate -c apps/presets/quickstart.toml "$@"
 $tessera finetune -c apps/presets/quickstart.toml "$@"
 
-if [ -f apps/python/plot.py ]; then
-  [ -d .venv ] || python3 -m venv .venv
-  .venv/bin/pip install -q -r apps/python/requirements-report.txt
-  .venv/bin/python apps/python/plot.py runs/quickstart
-  echo "report: runs/quickstart/report.html"
-fi
+[ -d .venv ] || python3 -m venv .venv
+.venv/bin/pip install -q -r apps/python/requirements-report.txt
+run=runs/quickstart
+for override in "$@"; do
+  case $override in run.directory=*) run=${override#*=} ;; esac
+done
+$tessera report "$run" --python .venv/bin/python > /dev/null
+echo "table:  $run/table.csv"
+echo "report: $run/report.html"
