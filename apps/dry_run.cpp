@@ -2,7 +2,7 @@
 // is written.
 #include <sys/resource.h>
 
-#include <filesystem>
+#include <algorithm>
 
 #include "apps/stages.h"
 #include "train/model_store.h"
@@ -34,52 +34,60 @@ void print_costs(const char* stage, std::int64_t parameters, double step_ms, dou
              1e-3 * step_ms * total_steps);
 }
 
-TrainerConfig probe() { return {.steps = kProbeSteps, .warmup = 1}; }
+/// The same job for a few steps.
+template <class Job>
+Job probe(Job job) {
+  job.trainer.steps = kProbeSteps;
+  job.trainer.warmup = 1;
+  return job;
+}
 
 void probe_tokenizer(const RunConfig& c) {
   std::int64_t parameters = 0;
   const double ms = milliseconds_per_step([&](const Observer& observe) {
-    const TokenizerJob job{
-        .model = tokenizer_config(c), .trainer = probe(), .batch = c.tokenizer.batch};
-    parameters = train_tokenizer(job, unlabelled_data(c), observe)->parameter_count();
+    parameters =
+        train_tokenizer(probe(tokenizer_job(c)), unlabelled_data(c), observe)->parameter_count();
   });
-  print_costs("train-tokenizer", parameters, ms, static_cast<double>(c.tokenizer.steps));
+  print_costs("train-tokenizer", parameters, ms, static_cast<double>(c.tokenizer.trainer.steps));
 }
 
 void probe_pretraining(const RunConfig& c) {
   Rng rng(1);
-  const Tokenizer tokenizer(tokenizer_config(c), rng);
+  Tokenizer tokenizer(tokenizer_config(c), rng);
+  tokenizer.freeze();
   std::int64_t parameters = 0;
   const double ms = milliseconds_per_step([&](const Observer& observe) {
-    const PretrainJob job{.backbone = backbone_config(c),
-                          .objective = pretrain_config(c),
-                          .trainer = probe(),
-                          .batch = c.pretrain.batch};
-    parameters = pretrain(job, tokenizer, unlabelled_data(c), observe)->parameter_count();
+    const auto data = pretraining_data(c);
+    parameters =
+        tokens_in(c)
+            ? pretrain(probe(gpt_pretrain_job(c)), tokenizer, data, observe)->parameter_count()
+            : pretrain(probe(pretrain_job(c)), tokenizer, data, observe)->parameter_count();
   });
-  print_costs("pretrain", parameters, ms, static_cast<double>(c.pretrain.steps));
+  print_costs("pretrain", parameters, ms, static_cast<double>(c.pretrain.trainer.steps));
 }
 
-// One run of the largest task; a study has many.
+// One run of the first task from scratch with the largest subset; a study has many.
 void probe_finetuning(const RunConfig& c) {
+  std::vector<Study> studies = studies_of(c);
+  TESSERA_CHECK(!studies.empty(), "finetune: no task, method or strategy is asked for");
+  const Study study{studies[0].task, name(tokens_in(c) ? Method::omnijet : Method::tessera),
+                    "scratch", std::ranges::max(c.finetune.train_jets)};
+  const std::string& directory = study.task == "tag" ? c.data.jets : c.data.taus;
   const auto open = [&](const char* split) {
-    return std::make_shared<Dataset>(c.data.jets, DatasetOptions{.split = split});
+    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
   };
   const Splits data{open("train"), open("val"), open("test"), feature_config(c)};
+  const FinetuneJob whole = finetune_job(c, study, 0, *data.train);
+  Rng rng(1);
+  const Tokenizer tokenizer(tokenizer_config(c), rng);
+  const Foundation foundation{{}, state(tokenizer)};
   std::int64_t parameters = 0;
   const double ms = milliseconds_per_step([&](const Observer& observe) {
-    const FinetuneJob job{.model = {.task = Task::tag,
-                                    .backbone = backbone_config(c),
-                                    .head_blocks = c.finetune.head_blocks,
-                                    .outputs = outputs_of(Task::tag, *data.train)},
-                          .strategy = Strategy::scratch,
-                          .trainer = probe(),
-                          .batch = c.finetune.batch,
-                          .train_jets = c.finetune.train_jets,
-                          .evaluations = 1};
-    parameters = finetune(job, data, {}, observe).model->parameter_count();
+    FinetuneJob job = probe(whole);
+    job.evaluations = 1;
+    parameters = finetune(job, data, foundation, observe).model->parameter_count();
   });
-  print_costs("finetune, a run", parameters, ms, static_cast<double>(c.finetune.steps));
+  print_costs("finetune, a run", parameters, ms, static_cast<double>(whole.trainer.steps));
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 // tessera finetune: every task with the individual methods and all strategies, several seeds;
 // table.csv at the end.
-#include <filesystem>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "apps/evaluation.h"
 #include "apps/run_record.h"
@@ -13,6 +11,8 @@
 namespace tessera::apps {
 namespace {
 
+using nlohmann::ordered_json;
+
 Splits open_splits(const std::string& directory, const FeatureConfig& features) {
   const auto open = [&](const char* split) {
     return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
@@ -20,39 +20,13 @@ Splits open_splits(const std::string& directory, const FeatureConfig& features) 
   return {open("train"), open("val"), open("test"), features};
 }
 
-std::vector<std::string> split_list(const std::string& list) {
-  std::vector<std::string> items;
-  std::istringstream in(list);
-  for (std::string item; std::getline(in, item, ',');) {
-    items.push_back(item);
-  }
-  return items;
-}
-
-/// Task by task: the individual methods, then the strategies of the foundation model.
-std::vector<Study> studies_of(const RunConfig& c) {
-  std::vector<Study> studies;
-  for (const std::string& task : split_list(c.finetune.tasks)) {
-    (void)parse_task(task);
-    for (const std::string& method : split_list(c.finetune.methods)) {
-      (void)parse_method(method);
-      studies.push_back({task, method, "scratch"});
-    }
-    for (const std::string& strategy : split_list(c.finetune.strategies)) {
-      (void)parse_strategy(strategy);
-      studies.push_back({task, "tessera", strategy});
-    }
-  }
-  return studies;
-}
-
 /// What all studies share.
 struct Inputs {
   const RunConfig& config;
   const Options& options;
   Splits jets, taus;
-  std::vector<NamedTensor> backbone;
-  std::string backbone_hash;
+  Foundation foundation;
+  std::string backbone_hash, tokenizer_hash;  // the second for a backbone of tokens only
 
   Inputs(const RunConfig& c, const Options& o)
       : config(c),
@@ -60,40 +34,83 @@ struct Inputs {
         jets(open_splits(c.data.jets, feature_config(c))),
         taus(open_splits(c.data.taus, feature_config(c))) {
     const std::string from = o.from.empty() ? c.run.directory : o.from;
-    const auto stored = load_pretrained(from + "/pretrain/model");
+    if (tokens_in(c)) {
+      take(load_gpt_pretrained(from + "/pretrain/model"));
+      const auto tokenizer = load_tokenizer(from + "/tokenizer/model");
+      check_contract(tokenizer.features, jets.features, "finetune: the tokenizer");
+      foundation.tokenizer = state(*tokenizer.model);
+      tokenizer_hash = state_hash(*tokenizer.model);
+    } else {
+      take(load_pretrained(from + "/pretrain/model"));
+    }
+  }
+
+ private:
+  void take(const auto& stored) {
     check_contract(stored.features, jets.features, "finetune: the backbone");
-    backbone = state(stored.model->backbone);
+    foundation.backbone = state(stored.model->backbone);
     backbone_hash = state_hash(stored.model->backbone);
   }
 };
 
-FinetuneJob job_of(const RunConfig& c, const Study& study, std::int64_t seed, const Dataset& data) {
-  const Task task = parse_task(study.task);
-  return {
-      .model = {.task = task,
-                .method = parse_method(study.method),
-                .backbone = backbone_config(c),
-                .head_blocks = c.finetune.head_blocks,
-                .outputs = outputs_of(task, data)},
-      .strategy = parse_strategy(study.strategy),
-      .trainer = {.lr = c.finetune.lr, .steps = c.finetune.steps, .warmup = c.finetune.steps / 20},
-      .backbone_lr = c.finetune.backbone_lr,
-      .batch = c.finetune.batch,
-      .train_jets = c.finetune.train_jets,
-      .evaluations = c.finetune.evaluations,
-      .patience = c.finetune.patience,
-      .seed = static_cast<std::uint64_t>(c.run.seed + seed)};
-}
-
 // What one study's result depends on; not on which other studies are run beside it.
 std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed) {
-  const std::string common =
-      settings_of(in.config, {"data.", "backbone.", "finetune.train_jets", "finetune.steps",
-                              "finetune.batch", "finetune.head_blocks", "finetune.evaluations",
-                              "finetune.patience", "finetune.lr", "finetune.backbone_lr"}) +
-      fmt::format("seed {}\n", in.config.run.seed + seed);
-  return pretrained(parse_strategy(study.strategy)) ? common + "backbone " + in.backbone_hash + "\n"
-                                                    : common;
+  std::string settings = settings_of(in.config, {"data.", "backbone.", "finetune.", "run.compat"},
+                                     {"finetune.tasks", "finetune.methods", "finetune.strategies",
+                                      "finetune.seeds", "finetune.train_jets"});
+  settings += fmt::format("jets {}\nseed {}\n", study.train_jets, in.config.run.seed + seed);
+  if (pretrained(parse_strategy(study.strategy))) {
+    settings += "backbone " + in.backbone_hash + "\n";
+  }
+  if (parse_method(study.method) == Method::omnijet) {
+    settings += "tokenizer " + in.tokenizer_hash + "\n";
+  }
+  return settings;
+}
+
+/// The result of the learning rate with the lowest validation loss, and what each gave.
+struct Choice {
+  FinetuneResult result;
+  float lr = 0;
+  ordered_json tried = ordered_json::array();
+};
+
+Choice best_of_grid(const Inputs& in, FinetuneJob job, const Splits& data) {
+  const std::vector<double>& grid = in.config.finetune.lr_grid;
+  const RunFiles files = job.files;
+  Choice choice;
+  const auto offer = [&](float lr) {
+    job.trainer.lr = lr;
+    FinetuneResult result = finetune(job, data, in.foundation, console_observer(in.options));
+    choice.tried.push_back({{"lr", lr}, {"validation_loss", result.validation_loss}});
+    if (!choice.result.model || result.validation_loss < choice.result.validation_loss) {
+      choice.result = std::move(result);
+      choice.lr = lr;
+    }
+  };
+  if (grid.empty()) {
+    offer(job.trainer.lr);
+  }
+  for (const double lr : grid) {
+    job.files.directory = files.directory / fmt::format("lr-{}", lr);
+    offer(static_cast<float>(lr));
+  }
+  return choice;
+}
+
+ordered_json evaluation_of(const Choice& choice, const Splits& data) {
+  const TaskModel& model = *choice.result.model;
+  const Task task = model.config.task;
+  ordered_json e = evaluation_json(task, predict(model, data.test, data.features), *data.test);
+  e["train_jets"] = choice.result.train_jets;
+  e["parameters"] = model.parameter_count();
+  e["validation_loss"] = choice.result.validation_loss;
+  e["lr"] = choice.lr;
+  e["lr_grid"] = choice.tried;
+  for (const Metric& m : evaluate(task, predict(model, data.validation, data.features))) {
+    e["validation"][m.name] = m.value;
+  }
+  return e;
 }
 
 void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
@@ -104,23 +121,14 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
     return;
   }
   const Splits& data = study.task == "tag" ? in.jets : in.taus;
-  FinetuneJob job = job_of(c, study, seed, *data.train);
+  FinetuneJob job = finetune_job(c, study, seed, *data.train);
   const std::string card = task_card(job.model, data.features);
   job.files = stage.files(card);
   const Stopwatch watch;
-  const FinetuneResult r = finetune(job, data, in.backbone, console_observer(in.options));
-  auto evaluation =
-      evaluation_json(job.model.task, predict(*r.model, data.test, data.features), *data.test);
-  evaluation["train_jets"] = r.train_jets;
-  evaluation["parameters"] = r.model->parameter_count();
-  evaluation["validation_loss"] = r.validation_loss;
-  for (const Metric& m :
-       evaluate(job.model.task, predict(*r.model, data.validation, data.features))) {
-    evaluation["validation"][m.name] = m.value;
-  }
-  write_text(c.run.directory + "/eval/" + name + ".json", evaluation.dump());
-  stage.finish(card, *r.model);
-  record_stage(c, name, watch.seconds(), state_hash(*r.model));
+  const Choice choice = best_of_grid(in, job, data);
+  write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, data).dump());
+  stage.finish(card, *choice.result.model);
+  record_stage(c, name, watch.seconds(), state_hash(*choice.result.model));
 }
 
 }  // namespace
@@ -133,7 +141,7 @@ void finetune_verb(const RunConfig& c, const Options& options) {
       run_study(inputs, study, seed);
     }
   }
-  write_table(c, studies);
+  write_tables(c, studies);
 }
 
 }  // namespace tessera::apps

@@ -60,11 +60,10 @@ ordered_json comparison_json(const GenerationComparison& comparison, const Gener
   return {{"histograms", histograms}, {"metrics", metrics}};
 }
 
-}  // namespace
-
-void generate_verb(const RunConfig& c, const Options& options) {
+/// Draws from a stored model of either kind.
+template <class Model>
+void generate_from(const Stored<Model>& model, const RunConfig& c, const Options& options) {
   const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
-  const auto model = load_pretrained(c.run.directory + "/pretrain/model");
   const Stage stage(c, options, "generate",
                     settings_of(c, {"data.", "generate.", "run.seed"}) + "model " +
                         state_hash(*model.model) + "\n");
@@ -94,6 +93,14 @@ void generate_verb(const RunConfig& c, const Options& options) {
                q.generated_distance.kld, q.reconstructed_distance.kld, q.floor.kld);
   }
   fmt::print("\n");
+}
+
+}  // namespace
+
+void generate_verb(const RunConfig& c, const Options& options) {
+  const std::string directory = c.run.directory + "/pretrain/model";
+  tokens_in(c) ? generate_from(load_gpt_pretrained(directory), c, options)
+               : generate_from(load_pretrained(directory), c, options);
 }
 
 }  // namespace tessera::apps

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "apps/presets.h"
 #include "apps/stages.h"
 #include "core/device.h"
 #include "core/parallel.h"
@@ -21,52 +22,32 @@ namespace {
 using nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-ordered_json omnijet_alpha_counts() {
+ordered_json token_counts(const RunConfig& c) {
   Rng rng(0);
-  const Tokenizer tokenizer({}, rng);
-  const GptBackbone backbone({}, rng);
-  const NextTokenHead head(backbone.config.width, backbone.config.vocabulary, rng);
-  return {{"preset", "omnijet-alpha"},
-          {"tokenizer", tokenizer.parameter_count()},
-          {"backbone", backbone.parameter_count()},
-          {"next_token_head", head.parameter_count()},
-          {"generative_total", backbone.parameter_count() + head.parameter_count()}};
+  const GptPretrainModel model(gpt_config(c), rng);
+  return {{"backbone", model.backbone.parameter_count()},
+          {"next_token_head", model.head.parameter_count()},
+          {"generative_total", model.parameter_count()}};
 }
 
-ordered_json preset_counts(const std::string& preset, const TokenizerConfig& t,
-                           const BackboneConfig& b, const PretrainConfig& p) {
+ordered_json continuous_counts(const RunConfig& c) {
   Rng rng(0);
-  const Tokenizer tokenizer(t, rng);
-  const PretrainModel model(b, p, rng);
-  return {{"preset", preset},
-          {"tokenizer", tokenizer.parameter_count()},
-          {"backbone", model.backbone.parameter_count()},
+  const PretrainModel model(backbone_config(c), pretrain_config(c), rng);
+  return {{"backbone", model.backbone.parameter_count()},
           {"pretrain_total", model.parameter_count()}};
 }
 
 ordered_json counts_of(const std::string& preset) {
-  if (preset == "omnijet-alpha") {
-    return omnijet_alpha_counts();
-  }
-  if (preset == "tiny") {
-    const RunConfig tiny;
-    return preset_counts(preset, tokenizer_config(tiny), backbone_config(tiny),
-                         pretrain_config(tiny));
-  }
-  if (preset == "tessera-s") {
-    return preset_counts(preset,
-                         {.width = 64,
-                          .blocks = 3,
-                          .heads = 4,
-                          .mlp_factor = 2,
-                          .codes = 2048,
-                          .causal_decoder = true},
-                         {}, {.codes = 2048, .max_particles = 128});
-  }
-  TESSERA_FAIL(
-      ErrorKind::usage,
-      "inspect: expected preset omnijet-alpha, tiny or tessera-s, or a directory, got '{}'",
-      preset);
+  const char* text = preset_text(preset);
+  TESSERA_CHECK(text != nullptr, "inspect: expected one of {}, or a directory, got '{}'",
+                preset_names(), preset);
+  RunConfig c;
+  run_schema().read_text(text, "preset " + preset, c);
+  Rng rng(0);
+  const Tokenizer tokenizer(tokenizer_config(c), rng);
+  ordered_json counts{{"preset", preset}, {"tokenizer", tokenizer.parameter_count()}};
+  counts.update(tokens_in(c) ? token_counts(c) : continuous_counts(c));
+  return counts;
 }
 
 ordered_json describe_model(const fs::path& directory) {

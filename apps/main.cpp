@@ -7,6 +7,7 @@
 
 #include "apps/command.h"
 #include "apps/data_verbs.h"
+#include "apps/presets.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
 
@@ -33,7 +34,9 @@ struct CommandLine {
 RunConfig resolve(const CommandLine& line) {
   const auto schema = run_schema();
   RunConfig config;
-  if (!line.config_path.empty()) {
+  if (const char* preset = preset_text(line.config_path)) {
+    schema.read_text(preset, "preset " + line.config_path, config);
+  } else if (!line.config_path.empty()) {
     schema.read_file(line.config_path, config);
   }
   for (const std::string& text : line.overrides) {
@@ -55,7 +58,8 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
                        RunVerb function) {
   CLI::App* sub = app.add_subcommand(verb, help);
   Options& o = line.options;
-  sub->add_option("-c,--config", line.config_path, "TOML file of the run");
+  sub->add_option("-c,--config", line.config_path,
+                  "TOML file of the run, or a preset: " + preset_names());
   sub->add_option("overrides", line.overrides, "key=value, later ones win");
   sub->add_option("--threads", line.threads, "The same as run.threads=N");
   sub->add_option("--device", line.device, "cpu");
@@ -107,8 +111,7 @@ void add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const ch
 void add_inspection_verbs(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand(
       "inspect", "Parameter counts of a preset; what a model or dataset directory holds");
-  inspect->add_option("what,--preset", line.inspect.what,
-                      "omnijet-alpha, tiny, tessera-s, or a directory");
+  inspect->add_option("what,--preset", line.inspect.what, preset_names() + ", or a directory");
   inspect->add_option("--write-manifest", line.manifest_of,
                       "Hash the native files of a folder and write its manifest.json");
   inspect->add_flag("--json", line.inspect.json, "One JSON object on stdout");

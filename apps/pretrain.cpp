@@ -6,41 +6,59 @@
 #include "train/model_store.h"
 
 namespace tessera::apps {
+namespace {
+
+using nlohmann::ordered_json;
+
+void report(const RunConfig& c, const PretrainMeasure& m) {
+  write_text(c.run.directory + "/eval/pretrain.json",
+             ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
+  fmt::print(
+      "pretrain: on held-out jets, next token {:.3f} nat, masked particle {}; unigram entropy "
+      "{:.3f} nat: margin {:.3f}\n",
+      m.ntp, m.mpm > 0 ? fmt::format("{:.3f} nat", m.mpm) : "not trained", m.unigram,
+      m.unigram - m.ntp);
+}
+
+/// Trains, measures and stores either backbone; `measure` takes the model.
+template <class Job, class Measure>
+void run(const RunConfig& c, const Options& options, const Stage& stage, Job job,
+         const std::string& card, const Tokenizer& tokenizer, const UnlabelledData& data,
+         const Measure& measure) {
+  const Stopwatch watch;
+  job.files = stage.files(card);
+  const auto model = pretrain(job, tokenizer, data, console_observer(options));
+  const PretrainMeasure m = measure(*model);
+  stage.finish(card, *model);
+  record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
+  report(c, m);
+}
+
+}  // namespace
 
 void pretrain_verb(const RunConfig& c, const Options& options) {
-  const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
-  const UnlabelledData data = unlabelled_data(c);
-  check_contract(tokenizer.features, data.features, "pretrain: the tokenizer");
+  const bool tokens = tokens_in(c);
+  const auto stored = load_tokenizer(c.run.directory + "/tokenizer/model");
+  const Tokenizer& tokenizer = *stored.model;
+  const UnlabelledData data = pretraining_data(c);
+  check_contract(stored.features, data.features, "pretrain: the tokenizer");
   const Stage stage(c, options, "pretrain",
-                    settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed"}) + "tokenizer " +
-                        state_hash(*tokenizer.model) + "\n");
+                    settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed", "run.compat"}) +
+                        "tokenizer " + state_hash(tokenizer) + "\n");
   if (stage.done()) {
     fmt::print(stderr, "pretrain: done before, kept ({})\n", stage.model());
     return;
   }
-  const std::string card = pretrain_card(backbone_config(c), pretrain_config(c), data.features);
-  const Stopwatch watch;
-  const PretrainJob job{.backbone = backbone_config(c),
-                        .objective = pretrain_config(c),
-                        .trainer = {.lr = c.pretrain.lr,
-                                    .weight_decay = 0.05F,
-                                    .beta2 = 0.99F,
-                                    .steps = c.pretrain.steps,
-                                    .warmup = c.pretrain.warmup},
-                        .batch = c.pretrain.batch,
-                        .seed = static_cast<std::uint64_t>(c.run.seed),
-                        .files = stage.files(card)};
-  const auto model = pretrain(job, *tokenizer.model, data, console_observer(options));
-  const PretrainMeasure m = measure_pretraining(*model, *tokenizer.model, data, job.seed);
-  write_text(
-      c.run.directory + "/eval/pretrain.json",
-      nlohmann::ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
-  stage.finish(card, *model);
-  record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
-  fmt::print(
-      "pretrain: on held-out jets, next token {:.3f} nat, masked particle {:.3f} nat; unigram "
-      "entropy {:.3f} nat: margin {:.3f}\n",
-      m.ntp, m.mpm, m.unigram, m.unigram - m.ntp);
+  if (tokens) {
+    run(c, options, stage, gpt_pretrain_job(c), gpt_pretrain_card(gpt_config(c), data.features),
+        tokenizer, data,
+        [&](const GptPretrainModel& m) { return measure_pretraining(m, tokenizer, data); });
+  } else {
+    const PretrainJob job = pretrain_job(c);
+    run(c, options, stage, job, pretrain_card(job.backbone, job.objective, data.features),
+        tokenizer, data,
+        [&](const PretrainModel& m) { return measure_pretraining(m, tokenizer, data, job.seed); });
+  }
 }
 
 }  // namespace tessera::apps

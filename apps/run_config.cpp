@@ -9,6 +9,37 @@ namespace {
 using S = Schema<RunConfig>;
 using C = RunConfig;
 
+// The optimizer's settings, which every training has under its own table.
+Schema<TrainerConfig> trainer_schema(std::int64_t fewest_steps) {
+  using T = TrainerConfig;
+  Schema<T> s;
+  s.add("steps", [](T& t) { return &t.steps; },
+        {.min = static_cast<double>(fewest_steps),
+         .max = 1e9,
+         .help = fewest_steps > 0
+                     ? "Optimizer steps"
+                     : "Optimizer steps, the same for every strategy; 0 = 50 epochs, between 500 "
+                       "and 20 000"});
+  s.add("lr", [](T& t) { return &t.lr; }, {.min = 0, .max = 1, .help = "Peak learning rate"});
+  s.add("schedule", [](T& t) { return &t.schedule; },
+        {.help = "cosine: warm-up, then a half cosine; constant: a third in the first epoch; "
+                 "one_cycle_cooldown: up over 4 epochs, down over 20 and 50",
+         .choices = {"cosine", "constant", "one_cycle_cooldown"}});
+  s.add("warmup", [](T& t) { return &t.warmup; },
+        {.min = -1, .max = 1e9, .help = "cosine: steps until the peak; -1 = a twentieth of all"});
+  s.add("final_lr", [](T& t) { return &t.final_lr_fraction; },
+        {.min = 0, .max = 1, .help = "cosine: last learning rate over the peak's"});
+  s.add("epoch_steps", [](T& t) { return &t.epoch_steps; },
+        {.min = 1, .max = 1e9, .help = "Steps of an epoch, in which the other schedules count"});
+  s.add("weight_decay", [](T& t) { return &t.weight_decay; },
+        {.min = 0, .max = 1, .help = "On matrices; on everything where run.compat is reference"});
+  s.add("beta2", [](T& t) { return &t.beta2; },
+        {.min = 0, .max = 1, .help = "Decay of AdamW's second moments"});
+  s.add("clip", [](T& t) { return &t.clip_norm; },
+        {.min = 0, .max = 1e6, .help = "Largest gradient norm; 0 = no bound"});
+  return s;
+}
+
 void add_run(S& s) {
   s.add("run.directory", [](C& c) { return &c.run.directory; },
         {.help = "Directory of everything that the run writes"});
@@ -16,6 +47,10 @@ void add_run(S& s) {
         {.min = 0, .max = 1e9, .help = "First seed; seed k of a study is run.seed + k"});
   s.add("run.threads", [](C& c) { return &c.run.threads; },
         {.min = 0, .max = 256, .help = "Threads; 0 = all cores at hand"});
+  s.add("run.compat", [](C& c) { return &c.run.compat; },
+        {.help = "reference: losses, weight decay and codebook as the published code has them, so "
+                 "that curves compare; both losses are logged",
+         .choices = {"clean", "reference"}});
   s.add("run.checkpoint_every", [](C& c) { return &c.run.checkpoint_every; },
         {.min = 1, .max = 1e9, .help = "Optimizer steps between checkpoints"});
 }
@@ -23,6 +58,11 @@ void add_run(S& s) {
 void add_data(S& s) {
   s.add("data.jets", [](C& c) { return &c.data.jets; }, {.help = "Dataset of ten-class jets"});
   s.add("data.taus", [](C& c) { return &c.data.taus; }, {.help = "Dataset of tau and quark jets"});
+  s.add("data.contract", [](C& c) { return &c.data.contract; },
+        {.help = "Inputs: kinematics alone, or with particle identity and context",
+         .choices = {"alpha3", "tess-kinpid"}});
+  s.add("data.unlabelled", [](C& c) { return &c.data.unlabelled; },
+        {.help = "What tokenizer and backbone are trained on", .choices = {"jets", "jets+taus"}});
   s.add("data.max_particles", [](C& c) { return &c.data.max_particles; },
         {.min = 1, .max = 4096, .help = "Particles kept of a jet, by falling pT"});
 }
@@ -42,17 +82,29 @@ void add_tokenizer(S& s) {
         {.min = 1, .max = 256, .help = "Width of a code"});
   s.add("tokenizer.causal_decoder", [](C& c) { return &c.tokenizer.causal_decoder; },
         {.help = "A particle is decoded from the codes before it: needed for generation"});
-  s.add("tokenizer.steps", [](C& c) { return &c.tokenizer.steps; },
-        {.min = 1, .max = 1e8, .help = "Optimizer steps"});
   s.add("tokenizer.batch", [](C& c) { return &c.tokenizer.batch; },
         {.min = 1, .max = 65536, .help = "Jets in a batch"});
   s.add("tokenizer.dead_code_timeout", [](C& c) { return &c.tokenizer.dead_code_timeout; },
         {.min = 1, .max = 1e6, .help = "Steps without use until a code is replaced"});
-  s.add("tokenizer.lr", [](C& c) { return &c.tokenizer.lr; },
-        {.min = 0, .max = 1, .help = "Peak learning rate"});
+  s.add("tokenizer.dropout", [](C& c) { return &c.tokenizer.dropout; },
+        {.min = 0, .max = 0.99, .help = "Of every block, while training"});
+  s.add("tokenizer.alpha", [](C& c) { return &c.tokenizer.alpha; },
+        {.min = 0, .max = 1e4, .help = "Weight of the quantiser's loss"});
+  s.add("tokenizer.beta", [](C& c) { return &c.tokenizer.beta; },
+        {.min = 0, .max = 1, .help = "Share of the codebook's term in it"});
+  s.add("tokenizer.nu", [](C& c) { return &c.tokenizer.nu; },
+        {.min = 0, .max = 1, .help = "Synchronised straight-through; 0 = the plain one"});
+  s.add("tokenizer.affine_lr", [](C& c) { return &c.tokenizer.affine_lr; },
+        {.min = 0, .max = 100, .help = "Factor on the codebook's affine parameters"});
+  s.add_table(
+      "tokenizer", [](C& c) { return &c.tokenizer.trainer; }, trainer_schema(1));
 }
 
 void add_pretraining(S& s) {
+  s.add("backbone.kind", [](C& c) { return &c.backbone.kind; },
+        {.help = "tessera: particles in, next token and masked particles; gpt: OmniJet-alpha's, "
+                 "tokens in, next token",
+         .choices = {"tessera", "gpt"}});
   s.add("backbone.width", [](C& c) { return &c.backbone.width; },
         {.min = 4, .max = 4096, .help = "Model width d"});
   s.add("backbone.blocks", [](C& c) { return &c.backbone.blocks; },
@@ -60,46 +112,77 @@ void add_pretraining(S& s) {
   s.add("backbone.heads", [](C& c) { return &c.backbone.heads; },
         {.min = 1, .max = 64, .help = "Attention heads"});
   s.add("backbone.registers", [](C& c) { return &c.backbone.registers; },
-        {.min = 0, .max = 64, .help = "Learned vectors in front of each jet"});
+        {.min = 0, .max = 64, .help = "Learned vectors in front of each jet; kind tessera"});
+  s.add("backbone.dropout", [](C& c) { return &c.backbone.dropout; },
+        {.min = 0, .max = 0.99, .help = "Of every block, while pre-training"});
   s.add("pretrain.mask_fraction", [](C& c) { return &c.pretrain.mask_fraction; },
         {.min = 0, .max = 1, .help = "Share of particles hidden in the masked stream"});
-  s.add("pretrain.steps", [](C& c) { return &c.pretrain.steps; },
-        {.min = 1, .max = 1e9, .help = "Optimizer steps"});
-  s.add("pretrain.warmup", [](C& c) { return &c.pretrain.warmup; },
-        {.min = 0, .max = 1e9, .help = "Steps until the peak learning rate"});
+  s.add("pretrain.classes", [](C& c) { return &c.pretrain.classes; },
+        {.help = "Classes of data.jets to pre-train on; [] = all"});
   s.add("pretrain.batch", [](C& c) { return &c.pretrain.batch; },
         {.min = 1, .max = 65536, .help = "Jets in a batch"});
-  s.add("pretrain.lr", [](C& c) { return &c.pretrain.lr; },
-        {.min = 0, .max = 1, .help = "Peak learning rate"});
+  s.add_table(
+      "pretrain", [](C& c) { return &c.pretrain.trainer; }, trainer_schema(1));
 }
 
-void add_finetuning(S& s) {
+void add_studies(S& s) {
   s.add("finetune.tasks", [](C& c) { return &c.finetune.tasks; },
         {.help = "Comma separated: tau-pt, tau-id, tau-dm, tag"});
-  s.add(
-      "finetune.methods", [](C& c) { return &c.finetune.methods; },
-      {.help = "Individual methods beside the foundation model, comma separated: deepsets, part"});
+  s.add("finetune.methods", [](C& c) { return &c.finetune.methods; },
+        {.help = "Individual methods beside the foundation model, comma separated: deepsets, pfn, "
+                 "part"});
   s.add("finetune.strategies", [](C& c) { return &c.finetune.strategies; },
-        {.help = "Of the foundation model: scratch, random-frozen, frozen, lpft, delayed, full"});
+        {.help = "Of the foundation model: scratch, random-frozen, frozen, lpft, delayed, full, "
+                 "lora"});
   s.add("finetune.seeds", [](C& c) { return &c.finetune.seeds; },
         {.min = 1, .max = 100, .help = "Seeds of each task and strategy"});
   s.add("finetune.train_jets", [](C& c) { return &c.finetune.train_jets; },
-        {.min = 10, .max = 1e9, .help = "Labelled jets of each task"});
-  s.add("finetune.steps", [](C& c) { return &c.finetune.steps; },
-        {.min = 1, .max = 1e9, .help = "Optimizer steps, the same for every strategy"});
-  s.add("finetune.batch", [](C& c) { return &c.finetune.batch; },
-        {.min = 1, .max = 65536, .help = "Jets in a batch"});
-  s.add("finetune.head_blocks", [](C& c) { return &c.finetune.head_blocks; },
-        {.min = 1, .max = 16, .help = "Class-attention blocks of the head"});
+        {.min = 10,
+         .max = 1e9,
+         .help = "Labelled jets of each task; several numbers are nested subsets, a row each, and "
+                 "give label_multiplier.csv"});
+  s.add("finetune.validation", [](C& c) { return &c.finetune.validation; },
+        {.help = "fixed: the whole validation split; subset: a fifth of train_jets, at least 50",
+         .choices = {"fixed", "subset"}});
+  s.add("finetune.lr_grid", [](C& c) { return &c.finetune.lr_grid; },
+        {.min = 0,
+         .max = 1,
+         .help = "Learning rates that every study tries, the best by validation loss kept; [] = "
+                 "finetune.lr alone"});
   s.add("finetune.evaluations", [](C& c) { return &c.finetune.evaluations; },
         {.min = 1, .max = 1e6, .help = "Evaluations of the validation loss"});
   s.add(
       "finetune.patience", [](C& c) { return &c.finetune.patience; },
       {.min = 0, .max = 1e6, .help = "Evaluations without a better one before it ends; 0 = none"});
-  s.add("finetune.lr", [](C& c) { return &c.finetune.lr; },
-        {.min = 0, .max = 1, .help = "Peak learning rate of heads and of models from scratch"});
+}
+
+void add_finetuning(S& s) {
+  s.add("finetune.batch", [](C& c) { return &c.finetune.batch; },
+        {.min = 1, .max = 65536, .help = "Jets in a batch"});
+  s.add_table(
+      "finetune", [](C& c) { return &c.finetune.trainer; }, trainer_schema(0));
   s.add("finetune.backbone_lr", [](C& c) { return &c.finetune.backbone_lr; },
         {.min = 0, .max = 10, .help = "Learning rate of a pre-trained backbone over the head's"});
+  s.add("finetune.dropout", [](C& c) { return &c.finetune.dropout; },
+        {.min = 0, .max = 0.99, .help = "Of the backbone, and of individual methods"});
+  s.add("finetune.classifier", [](C& c) { return &c.finetune.classifier; },
+        {.help = "Head of the task tag; -ref: as published, quirks included",
+         .choices = {"class-attention", "sum", "class-attention-ref"}});
+  s.add("finetune.head_blocks", [](C& c) { return &c.finetune.head_blocks; },
+        {.min = 1, .max = 16, .help = "Class-attention blocks of the head"});
+  s.add("finetune.tau_particle_blocks", [](C& c) { return &c.finetune.tau_particle_blocks; },
+        {.min = 0, .max = 16, .help = "Blocks over particles in front of them, in the tau tasks"});
+  s.add(
+      "finetune.head_dropout", [](C& c) { return &c.finetune.head_dropout; },
+      {.min = 0, .max = 0.99, .help = "Of the blocks over particles, and of class-attention-ref"});
+  s.add("finetune.part", [](C& c) { return &c.finetune.part; },
+        {.help = "Size of the method part: 2 + 1 blocks of width 64; the tau reference's 2 + 2 of "
+                 "256; JetClass's 8 + 2 of 128",
+         .choices = {"small", "tau", "jet-class"}});
+  s.add("finetune.lora_rank", [](C& c) { return &c.finetune.lora_rank; },
+        {.min = 1, .max = 1024, .help = "Rank of the adapters of strategy lora"});
+  s.add("finetune.lora_alpha", [](C& c) { return &c.finetune.lora_alpha; },
+        {.min = 0, .max = 1e4, .help = "Their product is scaled by it over the rank"});
 }
 
 void add_generation(S& s) {
@@ -124,21 +207,23 @@ Schema<RunConfig> run_schema() {
   add_data(schema);
   add_tokenizer(schema);
   add_pretraining(schema);
+  add_studies(schema);
   add_finetuning(schema);
   add_generation(schema);
   return schema;
 }
 
-std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes) {
+std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,
+                        const std::vector<std::string>& without) {
   std::istringstream dump(run_schema().dump(config));
   std::string table, result;
   for (std::string line; std::getline(dump, line);) {
+    const std::string key = table + "." + line;
+    const auto begins = [&](const std::string& prefix) { return key.starts_with(prefix); };
     if (line.starts_with('[')) {
       table = line.substr(1, line.find(']') - 1);
-    } else if (const std::string key = table + "." + line;
-               !line.empty() && std::ranges::any_of(prefixes, [&](const std::string& p) {
-                 return key.starts_with(p);
-               })) {
+    } else if (!line.empty() && std::ranges::any_of(prefixes, begins) &&
+               std::ranges::none_of(without, begins)) {
       result += key + "\n";
     }
   }

@@ -62,48 +62,6 @@ void catch_signals() {
   }
 }
 
-FeatureConfig feature_config(const RunConfig& c) {
-  FeatureConfig f;
-  f.max_constituents = static_cast<std::uint32_t>(c.data.max_particles);
-  return f;
-}
-
-TokenizerConfig tokenizer_config(const RunConfig& c) {
-  return {.width = c.tokenizer.width,
-          .blocks = c.tokenizer.blocks,
-          .heads = c.tokenizer.heads,
-          .mlp_factor = c.tokenizer.mlp_factor,
-          .codes = c.tokenizer.codes,
-          .latent = c.tokenizer.latent,
-          .causal_decoder = c.tokenizer.causal_decoder};
-}
-
-BackboneConfig backbone_config(const RunConfig& c) {
-  return {.width = c.backbone.width,
-          .blocks = c.backbone.blocks,
-          .heads = c.backbone.heads,
-          .registers = c.backbone.registers};
-}
-
-PretrainConfig pretrain_config(const RunConfig& c) {
-  return {.codes = c.tokenizer.codes,
-          .max_particles = c.data.max_particles,
-          .mask_fraction = c.pretrain.mask_fraction};
-}
-
-UnlabelledData unlabelled_data(const RunConfig& c) {
-  UnlabelledData data;
-  data.features = feature_config(c);
-  for (const std::string& directory : {c.data.jets, c.data.taus}) {
-    const auto open = [&](const char* split) {
-      return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
-    };
-    data.train.push_back(open("train"));
-    data.validation.push_back(open("val"));
-  }
-  return data;
-}
-
 Stage::Stage(const RunConfig& config, const Options& options, const std::string& name,
              const std::string& settings)
     : directory_(config.run.directory + "/" + name),

@@ -1,22 +1,13 @@
-// What the training verbs share: sizes out of the configuration, directories of the stages, what is
-// done before, progress on the console.
+// What the training verbs share: directories of the stages, what is done before, progress on the
+// console.
 #pragma once
 
 #include <chrono>
 
 #include "apps/command.h"
-#include "train/finetune_job.h"
-#include "train/mixed_batches.h"
-#include "train/pretrain_job.h"
-#include "train/tokenizer_job.h"
+#include "apps/model_config.h"
 
 namespace tessera::apps {
-
-FeatureConfig feature_config(const RunConfig& config);
-TokenizerConfig tokenizer_config(const RunConfig& config);
-BackboneConfig backbone_config(const RunConfig& config);
-PretrainConfig pretrain_config(const RunConfig& config);
-UnlabelledData unlabelled_data(const RunConfig& config);
 
 /// A stage's directory RUN/NAME with settings.txt, metrics.jsonl, checkpoints/ while it trains and
 /// model/ when it is done.

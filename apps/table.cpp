@@ -5,10 +5,12 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "apps/stages.h"
-#include "train/metrics.h"
+#include "train/label_efficiency.h"
+#include "train/statistics.h"
 
 namespace tessera::apps {
 namespace {
@@ -49,13 +51,7 @@ void add_study(std::vector<Row>& rows, const RunConfig& c, const Study& study) {
   rows.insert(rows.end(), own.begin(), own.end());
 }
 
-}  // namespace
-
-std::string Study::name(std::int64_t seed) const {
-  return fmt::format("{}__{}__{}__seed{}", task, method, strategy, seed);
-}
-
-void write_table(const RunConfig& c, const std::vector<Study>& studies) {
+std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) {
   std::vector<Row> rows;
   std::set<std::string> begun;
   for (const Study& study : studies) {
@@ -64,6 +60,10 @@ void write_table(const RunConfig& c, const std::vector<Study>& studies) {
     }
     add_study(rows, c, study);
   }
+  return rows;
+}
+
+void write_results(const RunConfig& c, const std::vector<Row>& rows) {
   std::string csv = "task,method,strategy,n_train,metric,value,error,seeds\n";
   fmt::print(
       "\nSimulated jets, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
@@ -77,6 +77,72 @@ void write_table(const RunConfig& c, const std::vector<Study>& studies) {
                r.n_train, r.metric, m.mean, m.sd, r.values.size());
   }
   write_text(c.run.directory + "/table.csv", csv);
+}
+
+// A response has no better side: it is to be one.
+std::optional<Better> better_of(const std::string& metric) {
+  if (metric == "accuracy" || metric == "auc") return Better::larger;
+  if (metric == "resolution" || metric == "misid@80") return Better::smaller;
+  return std::nullopt;
+}
+
+const char* sign(LabelMultiplier::Bound bound) {
+  switch (bound) {
+    case LabelMultiplier::Bound::at_least:
+      return ">";
+    case LabelMultiplier::Bound::at_most:
+      return "<";
+    case LabelMultiplier::Bound::none:
+      break;
+  }
+  return "";
+}
+
+/// The curve of the same model from scratch, for each task, model and metric.
+using Curves = std::map<std::string, LearningCurve>;
+
+std::string curve_of(const Row& r) { return r.task + "," + r.method + "," + r.metric; }
+
+Curves scratch_curves(const std::vector<Row>& rows) {
+  Curves curves;
+  for (const Row& r : rows) {
+    if (r.strategy == "scratch") {
+      curves[curve_of(r)].jets.push_back(static_cast<double>(r.n_train));
+      curves[curve_of(r)].value.push_back(mean_sd(r.values).mean);
+    }
+  }
+  return curves;
+}
+
+void write_label_multipliers(const RunConfig& c, const std::vector<Row>& rows) {
+  const Curves curves = scratch_curves(rows);
+  std::string csv = "task,method,strategy,n_train,metric,value,bound,label_multiplier\n";
+  fmt::print("\nLabel multiplier: jets from scratch over jets at equal metric.\n");
+  for (const Row& r : rows) {
+    const auto curve = curves.find(curve_of(r));
+    const auto better = better_of(r.metric);
+    if (r.strategy == "scratch" || curve == curves.end() || !better) {
+      continue;
+    }
+    const double value = mean_sd(r.values).mean;
+    const LabelMultiplier m =
+        label_multiplier(curve->second, static_cast<double>(r.n_train), value, *better);
+    csv += fmt::format("{},{},{},{},{},{:.6g},{},{:.4g}\n", r.task, r.method, r.strategy, r.n_train,
+                       r.metric, value, sign(m.bound), m.multiplier);
+    fmt::print("{:8} {:10} {:14} {:7} {:12} {:>2}{:8.2f}\n", r.task, r.method, r.strategy,
+               r.n_train, r.metric, sign(m.bound), m.multiplier);
+  }
+  write_text(c.run.directory + "/label_multiplier.csv", csv);
+}
+
+}  // namespace
+
+void write_tables(const RunConfig& c, const std::vector<Study>& studies) {
+  const std::vector<Row> rows = rows_of(c, studies);
+  write_results(c, rows);
+  if (c.finetune.train_jets.size() > 1) {
+    write_label_multipliers(c, rows);
+  }
 }
 
 }  // namespace tessera::apps

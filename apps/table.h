@@ -1,22 +1,13 @@
-// table.csv and its print: every result beside its controls.
+// table.csv and its print: every result beside its controls; label_multiplier.csv.
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include "apps/run_config.h"
+#include "apps/model_config.h"
 
 namespace tessera::apps {
 
-/// One fine-tuning: which network, from where, on what.
-struct Study {
-  std::string task, method, strategy;
-  /// "TASK__METHOD__STRATEGY__seedK": its stage directory and evaluation file.
-  [[nodiscard]] std::string name(std::int64_t seed) const;
-};
-
 /// Collects RUN/eval/*.json of all studies and seeds into RUN/table.csv and prints it: baseline
-/// rows first, mean and standard deviation over seeds.
-void write_table(const RunConfig& config, const std::vector<Study>& studies);
+/// rows first, mean and standard deviation over seeds. With several numbers of training jets also
+/// RUN/label_multiplier.csv: N of the same model from scratch over N at equal metric.
+void write_tables(const RunConfig& config, const std::vector<Study>& studies);
 
 }  // namespace tessera::apps

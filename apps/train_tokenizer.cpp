@@ -36,7 +36,8 @@ ordered_json residuals(const TokenizerMeasure& m) {
 }  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
-  const Stage stage(c, options, "tokenizer", settings_of(c, {"data.", "tokenizer.", "run.seed"}));
+  const Stage stage(c, options, "tokenizer",
+                    settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}));
   if (stage.done()) {
     fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
     return;
@@ -44,12 +45,8 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   const UnlabelledData data = unlabelled_data(c);
   const std::string card = tokenizer_card(tokenizer_config(c), data.features);
   const Stopwatch watch;
-  const TokenizerJob job{.model = tokenizer_config(c),
-                         .trainer = {.lr = c.tokenizer.lr, .steps = c.tokenizer.steps},
-                         .batch = c.tokenizer.batch,
-                         .dead_code_timeout = c.tokenizer.dead_code_timeout,
-                         .seed = static_cast<std::uint64_t>(c.run.seed),
-                         .files = stage.files(card)};
+  TokenizerJob job = tokenizer_job(c);
+  job.files = stage.files(card);
   const auto model = train_tokenizer(job, data, console_observer(options));
   const TokenizerMeasure m = measure_tokenizer(*model, data);
   const ordered_json report{{"reconstruction_mse", m.reconstruction_mse},

@@ -21,4 +21,16 @@ CodeUse code_use(std::span<const std::uint64_t> counts) {
   return use;
 }
 
+TokenFrequencies::TokenFrequencies(std::int64_t codes)
+    : counts_(static_cast<std::size_t>(codes) + 1, 0) {}
+
+void TokenFrequencies::add(const Tensor& codes, std::uint64_t stops) {
+  for (const std::int32_t c : codes.span<const std::int32_t>()) {
+    ++counts_[static_cast<std::size_t>(c)];
+  }
+  counts_.back() += stops;
+}
+
+double TokenFrequencies::entropy() const { return std::log(code_use(counts_).perplexity); }
+
 }  // namespace tessera

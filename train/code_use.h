@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
+
+#include "core/tensor.h"
 
 namespace tessera {
 
@@ -13,5 +16,19 @@ struct CodeUse {
   std::uint64_t tokens = 0;
 };
 CodeUse code_use(std::span<const std::uint64_t> counts);
+
+/// How often each next token occurs: the entropy of the frequencies is the loss of the best
+/// constant answer.
+class TokenFrequencies {
+ public:
+  /// Codes 0 .. K - 1 and the stop.
+  explicit TokenFrequencies(std::int64_t codes);
+  /// codes: (T) i32.
+  void add(const Tensor& codes, std::uint64_t stops);
+  [[nodiscard]] double entropy() const;  ///< nats
+
+ private:
+  std::vector<std::uint64_t> counts_;
+};
 
 }  // namespace tessera

@@ -126,13 +126,18 @@ T scalar_from(const toml::node& node, const FieldInfo& info, const Place& place)
 template <class T>
 void set_value(T& target, const toml::node& node, const FieldInfo& info, const Place& place) {
   if constexpr (is_list<T>) {
+    using Element = typename T::value_type;
     const toml::array* list = node.as_array();
+    if (std::is_arithmetic_v<Element> && node.is_number()) {  // a list of one
+      target = {scalar_from<Element>(node, info, place)};
+      return;
+    }
     if (list == nullptr) {
-      place.fail("expected a list in brackets, each {}", kind_of<typename T::value_type>());
+      place.fail("expected a list in brackets, each {}", kind_of<Element>());
     }
     T values;
     for (const toml::node& element : *list) {
-      values.push_back(scalar_from<typename T::value_type>(element, info, place));
+      values.push_back(scalar_from<Element>(element, info, place));
     }
     target = std::move(values);
   } else {

@@ -1,5 +1,6 @@
 #include "train/finetune_job.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/autograd.h"
@@ -12,30 +13,36 @@ namespace {
 constexpr std::pair<Strategy, const char*> kNames[] = {
     {Strategy::scratch, "scratch"}, {Strategy::random_frozen, "random-frozen"},
     {Strategy::frozen, "frozen"},   {Strategy::lpft, "lpft"},
-    {Strategy::delayed, "delayed"}, {Strategy::full, "full"}};
+    {Strategy::delayed, "delayed"}, {Strategy::full, "full"},
+    {Strategy::lora, "lora"}};
 
 /// A stretch of steps with one set of trained parameters.
 struct Phase {
   std::string name;  // of its directory; empty for the last
   bool backbone = true;
   float head_lr = 1, backbone_lr = 1;
-  double share = 1;  // of the steps
+  double share = 1;           // of the steps
+  std::int64_t patience = 0;  // evaluations without a better one before it ends; 0 = none
 };
 
 std::vector<Phase> phases_of(const FinetuneJob& job) {
+  const std::int64_t patience = job.patience;
   switch (job.strategy) {
     case Strategy::random_frozen:
     case Strategy::frozen:
-      return {{.backbone = false}};
+      return {{.backbone = false, .patience = patience}};
     case Strategy::lpft:
-      return {{.name = "head", .backbone = false, .share = 0.2},
-              {.head_lr = 0.3F, .backbone_lr = job.backbone_lr, .share = 0.8}};
+      return {
+          {.name = "head", .backbone = false, .share = 0.2, .patience = 3},
+          {.head_lr = 0.3F, .backbone_lr = job.backbone_lr, .share = 0.8, .patience = patience}};
     case Strategy::delayed:
-      return {{.name = "head", .backbone = false, .share = 0.3}, {.share = 0.7}};
+      return {{.name = "head", .backbone = false, .share = 0.3},
+              {.share = 0.7, .patience = patience}};
     case Strategy::full:
-      return {{.backbone_lr = job.backbone_lr}};
+      return {{.backbone_lr = job.backbone_lr, .patience = patience}};
     case Strategy::scratch:
-      return {{}};
+    case Strategy::lora:
+      return {{.patience = patience}};
   }
   return {};
 }
@@ -49,12 +56,13 @@ void require_gradients(const Module& module, bool on) {
 }
 
 std::vector<ParameterGroup> groups_of(const TaskModel& model, const Phase& phase) {
-  if (!model.backbone) {
+  if (!model.backbone()) {
     return {{model.named_parameters()}};
   }
-  std::vector<ParameterGroup> groups{{model.head->named_parameters("head"), phase.head_lr}};
+  std::vector<ParameterGroup> groups{{model.head()->named_parameters("head"), phase.head_lr}};
   if (phase.backbone) {
-    groups.push_back({model.backbone->named_parameters("backbone"), phase.backbone_lr});
+    groups.push_back(
+        {trainable(model.backbone()->named_parameters("backbone")), phase.backbone_lr});
   }
   return groups;
 }
@@ -64,7 +72,7 @@ TrainerConfig trainer_of(const FinetuneJob& job, const Phase& phase) {
   const double steps = phase.share * static_cast<double>(config.steps);
   config.steps = std::max<std::int64_t>(1, std::llround(steps));
   if (!phase.name.empty() || phase.share < 1) {
-    config.warmup = config.steps / 20;
+    config.warmup = -1;
   }
   return config;
 }
@@ -122,22 +130,61 @@ class Best {
   std::int64_t stale_ = 0;
 };
 
-std::vector<std::uint64_t> training_jets(const FinetuneJob& job, const Dataset& data) {
-  const auto pool = select_jets(job.model.task, data);
+/// The labelled jets of a job.
+struct Labels {
+  std::vector<std::uint64_t> train;
+  std::shared_ptr<const Dataset> validation_data;
+  std::vector<std::uint64_t> validation;  // of validation_data
+};
+
+/// The first `count` of `pool` in the class-stratified order of the seed.
+std::vector<std::uint64_t> first_of(const FinetuneJob& job, const Dataset& data,
+                                    const std::vector<std::uint64_t>& pool, std::int64_t count) {
   const auto all = data.ids();
   std::vector<std::uint64_t> ids;
   for (const std::uint64_t j : pool) {
     ids.push_back(all[j]);
   }
-  const auto count =
-      std::min<std::uint64_t>(pool.size(), static_cast<std::uint64_t>(job.train_jets));
-  return nested_subset(pool, ids, stratify_labels(job.model.task, data, pool), count, job.seed);
+  return nested_subset(pool, ids, stratify_labels(job.model.task, data, pool),
+                       std::min<std::uint64_t>(pool.size(), static_cast<std::uint64_t>(count)),
+                       job.seed);
+}
+
+Labels labels_of(const FinetuneJob& job, const Splits& data) {
+  const Task task = job.model.task;
+  const auto subset = first_of(job, *data.train, select_jets(task, *data.train), job.train_jets);
+  if (job.validation == Validation::fixed) {
+    return {subset, data.validation, select_jets(task, *data.validation)};
+  }
+  const auto n = static_cast<std::int64_t>(subset.size());
+  const std::int64_t held_out = std::max<std::int64_t>(50, n / 5);
+  TESSERA_CHECK(n > held_out, "finetune: {} jets leave none to train on beside {} for validation",
+                n, held_out);
+  Labels labels{first_of(job, *data.train, subset, n - held_out), data.train, {}};
+  std::ranges::set_difference(subset, labels.train, std::back_inserter(labels.validation));
+  return labels;
+}
+
+/// Training mode, with a frozen backbone in evaluation mode.
+void set_training(TaskModel& model, const Phase& phase) {
+  model.set_training(true);
+  if (model.backbone() && !phase.backbone) {
+    model.backbone()->set_training(false);
+  }
+}
+
+double validation_loss(TaskModel& model, const Phase& phase, const Labels& labels,
+                       const FeatureConfig& features) {
+  model.set_training(false);
+  const double loss = predict(model, labels.validation_data, labels.validation, features).loss;
+  set_training(model, phase);
+  return loss;
 }
 
 /// One phase from its checkpoint or its start; returns the best validation loss, with its weights
 /// in the model.
 double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model, const Splits& data,
-                   const std::vector<std::uint64_t>& jets, const Observer& observe) {
+                   const Labels& labels, const Observer& observe) {
   TrainingRun run({.job = fmt::format("{} {} {}", name(job.model.task), name(job.model.method),
                                       name(job.strategy)),
                    .groups = groups_of(model, phase),
@@ -148,7 +195,7 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
   const auto cursor = run.texts().find("cursor");
   BatchConfig batching;
   batching.jets = static_cast<std::uint32_t>(job.batch);
-  Batcher batches(data.train, data.features, batching, job.seed, jets,
+  Batcher batches(data.train, data.features, batching, job.seed, labels.train,
                   cursor == run.texts().end() ? Cursor{} : parse_cursor(cursor->second));
   run.on_save([&](Checkpoint& c) {
     c.state["cursor"] = cursor_text(batches.cursor());
@@ -156,14 +203,14 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
   });
   Trainer& trainer = run.trainer();
   const std::int64_t every = std::max<std::int64_t>(1, trainer.steps() / job.evaluations);
-  while (!run.finished() && (job.patience == 0 || best.stale() < job.patience)) {
+  set_training(model, phase);
+  while (!run.finished() && (phase.patience == 0 || best.stale() < phase.patience)) {
     const Batch batch = batches.next();
-    const float loss = trainer.step([&] { return model.loss(model(batch), batch); });
+    const DropoutStream dropout = dropout_of(job.seed, trainer);
+    const float loss = trainer.step([&] { return model.loss(model(batch, dropout), batch); });
     Metrics metrics{{"loss", static_cast<double>(loss)}};
     if (trainer.steps_done() % every == 0 || run.finished()) {
-      model.set_training(false);
-      const double now = predict(model, data.validation, data.features).loss;
-      model.set_training(true);
+      const double now = validation_loss(model, phase, labels, data.features);
       metrics.push_back({"val_loss", now});
       best.offer(now);
     }
@@ -171,6 +218,33 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
   }
   best.restore();
   return best.loss();
+}
+
+/// Weights and buffers of backbone and tokenizer that no phase to come may change.
+std::string frozen_hash(const TaskModel& model) {
+  std::vector<NamedTensor> frozen;
+  for (const Module* part : {model.backbone(), static_cast<Module*>(model.tokenizer())}) {
+    if (part) {
+      std::ranges::copy_if(state(*part), std::back_inserter(frozen),
+                           [](const NamedTensor& t) { return !t.tensor.requires_grad(); });
+    }
+  }
+  return state_hash(frozen);
+}
+
+/// Puts the pre-trained weights in place, and the adapters where the strategy has them.
+void start_from(const Foundation& foundation, const FinetuneJob& job, TaskModel& model,
+                const Rng& rng) {
+  if (model.tokenizer()) {
+    load(*model.tokenizer(), foundation.tokenizer);
+  }
+  if (model.backbone() && pretrained(job.strategy)) {
+    load(*model.backbone(), foundation.backbone);  // the last write before training
+  }
+  if (model.backbone() && job.strategy == Strategy::lora) {
+    Rng draws = rng.fork("lora");
+    model.add_lora(job.lora, draws);
+  }
 }
 
 }  // namespace
@@ -186,53 +260,63 @@ Strategy parse_strategy(const std::string& text) {
   for (const auto& [s, candidate] : kNames) {
     if (text == candidate) return s;
   }
-  TESSERA_FAIL(ErrorKind::usage,
-               "strategy: expected scratch, random-frozen, frozen, lpft, delayed or full, got '{}'",
-               text);
+  TESSERA_FAIL(
+      ErrorKind::usage,
+      "strategy: expected scratch, random-frozen, frozen, lpft, delayed, full or lora, got "
+      "'{}'",
+      text);
 }
 
 bool pretrained(Strategy s) { return s != Strategy::scratch && s != Strategy::random_frozen; }
 
-FinetuneResult finetune(const FinetuneJob& job, const Splits& splits,
-                        const std::vector<NamedTensor>& backbone, const Observer& observe) {
+std::int64_t step_budget(std::int64_t jets, std::int64_t batch) {
+  return std::clamp<std::int64_t>(50 * jets / batch, 500, 20'000);
+}
+
+FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foundation& foundation,
+                        const Observer& observe) {
   Rng init = Rng(job.seed).fork("finetune");
   FinetuneResult result;
   result.model = std::make_unique<TaskModel>(job.model, init);
   TaskModel& model = *result.model;
   Splits data = splits;
   data.features.particles = model.needs_particles();
-  const auto jets = training_jets(job, *data.train);
-  result.train_jets = static_cast<std::int64_t>(jets.size());
+  const Labels labels = labels_of(job, data);
+  result.train_jets =
+      std::min<std::int64_t>(job.train_jets, std::ssize(select_jets(job.model.task, *data.train)));
   if (model.scale.defined()) {
-    model.standardise(regression_targets(*data.train, jets));
+    model.standardise(regression_targets(*data.train, labels.train));
   }
-  if (model.backbone && pretrained(job.strategy)) {
-    load(*model.backbone, backbone);  // the last write before training
-  }
-  const auto phases = phases_of(job);
-  const std::string before = model.backbone ? state_hash(*model.backbone) : "";
-  for (const Phase& phase : phases) {
-    if (model.backbone) {
-      require_gradients(*model.backbone, phase.backbone);
+  start_from(foundation, job, model, init);
+  for (const Phase& phase : phases_of(job)) {
+    if (model.backbone() && job.strategy != Strategy::lora) {
+      require_gradients(*model.backbone(), phase.backbone);
     }
-    result.validation_loss = train_phase(job, phase, model, data, jets, observe);
+    const std::string before = frozen_hash(model);
+    result.validation_loss = train_phase(job, phase, model, data, labels, observe);
+    TESSERA_CHECK_KIND(ErrorKind::internal, frozen_hash(model) == before,
+                       "{}: frozen weights changed", name(job.strategy));
   }
-  TESSERA_CHECK_KIND(
-      ErrorKind::internal,
-      phases.back().backbone || !model.backbone || state_hash(*model.backbone) == before,
-      "{}: the frozen backbone changed", name(job.strategy));
+  if (job.strategy == Strategy::lora) {
+    model.merge_lora();
+  }
   model.set_training(false);
   return result;
 }
 
 Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
                     FeatureConfig features) {
+  return predict(model, data, select_jets(model.config.task, *data), features);
+}
+
+Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
+                    const std::vector<std::uint64_t>& jets, FeatureConfig features) {
   const Task task = model.config.task;
   features.particles = model.needs_particles();
   Predictions p;
   const NoGrad off;
   StepArena arena;
-  for_each_batch(data, features, select_jets(task, *data), 256, [&](const Batch& batch) {
+  for_each_batch(data, features, jets, 256, [&](const Batch& batch) {
     {
       const ArenaScope scope(arena);
       const Tensor y = model(batch);

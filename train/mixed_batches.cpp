@@ -1,5 +1,8 @@
 #include "train/mixed_batches.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <charconv>
 
 #include "core/rng.h"
@@ -16,6 +19,24 @@ Cursor start_of(const std::map<std::string, std::string>& state, std::size_t dat
 
 }  // namespace
 
+std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dataset& set) {
+  std::vector<std::uint64_t> jets = without_empty(set, {});
+  if (data.classes.empty()) {
+    return jets;
+  }
+  const std::vector<std::string>& names = set.classes();
+  std::vector<bool> wanted(names.size(), false);
+  for (const std::string& name : data.classes) {
+    const auto found = std::ranges::find(names, name);
+    TESSERA_CHECK(found != names.end(), "unlabelled jets: expected a class of {}, got '{}'",
+                  fmt::join(names, ", "), name);
+    wanted[static_cast<std::size_t>(found - names.begin())] = true;
+  }
+  const auto labels = set.class_labels();
+  std::erase_if(jets, [&](std::uint64_t jet) { return !wanted[labels[jet]]; });
+  return jets;
+}
+
 MixedBatches::MixedBatches(const UnlabelledData& data, std::int64_t jets, std::uint64_t seed,
                            const std::map<std::string, std::string>& state)
     : seed_(seed) {
@@ -23,7 +44,7 @@ MixedBatches::MixedBatches(const UnlabelledData& data, std::int64_t jets, std::u
   config.jets = static_cast<std::uint32_t>(jets);
   for (std::size_t i = 0; i < data.train.size(); ++i) {
     const auto& set = data.train[i];
-    batchers_.emplace_back(set, data.features, config, seed + i, without_empty(*set, {}),
+    batchers_.emplace_back(set, data.features, config, seed + i, unlabelled_jets(data, *set),
                            start_of(state, i));
     total_ += batchers_.back().jets();
   }

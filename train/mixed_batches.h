@@ -10,8 +10,13 @@ namespace tessera {
 struct UnlabelledData {
   std::vector<std::shared_ptr<const Dataset>> train;
   std::vector<std::shared_ptr<const Dataset>> validation;
+  std::vector<std::string> classes;  ///< of the jets that take part; empty = all
   FeatureConfig features;
 };
+
+/// Positions of the jets of a dataset that take part: of the wanted classes, and not empty. Throws
+/// Error(usage) on a class that the dataset does not have.
+std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dataset& set);
 
 /// Each batch comes from one dataset, drawn in proportion to its number of jets by (seed, step), so
 /// the sequence is a function of the seed and a restart needs the cursors alone. Empty jets are

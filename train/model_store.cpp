@@ -16,6 +16,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TokenizerConfig, features, width, blocks, hea
                                    codes, latent, causal_decoder, alpha, beta, nu, affine_lr)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(BackboneConfig, width, blocks, heads, registers, pid_classes,
                                    context_features)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(GptConfig, vocabulary, width, blocks, heads)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PretrainConfig, codes, max_particles, mask_fraction)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FeatureConfig, contract, max_constituents, max_delta, use_tracks)
 
@@ -82,15 +83,68 @@ std::string pretrain_card(const BackboneConfig& backbone, const PretrainConfig& 
   return card("pretrained", {{"backbone", backbone}, {"objective", objective}}, features);
 }
 
+std::string gpt_pretrain_card(const GptConfig& backbone, const FeatureConfig& features) {
+  return card("pretrained-gpt", backbone, features);
+}
+
+namespace {
+
+/// The sizes of a method, under its own name.
+Json sizes_of(const TaskModelConfig& c) {
+  switch (c.method) {
+    case Method::tessera:
+      return {{"backbone", c.backbone}};
+    case Method::omnijet:
+      return {{"gpt", c.gpt}, {"tokenizer", c.tokenizer}, {"slots", c.slots}};
+    case Method::deepsets:
+      return {{"width", c.width}};
+    case Method::part:
+      return {{"part", name(c.part)}};
+    case Method::pfn:
+      break;
+  }
+  return Json::object();
+}
+
+TaskModelConfig task_config(const Json& model) {
+  TaskModelConfig c{.task = parse_task(model.at("task")),
+                    .method = parse_method(model.at("method")),
+                    .outputs = model.at("outputs")};
+  const auto read = [&](const char* key, auto& value) {
+    if (model.contains(key)) {
+      model.at(key).get_to(value);
+    }
+  };
+  read("backbone", c.backbone);
+  read("gpt", c.gpt);
+  read("tokenizer", c.tokenizer);
+  read("slots", c.slots);
+  read("width", c.width);
+  if (model.contains("part")) {
+    c.part = parse_part_size(model.at("part"));
+  }
+  if (foundation(c.method)) {
+    const Json& head = model.at("head");
+    c.head = {.kind = parse_head(head.at("kind")),
+              .blocks = head.at("blocks"),
+              .particle_blocks = head.at("particle_blocks")};
+  }
+  return c;
+}
+
+}  // namespace
+
 std::string task_card(const TaskModelConfig& c, const FeatureConfig& features) {
-  return card("task-model",
-              {{"task", name(c.task)},
-               {"method", name(c.method)},
-               {"backbone", c.backbone},
-               {"head_blocks", c.head_blocks},
-               {"width", c.width},
-               {"outputs", c.outputs}},
-              features);
+  Json model = sizes_of(c);
+  model["task"] = name(c.task);
+  model["method"] = name(c.method);
+  model["outputs"] = c.outputs;
+  if (foundation(c.method)) {
+    model["head"] = {{"kind", name(c.head.kind)},
+                     {"blocks", c.head.blocks},
+                     {"particle_blocks", c.head.particle_blocks}};
+  }
+  return card("task-model", std::move(model), features);
 }
 
 void save_model(const fs::path& directory, const std::string& config, const Module& model) {
@@ -123,16 +177,17 @@ Stored<PretrainModel> load_pretrained(const fs::path& directory) {
   });
 }
 
+Stored<GptPretrainModel> load_gpt_pretrained(const fs::path& directory) {
+  return stored<GptPretrainModel>(directory, "pretrained-gpt", [](const Json& model) {
+    Rng rng(0);
+    return std::make_unique<GptPretrainModel>(model.get<GptConfig>(), rng);
+  });
+}
+
 Stored<TaskModel> load_task_model(const fs::path& directory) {
   return stored<TaskModel>(directory, "task-model", [](const Json& model) {
-    const TaskModelConfig config{.task = parse_task(model.at("task")),
-                                 .method = parse_method(model.at("method")),
-                                 .backbone = model.at("backbone").get<BackboneConfig>(),
-                                 .head_blocks = model.at("head_blocks"),
-                                 .width = model.at("width"),
-                                 .outputs = model.at("outputs")};
     Rng rng(0);
-    return std::make_unique<TaskModel>(config, rng);
+    return std::make_unique<TaskModel>(task_config(model), rng);
   });
 }
 
@@ -143,9 +198,11 @@ void check_contract(const FeatureConfig& model, const FeatureConfig& wanted,
                 contract_json(model), contract_json(wanted));
 }
 
-std::string state_hash(const Module& module) {
+std::string state_hash(const Module& module) { return state_hash(state(module)); }
+
+std::string state_hash(const std::vector<NamedTensor>& tensors) {
   std::string text;
-  for (const auto& [name, tensor] : state(module)) {
+  for (const auto& [name, tensor] : tensors) {
     const Tensor host = tensor.detach().contiguous();
     const auto bytes = host.dtype() == DType::i32 ? std::as_bytes(host.span<std::int32_t>())
                                                   : std::as_bytes(host.span<float>());

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "nn/models/tokenizer.h"
-#include "train/pretrain_job.h"
+#include "train/gpt_pretrain_job.h"
 #include "train/task_model.h"
 
 namespace tessera {
@@ -12,6 +12,7 @@ namespace tessera {
 std::string tokenizer_card(const TokenizerConfig& config, const FeatureConfig& features);
 std::string pretrain_card(const BackboneConfig& backbone, const PretrainConfig& objective,
                           const FeatureConfig& features);
+std::string gpt_pretrain_card(const GptConfig& backbone, const FeatureConfig& features);
 std::string task_card(const TaskModelConfig& config, const FeatureConfig& features);
 
 /// Writes `directory` as a whole or not at all; one that exists is replaced. Throws Error(io).
@@ -29,6 +30,7 @@ struct Stored {
 };
 Stored<Tokenizer> load_tokenizer(const std::filesystem::path& directory);
 Stored<PretrainModel> load_pretrained(const std::filesystem::path& directory);
+Stored<GptPretrainModel> load_gpt_pretrained(const std::filesystem::path& directory);
 Stored<TaskModel> load_task_model(const std::filesystem::path& directory);
 
 /// Throws Error(usage) naming both sides if a model's contract is not the wanted one.
@@ -37,5 +39,6 @@ void check_contract(const FeatureConfig& model, const FeatureConfig& wanted,
 
 /// XXH3-128 over names and bytes of all parameters and buffers.
 std::string state_hash(const Module& module);
+std::string state_hash(const std::vector<NamedTensor>& tensors);
 
 }  // namespace tessera

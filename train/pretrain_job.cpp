@@ -1,8 +1,9 @@
 #include "train/pretrain_job.h"
 
 #include "core/autograd.h"
+#include "train/code_use.h"
 #include "train/inputs.h"
-#include "train/metrics.h"
+#include "train/unlabelled_training.h"
 
 namespace tessera {
 namespace {
@@ -15,14 +16,14 @@ struct Pass {
 };
 
 Pass forward(const PretrainModel& model, const Tokenizer& tokenizer, const Batch& batch,
-             const Rng& masks) {
+             const Rng& masks, const DropoutStream& dropout = {}) {
   Pass pass;
   const ParticleFeatures raw = particle_features(batch, true);
   ParticleFeatures tokens = particle_features(batch, false);
   pass.codes = tokenizer.encode(raw.core, raw.segments);
   tokens.core = tokenizer.decode(pass.codes, raw.segments);
   const auto hidden = choose_masks(raw.segments, model.head.config.mask_fraction, masks);
-  pass.out = model.head(model.backbone, tokens, raw, pass.codes, hidden);
+  pass.out = model.head(model.backbone, tokens, raw, pass.codes, hidden, dropout);
   pass.ntp_rows = static_cast<double>(raw.segments.total() + raw.segments.count());
   pass.mpm_rows = static_cast<double>(std::ranges::count(hidden, 1));
   return pass;
@@ -46,26 +47,21 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
                                         const UnlabelledData& data, const Observer& observe) {
   Rng init = Rng(job.seed).fork("pretrain");
   auto model = std::make_unique<PretrainModel>(job.backbone, job.objective, init);
-  TrainingRun run({.job = "pretrain",
-                   .groups = {{model->named_parameters()}},
-                   .state = state(*model),
-                   .trainer = job.trainer},
-                  job.files, observe);
-  MixedBatches batches(data, job.batch, job.seed, run.texts());
-  run.on_save([&](Checkpoint& c) { batches.save(c.state); });
   const Rng masks = Rng(job.seed).fork("masks");
-  while (!run.finished()) {
-    const std::int64_t step = run.trainer().steps_done();
-    const Batch batch = batches.next(step);
-    Metrics metrics;
-    run.trainer().step([&] {
-      const Pass pass =
-          forward(*model, tokenizer, batch, masks.fork(static_cast<std::uint64_t>(step)));
-      metrics = metrics_of(pass.out);
-      return pass.out.loss;
-    });
-    run.end_step(batch.size(), std::move(metrics), batches.waited_seconds());
-  }
+  train_unlabelled(unlabelled_training("pretrain", job, *model), data, observe,
+                   [&](Trainer& trainer, const Batch& batch) {
+                     const Rng hidden =
+                         masks.fork(static_cast<std::uint64_t>(trainer.steps_done()));
+                     const DropoutStream dropout = dropout_of(job.seed, trainer);
+                     Metrics metrics;
+                     trainer.step([&] {
+                       const Pass pass = forward(*model, tokenizer, batch, hidden, dropout);
+                       metrics = metrics_of(pass.out);
+                       return pass.out.loss;
+                     });
+                     return metrics;
+                   });
+  model->set_training(false);
   return model;
 }
 
@@ -73,26 +69,23 @@ PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer&
                                     const UnlabelledData& data, std::uint64_t seed) {
   PretrainMeasure m;
   double ntp_rows = 0, mpm_rows = 0;
-  std::vector<std::uint64_t> targets(static_cast<std::size_t>(model.head.config.codes) + 1, 0);
+  TokenFrequencies targets(model.head.config.codes);
   Rng masks = Rng(seed).fork("validation masks");
   std::uint64_t batch_index = 0;
   const NoGrad off;
   for (const auto& set : data.validation) {
-    for_each_batch(set, data.features, without_empty(*set, {}), 256, [&](const Batch& batch) {
+    for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Pass pass = forward(model, tokenizer, batch, masks.fork(batch_index++));
       m.ntp += static_cast<double>(pass.out.ntp_code) * pass.ntp_rows;
       m.mpm += static_cast<double>(pass.out.mpm_code) * pass.mpm_rows;
       ntp_rows += pass.ntp_rows;
       mpm_rows += pass.mpm_rows;
-      for (const std::int32_t c : pass.codes.span<const std::int32_t>()) {
-        ++targets[static_cast<std::size_t>(c)];
-      }
-      targets.back() += batch.size();  // the stop of each jet
+      targets.add(pass.codes, batch.size());
     });
   }
   m.ntp /= ntp_rows;
   m.mpm /= std::max(1.0, mpm_rows);
-  m.unigram = std::log(code_use(targets).perplexity);
+  m.unigram = targets.entropy();
   return m;
 }
 

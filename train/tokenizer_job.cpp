@@ -2,8 +2,9 @@
 
 #include "core/autograd.h"
 #include "nn/codebook.h"
+#include "train/code_use.h"
 #include "train/inputs.h"
-#include "train/metrics.h"
+#include "train/unlabelled_training.h"
 
 namespace tessera {
 namespace {
@@ -14,30 +15,55 @@ struct StepResult {
   Metrics metrics;
 };
 
-StepResult step_tokenizer(Trainer& trainer, const Tokenizer& model, const Batch& batch) {
-  StepResult r;
-  trainer.step([&] {
-    const TokenizerOutput out = model(core_features(batch), segments_of(batch));
-    r.metrics = {{"loss", static_cast<double>(out.loss.item())},
-                 {"reconstruction", static_cast<double>(out.reconstruction_loss)},
-                 {"quantiser", static_cast<double>(out.quantizer_loss)}};
-    const NoArena heap;
-    r.latent = out.latent.detach().clone();
-    r.codes = out.codes.clone();
-    return out.loss;
-  });
-  return r;
+Metrics metrics_of(const TokenizerOutput& out) {
+  return {{"loss", static_cast<double>(out.loss.item())},
+          {"reconstruction", static_cast<double>(out.reconstruction_loss)},
+          {"quantiser", static_cast<double>(out.quantizer_loss)}};
 }
 
-/// Replaces dead codes, with fresh moments.
+Metrics metrics_of(const PaddedTokenizerLoss& padded, const TokenizerOutput& out) {
+  return {{"loss", static_cast<double>(padded.loss.item())},
+          {"clean_loss", static_cast<double>(out.loss.item())},
+          {"reconstruction", static_cast<double>(padded.reconstruction_loss)},
+          {"quantiser", static_cast<double>(padded.quantizer_loss)}};
+}
+
+/// Loss of a batch; fills what it leaves behind.
+Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const UnlabelledData& data,
+               const Batch& batch, const DropoutStream& dropout, StepResult& left) {
+  const Segments jets = segments_of(batch);
+  const Tensor x = core_features(batch);
+  const TokenizerOutput out = model(x, jets, dropout);
+  if (job.compat == Compat::clean) {
+    left.metrics = metrics_of(out);
+    const NoArena heap;
+    left.latent = out.latent.detach().clone();
+    left.codes = out.codes.clone();
+    return out.loss;
+  }
+  const PaddedTokenizerLoss padded =
+      padded_tokenizer_loss(model, out, x, jets, data.features.max_constituents);
+  left.metrics = metrics_of(padded, out);
+  const NoArena heap;
+  const PaddedLatents seen = with_pads(out, padded);
+  left.latent = seen.latent;
+  left.codes = seen.codes;
+  return padded.loss;
+}
+
+/// Replaces dead codes: with fresh moments, or raw and with the old ones as published code does.
 void observe_codes(Trainer& trainer, const Tokenizer& model, const TokenizerJob& job,
                    const StepResult& step) {
-  const CodebookOptions options{.timeout = job.dead_code_timeout, .affine_lr = job.model.affine_lr};
+  const bool clean = job.compat == Compat::clean;
+  const CodebookOptions options{
+      .timeout = job.dead_code_timeout, .affine_lr = job.model.affine_lr, .inverse_affine = clean};
   Codebook codebook{model.vq.codebook, model.vq.scale, model.vq.bias, model.vq.lru,
                     model.vq.initialised};
   Rng draws = Rng(job.seed).fork("codebook").fork(static_cast<std::uint64_t>(trainer.steps_done()));
   const auto replaced = codebook.observe(step.latent, step.codes, options, draws);
-  trainer.forget(model.vq.codebook, replaced);
+  if (clean) {
+    trainer.forget(model.vq.codebook, replaced);
+  }
 }
 
 }  // namespace
@@ -48,19 +74,14 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
   auto model = std::make_unique<Tokenizer>(job.model, init);
   std::ranges::fill(model->vq.lru.span<std::int32_t>(),
                     static_cast<std::int32_t>(job.dead_code_timeout));
-  TrainingRun run({.job = "tokenizer",
-                   .groups = {{model->named_parameters()}},
-                   .state = state(*model),
-                   .trainer = job.trainer},
-                  job.files, observe);
-  MixedBatches batches(data, job.batch, job.seed, run.texts());
-  run.on_save([&](Checkpoint& c) { batches.save(c.state); });
-  while (!run.finished()) {
-    const Batch batch = batches.next(run.trainer().steps_done());
-    StepResult step = step_tokenizer(run.trainer(), *model, batch);
-    observe_codes(run.trainer(), *model, job, step);
-    run.end_step(batch.size(), std::move(step.metrics), batches.waited_seconds());
-  }
+  train_unlabelled(unlabelled_training("tokenizer", job, *model), data, observe,
+                   [&](Trainer& trainer, const Batch& batch) {
+                     StepResult left;
+                     const DropoutStream dropout = dropout_of(job.seed, trainer);
+                     trainer.step([&] { return loss_of(*model, job, data, batch, dropout, left); });
+                     observe_codes(trainer, *model, job, left);
+                     return left.metrics;
+                   });
   model->freeze();
   return model;
 }
@@ -72,7 +93,7 @@ TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledD
   double squares = 0, entries = 0;
   const NoGrad off;
   for (const auto& set : data.validation) {
-    for_each_batch(set, data.features, without_empty(*set, {}), 256, [&](const Batch& batch) {
+    for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Segments s = segments_of(batch);
       const Tensor codes = tokenizer.encode(core_features(batch), s);
       const auto reco = tokenizer.decode(codes, s).to_vector<float>();

@@ -1,6 +1,7 @@
 // Training of the particle tokenizer, and its measure of itself.
 #pragma once
 
+#include "nn/models/reference_compat.h"
 #include "nn/models/tokenizer.h"
 #include "train/mixed_batches.h"
 #include "train/training_run.h"
@@ -14,6 +15,7 @@ struct TokenizerJob {
   std::int64_t dead_code_timeout = 50;  ///< forwards without use until a code is replaced
   std::uint64_t seed = 1;
   RunFiles files;
+  Compat compat = Compat::clean;  ///< reference: pads count up to data.max_constituents slots
 };
 
 /// What a frozen tokenizer does to jets it was not trained on.
@@ -26,7 +28,8 @@ struct TokenizerMeasure {
 };
 
 /// Trains on the training jets of `data`; a code that is unused for long is replaced by a latent of
-/// the batch. Resumes from job.files.
+/// the batch. `loss` in the log is what is trained; a reference training logs `clean_loss`, the
+/// mean over real particles, beside it. Resumes from job.files.
 std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const UnlabelledData& data,
                                            const Observer& observe);
 

@@ -26,11 +26,13 @@ bool decays(const NamedTensor& p) {
 
 double scheduled_rate(const TrainerConfig& c, std::int64_t step) {
   const double lr = static_cast<double>(c.lr);
-  return learning_rate({.kind = "cosine",
+  const std::int64_t warmup = c.warmup < 0 ? c.steps / 20 : c.warmup;
+  return learning_rate({.kind = c.schedule,
                         .lr = lr,
                         .total_steps = static_cast<std::uint64_t>(c.steps),
-                        .warmup_steps = static_cast<std::uint64_t>(c.warmup),
-                        .final_lr = lr * static_cast<double>(c.final_lr_fraction)},
+                        .warmup_steps = static_cast<std::uint64_t>(warmup),
+                        .final_lr = lr * static_cast<double>(c.final_lr_fraction),
+                        .steps_per_epoch = static_cast<std::uint64_t>(c.epoch_steps)},
                        static_cast<std::uint64_t>(step));
 }
 
@@ -46,13 +48,14 @@ Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig&
 }
 
 std::vector<AdamWSpan> Trainer::spans() const {
+  const bool all = config_.decay == Decay::everything;
   std::vector<AdamWSpan> spans;
   for (std::size_t i = 0; i < flat_.parameters.size(); ++i) {
     const std::int64_t begin = flat_.offsets[i];
     spans.push_back({.begin = begin,
                      .end = begin + flat_.parameters[i].tensor.size(),
                      .lr_scale = lr_scale_[i],
-                     .weight_decay_scale = decays(flat_.parameters[i]) ? 1.0F : 0.0F});
+                     .weight_decay_scale = all || decays(flat_.parameters[i]) ? 1.0F : 0.0F});
   }
   return spans;
 }
@@ -128,6 +131,10 @@ void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::i
     copy_into(target, found->tensor);
   }
   done_ = steps_done;
+}
+
+Rng dropout_of(std::uint64_t seed, const Trainer& trainer) {
+  return Rng(seed).fork("dropout").fork(static_cast<std::uint64_t>(trainer.steps_done()));
 }
 
 }  // namespace tessera

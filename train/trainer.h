@@ -10,15 +10,23 @@
 
 namespace tessera {
 
+/// What weight decay acts on.
+enum class Decay {
+  matrices,    ///< of linear layers: not norms, biases, gates, embeddings, codebooks
+  everything,  ///< as the published trainings
+};
+
 struct TrainerConfig {
   float lr = 1e-3F;                 ///< peak learning rate
   float final_lr_fraction = 0.01F;  ///< cosine ends here
-  float weight_decay =
-      0.01F;               ///< on matrices only: not on norms, biases, gates, embeddings, codebooks
+  float weight_decay = 0.01F;
   float clip_norm = 1.0F;  ///< global gradient norm; 0 = no clipping
   float beta2 = 0.999F;
   std::int64_t steps = 1000;
-  std::int64_t warmup = 50;  ///< steps from lr / warmup to lr, then a half cosine
+  std::int64_t warmup = 50;  ///< steps from lr / warmup to lr, then a half cosine; -1 = steps / 20
+  std::string schedule = "cosine";  ///< cosine | constant | one_cycle_cooldown
+  std::int64_t epoch_steps = 1000;  ///< of an epoch, which the other two schedules count in
+  Decay decay = Decay::matrices;
 };
 
 /// Parameters with their own share of the learning rate.
@@ -27,7 +35,7 @@ struct ParameterGroup {
   float lr_scale = 1.0F;
 };
 
-/// AdamW with a warm-up cosine schedule. Owns the arena of the step: everything the loss function
+/// AdamW with a learning-rate schedule. Owns the arena of the step: everything the loss function
 /// makes is gone when step() returns.
 class Trainer {
  public:
@@ -63,5 +71,9 @@ class Trainer {
   std::int64_t done_ = 0;
   double norm_ = 0, lr_ = 0;
 };
+
+/// The random stream of the next step's dropout: a function of seed and step, so that a resumed
+/// training draws the same.
+Rng dropout_of(std::uint64_t seed, const Trainer& trainer);
 
 }  // namespace tessera

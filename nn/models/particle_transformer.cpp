@@ -4,6 +4,21 @@
 #include "kernels/gather/gather.h"
 
 namespace tessera {
+namespace {
+
+/// Fills `stages` with one Stage(in, out) for each width, as children "0", "1", ... of a module
+/// that `adopt` registers them with.
+template <class Stage, class Adopt>
+void make_stages(std::vector<std::unique_ptr<Stage>>& stages, std::int64_t in,
+                 const std::vector<std::int64_t>& widths, Rng& rng, Adopt adopt) {
+  for (const std::int64_t out : widths) {
+    stages.push_back(std::make_unique<Stage>(in, out, rng));
+    adopt(fmt::format("{}", stages.size() - 1), *stages.back());
+    in = out;
+  }
+}
+
+}  // namespace
 
 ParticleTransformerConfig ParticleTransformerConfig::jet_class(std::int64_t features,
                                                                std::int64_t outputs) {
@@ -36,12 +51,8 @@ ParticleTransformer::Embed::Embed(const ParticleTransformerConfig& c, Rng& rng) 
                 "particle transformer: the embedding must end at width {}, got {} widths", c.width,
                 c.embed.size());
   child("bn", bn);
-  std::int64_t in = c.features;
-  for (const std::int64_t out : c.embed) {
-    stages.push_back(std::make_unique<Stage>(in, out, rng));
-    child(fmt::format("{}", stages.size() - 1), *stages.back());
-    in = out;
-  }
+  make_stages(stages, c.features, c.embed, rng,
+              [&](const std::string& name, Stage& stage) { child(name, stage); });
 }
 
 Tensor ParticleTransformer::Embed::operator()(const Tensor& x) const {
@@ -62,12 +73,8 @@ ParticleTransformer::Pair::Pair(const ParticleTransformerConfig& c, Rng& rng) : 
   child("bn", bn);
   std::vector<std::int64_t> widths = c.pair;
   widths.push_back(c.heads);
-  std::int64_t in = kPairFeatures;
-  for (const std::int64_t out : widths) {
-    stages.push_back(std::make_unique<Stage>(in, out, rng));
-    child(fmt::format("{}", stages.size() - 1), *stages.back());
-    in = out;
-  }
+  make_stages(stages, kPairFeatures, widths, rng,
+              [&](const std::string& name, Stage& stage) { child(name, stage); });
 }
 
 Tensor ParticleTransformer::Pair::operator()(const Tensor& features) const {

@@ -71,7 +71,8 @@ Tensor row_weights(const std::vector<float>& w) {
 
 /// Hidden states of tokens and probes, (T + B, d). A probe stands behind the m tokens of its jet,
 /// so the causal mask over those m keys lets it see all of them.
-Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segments& segments) {
+Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segments& segments,
+                     const DropoutStream& dropout) {
   const Segments rows(p.offsets);
   const Tensor real = RowPacker::vector_tensor(p.real_rows);
   const std::vector<std::uint8_t> causal = all_causal(segments);
@@ -79,8 +80,8 @@ Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segment
     return attn.cross(x, gather_rows(x, real), rows, segments, causal);
   };
   Tensor h = backbone.embed(RowPacker::vector_tensor(p.ids));
-  for (const auto& block : backbone.blocks()) {
-    h = (*block)(h, mix);
+  for (std::size_t i = 0; i < backbone.blocks().size(); ++i) {
+    h = (*backbone.blocks()[i])(h, mix, fork(dropout, i));
   }
   return h;
 }
@@ -143,13 +144,14 @@ PaddedLatents with_pads(const TokenizerOutput& out, const PaddedTokenizerLoss& l
 
 PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
                                            const Tensor& ids, const Tensor& targets,
-                                           const Segments& segments, std::int64_t slots) {
+                                           const Segments& segments, std::int64_t slots,
+                                           const DropoutStream& dropout) {
   check_slots(segments, slots);
   for (int j = 0; j < segments.count(); ++j) {
     TESSERA_CHECK(segments.length(j) > 0, "padded loss: jet {} has no token, not even a start", j);
   }
   const Probed p(ids.to_vector<std::int32_t>(), targets.to_vector<std::int32_t>(), segments, slots);
-  const Tensor h = probed_states(backbone, p, segments);  // (T + B, d)
+  const Tensor h = probed_states(backbone, p, segments, dropout);  // (T + B, d)
   const Tensor next = RowPacker::vector_tensor(p.targets);
   PaddedNextTokenLoss result;
   result.loss =

@@ -9,6 +9,12 @@
 
 namespace tessera {
 
+/// Whose semantics a training follows (models.md section 0 of the design).
+enum class Compat {
+  clean,      ///< ours: means over real particles, decay of matrices only
+  reference,  ///< the published code's, quirks included, so that its curves compare
+};
+
 /// The tokenizer's loss over B * slots places.
 struct PaddedTokenizerLoss {
   Tensor loss;  // scalar, reconstruction + alpha * quantiser
@@ -45,7 +51,8 @@ struct PaddedNextTokenLoss {
 /// targets: (T) i32. Throws Error(usage) if a jet has no token or more than `slots`.
 PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
                                            const Tensor& ids, const Tensor& targets,
-                                           const Segments& segments, std::int64_t slots = 128);
+                                           const Segments& segments, std::int64_t slots = 128,
+                                           const DropoutStream& dropout = {});
 
 /// Draws a ParT-style head or model anew as HEP-KBFI/ml-tau-en-reg does: Linear weights N(0, 2 /
 /// fan_out) and biases N(-b, b^2), b = fan_out^-1/2; attention q, k, v Xavier-uniform on the

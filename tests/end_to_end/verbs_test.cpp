@@ -1,28 +1,15 @@
 // The verbs from the command line, on the sample of the repository with a few steps: what they
 // write, what a second call does, and the exit codes of mistakes.
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "support/temp_dir.h"
-#include "train/file_io.h"
-
-extern char** environ;
+#include "support/command_line.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
 
 /// One run directory, and the executable beside the tests.
 class Verbs : public ::testing::Test {
@@ -31,19 +18,7 @@ class Verbs : public ::testing::Test {
   std::string run_ = (dir_.path() / "run").string();
 
   Outcome tessera(const std::string& arguments, useconds_t signal_after = 0) {
-    const std::string out = (dir_.path() / "out").string(), err = (dir_.path() / "err").string();
-    const std::string line = "cd " TESSERA_SOURCE_DIR " && exec " TESSERA_EXECUTABLE " " +
-                             arguments + " >" + out + " 2>" + err;
-    const char* argv[] = {"sh", "-c", line.c_str(), nullptr};
-    pid_t child = 0;
-    ::posix_spawnp(&child, "sh", nullptr, nullptr, const_cast<char**>(argv), environ);
-    if (signal_after > 0) {
-      ::usleep(signal_after);
-      ::kill(child, SIGTERM);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+    return run_tessera(dir_, arguments, signal_after);
   }
   Outcome step(const std::string& verb, const std::string& more = "") {
     return tessera(verb + " --quiet run.directory=" + run_ +
@@ -129,13 +104,6 @@ TEST_F(Verbs, ASignalLeavesACheckpointAndTheSameCommandGoesOn) {
   EXPECT_EQ(stopped.code, 75) << stopped.err;
   EXPECT_NE(stopped.err.find("checkpoint written"), std::string::npos) << stopped.err;
   EXPECT_FALSE(fs::is_empty(run_ + "/tokenizer/checkpoints"));
-}
-
-TEST_F(Verbs, InspectKnowsThePublishedParameterCounts) {
-  const auto j = nlohmann::json::parse(tessera("inspect --preset omnijet-alpha --json").out);
-  EXPECT_EQ(j.at("tokenizer"), 833551);
-  EXPECT_EQ(j.at("backbone"), 4464640);
-  EXPECT_EQ(j.at("generative_total"), 6570498);
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ inline std::vector<NamedTensor> backbone_weights() {
 
 inline std::string finetune_bits(const Data& data, const RunFiles& where) {
   return state_hash(
-      *finetune(finetune_job(Strategy::lpft, where), data.splits, backbone_weights(), {}).model);
+      *finetune(finetune_job(Strategy::lpft, where), data.splits, {backbone_weights(), {}}, {}).model);
 }
 
 }  // namespace tessera::tiny

@@ -5,7 +5,10 @@
 #include "core/autograd.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
+#include "train/checkpoint.h"
 #include "train/file_io.h"
+#include "train/gpt_pretrain_job.h"
+#include "train/inputs.h"
 
 namespace tessera {
 namespace {
@@ -53,14 +56,68 @@ TEST(Finetuning, FrozenBackbonesStayAndTrainedOnesMove) {
   load(before, weights);
   const auto after = [&](Strategy s) {
     FinetuneJob job = finetune_job(s, {});
-    job.trainer.steps = 20;
-    return state_hash(*finetune(job, data.splits, weights, {}).model->backbone);
+    job.model.dropout = job.model.backbone.dropout = 0.3F;  // must not touch a frozen backbone
+    job.trainer.steps = 50;
+    return state_hash(*finetune(job, data.splits, {weights, {}}, {}).model->backbone());
   };
   EXPECT_EQ(after(Strategy::frozen), state_hash(before));
   EXPECT_NE(after(Strategy::random_frozen), state_hash(before));
   for (const Strategy s : {Strategy::scratch, Strategy::lpft, Strategy::delayed, Strategy::full}) {
     EXPECT_NE(after(s), state_hash(before)) << name(s);
   }
+}
+
+/// Values of the tensors of `of` under the names of `in`.
+std::vector<NamedTensor> same_names(const std::vector<NamedTensor>& of, const Module& in) {
+  std::vector<NamedTensor> chosen;
+  for (const NamedTensor& t : state(in)) {
+    chosen.push_back(*std::ranges::find(of, t.name, &NamedTensor::name));
+  }
+  return chosen;
+}
+
+// Fifty steps of adapters, of which checkpoints and the best state are part; the stored model has
+// none left, and differs from the base by what they learned.
+TEST(Finetuning, AdaptersLeaveTheBaseUntouchedAndAreMergedAtTheEnd) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  const auto weights = backbone_weights();
+  FinetuneJob job = finetune_job(Strategy::lora, files(dir.path() / "run"));
+  job.trainer.steps = 50;
+  const FinetuneResult r = finetune(job, data.splits, {weights, {}}, {});
+  Rng rng(1);
+  const Backbone plain(kBackbone, rng);
+  EXPECT_EQ(state(*r.model->backbone()).size(), state(plain).size());
+  EXPECT_NE(state_hash(*r.model->backbone()), state_hash(same_names(weights, plain)));
+  CheckpointStore store(dir.path() / "run", CheckpointOptions{});
+  const auto kept = tensor_list<NamedTensor>(store.load_latest()->content.model);
+  std::vector<NamedTensor> base;
+  for (const NamedTensor& t : state(plain)) {
+    base.push_back(
+        {t.name, std::ranges::find(kept, "backbone." + t.name, &NamedTensor::name)->tensor});
+  }
+  EXPECT_EQ(state_hash(base), state_hash(same_names(weights, plain)));
+}
+
+TEST(Finetuning, AValidationSubsetCountsAmongTheLabels) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  FinetuneJob job = finetune_job(Strategy::scratch, {});
+  job.trainer.steps = 4;
+  job.validation = Validation::subset;
+  job.train_jets = 100;
+  std::uint64_t seen = 0;
+  EXPECT_EQ(finetune(job, data.splits, {}, [&](const Progress& p) { seen = p.step; }).train_jets,
+            100);
+  EXPECT_EQ(seen, 4U);
+  job.train_jets = 50;  // all of them would be held out
+  EXPECT_THROW(finetune(job, data.splits, {}, {}), Error);
+}
+
+TEST(Finetuning, StepsOfABudgetAreFiftyEpochsWithinBounds) {
+  EXPECT_EQ(step_budget(100, 256), 500);
+  EXPECT_EQ(step_budget(10'000, 256), 1953);
+  EXPECT_EQ(step_budget(1'000'000, 256), 20'000);
 }
 
 TEST(Finetuning, EarlyStoppingEndsARunThatNoLongerImproves) {
@@ -85,6 +142,165 @@ TEST(Finetuning, ARegressionStartsFromTheMedianOfItsTargets) {
   const Predictions p = predict(model, data.splits.train, data.splits.features);
   for (const float y : p.outputs) {
     EXPECT_FLOAT_EQ(y, 0.3F);
+  }
+}
+
+std::vector<Progress> observed(const auto& train) {
+  std::vector<Progress> steps;
+  train([&](const Progress& p) { steps.push_back(p); });
+  return steps;
+}
+
+double value(const Progress& p, const std::string& name) {
+  const auto found = std::ranges::find(p.values, name, &Metric::name);
+  EXPECT_NE(found, p.values.end()) << name;
+  return found == p.values.end() ? NAN : found->value;
+}
+
+// k-means sets the codebook after the first forward: its loss is that of the random one.
+TEST(TokenizerTraining, TheFirstStepUsesTheRandomCodebook) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  const TokenizerJob job{.model = kTokenizer, .trainer = {.steps = 1}, .batch = 16, .seed = 3};
+  const auto steps =
+      observed([&](const Observer& observe) { train_tokenizer(job, data.unlabelled, observe); });
+  Rng init = Rng(job.seed).fork("tokenizer");
+  const Tokenizer untrained(kTokenizer, init);
+  const Batch batch = MixedBatches(data.unlabelled, job.batch, job.seed).next(0);
+  const TokenizerOutput out = untrained(core_features(batch), segments_of(batch));
+  EXPECT_EQ(value(steps[0], "quantiser"), static_cast<double>(out.quantizer_loss));
+}
+
+TEST(TokenizerTraining, AReferenceTrainingLogsBothLosses) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  TokenizerJob job{.model = kTokenizer, .trainer = {.steps = 3}, .batch = 16, .seed = 3};
+  const auto clean =
+      observed([&](const Observer& observe) { train_tokenizer(job, data.unlabelled, observe); });
+  job.compat = Compat::reference;
+  const auto steps =
+      observed([&](const Observer& observe) { train_tokenizer(job, data.unlabelled, observe); });
+  EXPECT_EQ(value(steps[0], "clean_loss"), value(clean[0], "loss")) << "equal weights so far";
+  EXPECT_NE(value(steps[0], "loss"), value(steps[0], "clean_loss"));
+}
+
+TEST(TokenizerTraining, DropoutActsWhileTrainingAndResumesWithTheSameBits) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  TokenizerConfig model = kTokenizer;
+  model.dropout = 0.3F;
+  TokenizerJob job{.model = model, .trainer = {.steps = 40, .warmup = 5}, .batch = 16, .seed = 3};
+  const std::string whole = state_hash(*train_tokenizer(job, data.unlabelled, {}));
+  job.files = files(dir.path() / "run");
+  int asked = 0;
+  job.files.stop = [&] { return ++asked == 17; };
+  EXPECT_THROW(train_tokenizer(job, data.unlabelled, {}), Error);
+  EXPECT_EQ(state_hash(*train_tokenizer(job, data.unlabelled, {})), whole);
+  job.model = kTokenizer;
+  job.files = {};
+  EXPECT_NE(state_hash(*train_tokenizer(job, data.unlabelled, {})), whole);
+}
+
+TEST(GptPretraining, LearnsAndLogsTheDilutedLossBesideTheCleanOne) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  Rng rng(5);
+  const Tokenizer tokenizer(kTokenizer, rng);
+  GptPretrainJob job{.backbone = {.vocabulary = 34, .width = 16, .blocks = 1, .heads = 2},
+                     .trainer = {.lr = 1e-2F, .steps = 60, .warmup = 5},
+                     .batch = 16,
+                     .seed = 3};
+  const auto train = [&](const Observer& observe) {
+    pretrain(job, tokenizer, data.unlabelled, observe);
+  };
+  const auto clean = observed(train);
+  EXPECT_EQ(value(clean[0], "loss"), value(clean[0], "ntp"));
+  EXPECT_LT(value(clean.back(), "ntp"), value(clean[0], "ntp") - 0.3);
+  job.compat = Compat::reference;
+  const auto diluted = observed(train);
+  // slots = 16 = the particle limit; the longest jets lose their stop, the others get pads
+  EXPECT_NE(value(diluted[0], "loss"), value(diluted[0], "ntp"));
+  EXPECT_NEAR(value(diluted[0], "ntp"), value(clean[0], "ntp"), 0.2) << "equal weights so far";
+  job.backbone.vocabulary = 33;
+  EXPECT_THROW(pretrain(job, tokenizer, data.unlabelled, {}), Error);
+}
+
+TEST(Omnijet, TokensOfAFrozenTokenizerFeedTheHeadAndStartAndStopCount) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  Rng rng(5);
+  Tokenizer tokenizer(kTokenizer, rng);
+  const GptConfig gpt{.vocabulary = 34, .width = 16, .blocks = 1, .heads = 2};
+  const GptBackbone backbone(gpt, rng);
+  FinetuneJob job = finetune_job(Strategy::full, {});
+  job.model.method = Method::omnijet;
+  job.model.gpt = gpt;
+  job.model.tokenizer = kTokenizer;
+  job.model.head.kind = HeadKind::sum;
+  job.trainer.steps = 20;
+  const FinetuneResult r = finetune(job, data.splits, {state(backbone), state(tokenizer)}, {});
+  EXPECT_EQ(state_hash(*r.model->tokenizer()), state_hash(tokenizer));
+  EXPECT_NE(state_hash(*r.model->backbone()), state_hash(backbone));
+}
+
+TEST(ModelStore, EveryKindOfTaskModelComesBackEqual) {
+  const TempDir dir;
+  const GptConfig gpt{.vocabulary = 34, .width = 16, .blocks = 1, .heads = 2};
+  const auto expect_equal = [&](const TaskModelConfig& config) {
+    Rng rng(9);
+    const TaskModel model(config, rng);
+    const FeatureConfig features{.max_constituents = 16};
+    save_model(dir.path() / "model", task_card(config, features), model);
+    EXPECT_EQ(state_hash(*load_task_model(dir.path() / "model").model), state_hash(model))
+        << name(config.method) << " " << name(config.head.kind);
+  };
+  for (const Method method :
+       {Method::tessera, Method::omnijet, Method::deepsets, Method::pfn, Method::part}) {
+    for (const HeadKind head :
+         {HeadKind::class_attention, HeadKind::sum, HeadKind::class_attention_ref}) {
+      expect_equal({.task = Task::tag,
+                    .method = method,
+                    .backbone = kBackbone,
+                    .gpt = gpt,
+                    .tokenizer = kTokenizer,
+                    .head = {.kind = head, .blocks = 2, .particle_blocks = 1},
+                    .outputs = 3});
+    }
+  }
+  EXPECT_THROW(load_pretrained(dir.path() / "model"), Error);
+}
+
+TEST(UnlabelledJets, MayBeOfSomeClassesOnly) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  UnlabelledData some = data.unlabelled;
+  const Dataset& set = *some.train[0];
+  some.classes = {set.classes()[1]};
+  const auto jets = unlabelled_jets(some, set);
+  const auto labels = set.class_labels();
+  EXPECT_FALSE(jets.empty());
+  EXPECT_LT(jets.size(), unlabelled_jets(data.unlabelled, set).size());
+  for (const std::uint64_t jet : jets) {
+    EXPECT_EQ(labels[jet], 1);
+  }
+  some.classes = {"no such class"};
+  EXPECT_THROW(unlabelled_jets(some, set), Error);
+}
+
+TEST(Trainer, DecayActsOnMatricesOrOnEverything) {
+  for (const Decay decay : {Decay::matrices, Decay::everything}) {
+    Tensor matrix = Tensor::full({2, 2}, 1.0F), bias = Tensor::full({2}, 1.0F);
+    matrix.set_requires_grad(true);
+    bias.set_requires_grad(true);
+    Trainer trainer({{{{"fc.weight", matrix}, {"fc.bias", bias}}}},
+                    {.lr = 0.1F, .weight_decay = 0.5F, .steps = 10, .warmup = 0, .decay = decay});
+    trainer.step([&] {
+      return differentiable(Tensor::scalar(1), {matrix, bias}, [](std::span<const Tensor>) {
+        return std::vector<Tensor>{Tensor::zeros({2, 2}), Tensor::zeros({2})};
+      });
+    });
+    EXPECT_FLOAT_EQ(matrix.to_vector<float>()[0], 0.95F);
+    EXPECT_FLOAT_EQ(bias.to_vector<float>()[0], decay == Decay::everything ? 0.95F : 1.0F);
   }
 }
 

@@ -1,0 +1,44 @@
+// Sizes and settings of the trainings, out of the configuration.
+#pragma once
+
+#include "apps/run_config.h"
+#include "train/finetune_job.h"
+#include "train/gpt_pretrain_job.h"
+#include "train/tokenizer_job.h"
+
+namespace tessera::apps {
+
+FeatureConfig feature_config(const RunConfig& config);
+TokenizerConfig tokenizer_config(const RunConfig& config);
+BackboneConfig backbone_config(const RunConfig& config);
+GptConfig gpt_config(const RunConfig& config);
+PretrainConfig pretrain_config(const RunConfig& config);
+Compat compat_of(const RunConfig& config);
+/// Whether the backbone is OmniJet-alpha's; throws Error(usage) where the backbone does not go with
+/// the data contract or with run.compat.
+bool tokens_in(const RunConfig& config);
+
+/// Jets to train the tokenizer on, and those of pretrain.classes.
+UnlabelledData unlabelled_data(const RunConfig& config);
+UnlabelledData pretraining_data(const RunConfig& config);
+
+TokenizerJob tokenizer_job(const RunConfig& config);
+PretrainJob pretrain_job(const RunConfig& config);
+GptPretrainJob gpt_pretrain_job(const RunConfig& config);
+
+/// One fine-tuning: which network, from where, on what.
+struct Study {
+  std::string task, method, strategy;
+  std::int64_t train_jets = 0;
+  bool alone = true;  ///< the only number of jets of the run
+  /// "TASK__METHOD__STRATEGY__seedK", with the jets behind the strategy where there are several:
+  /// its stage directory and evaluation file.
+  [[nodiscard]] std::string name(std::int64_t seed) const;
+};
+/// Task by task and number by number: the individual methods, then the strategies of the foundation
+/// model.
+std::vector<Study> studies_of(const RunConfig& config);
+FinetuneJob finetune_job(const RunConfig& config, const Study& study, std::int64_t seed,
+                         const Dataset& data);
+
+}  // namespace tessera::apps

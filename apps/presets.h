@@ -1,0 +1,15 @@
+// The presets that the program carries: apps/presets/*.toml as of the build.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace tessera::apps {
+
+/// The TOML text of a preset; null if there is none of that name.
+const char* preset_text(std::string_view name);
+
+/// "omnijet-alpha, quickstart, ...".
+std::string preset_names();
+
+}  // namespace tessera::apps
