@@ -27,6 +27,18 @@ struct Progress {
 };
 using Observer = std::function<void(const Progress&)>;
 
+/// Mean rate over about the last 10 s: amounts and seconds decay alike, so that a short first
+/// interval weighs no more than its seconds.
+class Rate {
+ public:
+  void add(double amount, double seconds);
+  /// 0 before anything was added.
+  [[nodiscard]] double per_second() const { return seconds_ > 0 ? amount_ / seconds_ : 0; }
+
+ private:
+  double amount_ = 0, seconds_ = 0;
+};
+
 /// Turns steps into rates and the time left.
 class ProgressMeter {
  public:
@@ -39,7 +51,7 @@ class ProgressMeter {
   std::string job_;
   std::uint64_t total_steps_, last_step_;
   Clock::time_point start_, last_;
-  double jets_per_second_ = 0, steps_per_second_ = 0;
+  Rate jets_, steps_;
 };
 
 }  // namespace tessera
