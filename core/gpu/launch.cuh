@@ -56,6 +56,9 @@ struct LaunchConfig {
   Stream stream{};
 };
 
+/// More shared memory than this needs the opt-in attribute, which launch() sets.
+inline constexpr std::size_t kFreeSmem = std::size_t{48} << 10;
+
 #if defined(__CUDACC__)
 
 namespace detail {
@@ -74,7 +77,7 @@ void launch(void (*kernel)(P...), const LaunchConfig& config, A&&... args) {
                           config.smem_bytes};
   check_launch_shape(shape);
   cudaError_t error = cudaSuccess;
-  if (config.smem_bytes > 48 * 1024) {
+  if (config.smem_bytes > kFreeSmem) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(config.smem_bytes));
   }
@@ -109,7 +112,8 @@ void launch(void (*kernel)(P...), const LaunchConfig& config, A&&... args) {
   };
   const Call call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...)};
   execute(
-      {config.name, config.grid, config.block, config.smem_bytes},
+      {config.name, config.grid, config.block, config.smem_bytes, config.smem_bytes > kFreeSmem,
+       config.stream.handle},
       [](const void* p) {
         const Call& c = *static_cast<const Call*>(p);
         std::apply(c.kernel, c.args);

@@ -83,6 +83,7 @@ TESSERA_DEVICE bool all(bool p) { return __all_sync(kFullMask, p) != 0; }
 TESSERA_DEVICE std::int32_t reduce_add(std::int32_t v) { return __reduce_add_sync(kFullMask, v); }
 TESSERA_DEVICE std::int32_t reduce_min(std::int32_t v) { return __reduce_min_sync(kFullMask, v); }
 TESSERA_DEVICE std::int32_t reduce_max(std::int32_t v) { return __reduce_max_sync(kFullMask, v); }
+TESSERA_DEVICE std::uint32_t match_any(std::uint32_t v) { return __match_any_sync(kFullMask, v); }
 
 // ---- global memory ----
 template <class V>
@@ -100,14 +101,58 @@ TESSERA_DEVICE std::uint32_t atomic_add(std::uint32_t* p, std::uint32_t v) {
   return atomicAdd(p, v);
 }
 TESSERA_DEVICE std::int32_t atomic_add(std::int32_t* p, std::int32_t v) { return atomicAdd(p, v); }
+TESSERA_DEVICE std::uint64_t atomic_add(std::uint64_t* p, std::uint64_t v) {
+  return atomicAdd(reinterpret_cast<unsigned long long*>(p), v);
+}
 TESSERA_DEVICE std::uint32_t atomic_max(std::uint32_t* p, std::uint32_t v) {
   return atomicMax(p, v);
+}
+TESSERA_DEVICE std::uint32_t atomic_min(std::uint32_t* p, std::uint32_t v) {
+  return atomicMin(p, v);
+}
+TESSERA_DEVICE std::uint32_t atomic_exchange(std::uint32_t* p, std::uint32_t v) {
+  return atomicExch(p, v);
+}
+TESSERA_DEVICE std::uint32_t atomic_cas(std::uint32_t* p, std::uint32_t expected, std::uint32_t v) {
+  return atomicCAS(p, expected, v);
+}
+TESSERA_DEVICE std::uint32_t load_acquire(const std::uint32_t* p) {
+  std::uint32_t v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+TESSERA_DEVICE void store_release(std::uint32_t* p, std::uint32_t v) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }
 
 // ---- tensor cores and asynchronous copies (PTX ISA: mma.sync, ldmatrix, cp.async) ----
 TESSERA_DEVICE void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TESSERA_DEVICE void mma_m16n8k16_f16(Acc& d, const std::uint32_t (&a)[4],
+                                     const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TESSERA_DEVICE void mma_m16n8k8(Acc& d, const std::uint32_t (&a)[2], std::uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+/// Operands are f32 words, of which the hardware reads 10 bits of the fraction.
+TESSERA_DEVICE void mma_m16n8k8_tf32(Acc& d, const std::uint32_t (&a)[4],
+                                     const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -120,6 +165,20 @@ TESSERA_DEVICE void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(row))
                : "memory");
+}
+TESSERA_DEVICE void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+TESSERA_DEVICE std::uint32_t ldmatrix_x1(const void* row) {
+  std::uint32_t r;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+               : "=r"(r)
+               : "r"(shared_address(row))
+               : "memory");
+  return r;
 }
 TESSERA_DEVICE void ldmatrix_x2(std::uint32_t (&r)[2], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
@@ -183,6 +242,12 @@ TESSERA_DEVICE float lg2(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+/// Two bf16, rounded to nearest even; low in the lower half.
+TESSERA_DEVICE std::uint32_t pack_bf16x2(float low, float high) {
+  std::uint32_t d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
 }
 
 #else
@@ -313,6 +378,24 @@ inline std::int32_t reduce_min(std::int32_t v TESSERA_WHERE) {
 inline std::int32_t reduce_max(std::int32_t v TESSERA_WHERE) {
   return detail::vote("reduce_max", v, where).max;
 }
+/// The lanes that hold the same value as this one.
+inline std::uint32_t match_any(std::uint32_t v TESSERA_WHERE) {
+  struct Match {
+    std::uint32_t in, equal;
+  } operand{v, 0};
+  warp_collective(
+      "match_any", kFullMask, &operand,
+      [](void* const* lanes, std::uint32_t /*members*/) {
+        for (int l = 0; l < 32; ++l) {
+          for (int other = 0; other < 32; ++other) {
+            auto* o = static_cast<Match*>(lanes[l]);
+            o->equal |= (static_cast<Match*>(lanes[other])->in == o->in ? 1U : 0U) << other;
+          }
+        }
+      },
+      false, where);
+  return operand.equal;
+}
 
 // ---- global memory ----
 template <class V>
@@ -327,7 +410,13 @@ void stg(V* p, V v TESSERA_WHERE) {
   static_assert(sizeof(V) <= 16);
   store_global(p, &v, sizeof(V), where);
 }
-inline void fence() {}
+inline void fence(TESSERA_WHERE_ONLY) { fence_device(where); }
+inline std::uint32_t load_acquire(const std::uint32_t* p TESSERA_WHERE) {
+  return load_acquire_u32(p, where);
+}
+inline void store_release(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
+  store_release_u32(p, v, where);
+}
 
 inline std::uint32_t atomic_add(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
   return atomic_add_u32(p, v, where);
@@ -336,18 +425,58 @@ inline std::int32_t atomic_add(std::int32_t* p, std::int32_t v TESSERA_WHERE) {
   return static_cast<std::int32_t>(
       atomic_add_u32(reinterpret_cast<std::uint32_t*>(p), static_cast<std::uint32_t>(v), where));
 }
+inline std::uint64_t atomic_add(std::uint64_t* p, std::uint64_t v TESSERA_WHERE) {
+  return atomic_add_u64(p, v, where);
+}
 inline std::uint32_t atomic_max(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
   return atomic_max_u32(p, v, where);
 }
+inline std::uint32_t atomic_min(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
+  return atomic_min_u32(p, v, where);
+}
+inline std::uint32_t atomic_exchange(std::uint32_t* p, std::uint32_t v TESSERA_WHERE) {
+  return atomic_exchange_u32(p, v, where);
+}
+inline std::uint32_t atomic_cas(std::uint32_t* p, std::uint32_t expected,
+                                std::uint32_t v TESSERA_WHERE) {
+  return atomic_cas_u32(p, expected, v, where);
+}
 
 // ---- tensor cores and asynchronous copies ----
-inline void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4],
-                         const std::uint32_t (&b)[2] TESSERA_WHERE) {
-  MmaOperand o{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {d.c[0], d.c[1], d.c[2], d.c[3]}};
-  mma_m16n8k16_bf16(o, where);
+namespace detail {
+inline void run_mma(MmaShape shape, MmaOperand o, Acc& d, Where where) {
+  for (int i = 0; i < 4; ++i) {
+    o.c[i] = d.c[i];
+  }
+  mma(shape, o, where);
   for (int i = 0; i < 4; ++i) {
     d.c[i] = o.c[i];
   }
+}
+}  // namespace detail
+
+inline void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4],
+                         const std::uint32_t (&b)[2] TESSERA_WHERE) {
+  detail::run_mma(MmaShape::m16n8k16_bf16, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
+}
+inline void mma_m16n8k16_f16(Acc& d, const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2] TESSERA_WHERE) {
+  detail::run_mma(MmaShape::m16n8k16_f16, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
+}
+inline void mma_m16n8k8(Acc& d, const std::uint32_t (&a)[2], std::uint32_t b TESSERA_WHERE) {
+  detail::run_mma(MmaShape::m16n8k8_bf16, {{a[0], a[1], 0, 0}, {b, 0}, {}}, d, where);
+}
+inline void mma_m16n8k8_tf32(Acc& d, const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2] TESSERA_WHERE) {
+  detail::run_mma(MmaShape::m16n8k8_tf32, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
+}
+inline std::uint32_t ldmatrix_x1(const void* row TESSERA_WHERE) {
+  std::uint32_t r = 0;
+  load_matrix(&r, row, 1, false, where);
+  return r;
+}
+inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row TESSERA_WHERE) {
+  load_matrix(r, row, 4, true, where);
 }
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row TESSERA_WHERE) {
   load_matrix(r, row, 4, false, where);
@@ -374,8 +503,14 @@ inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float add(float a, float b) { return a + b; }
 inline float rsqrt(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
 inline float rcp(float x) { return static_cast<float>(1.0 / static_cast<double>(x)); }
-inline float ex2(float x) { return static_cast<float>(std::exp2(static_cast<double>(x))); }
+inline float ex2(float x) {
+  count_exponential();
+  return static_cast<float>(std::exp2(static_cast<double>(x)));
+}
 inline float lg2(float x) { return static_cast<float>(std::log2(static_cast<double>(x))); }
+inline std::uint32_t pack_bf16x2(float low, float high) {
+  return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
+}
 
 #endif
 

@@ -53,8 +53,51 @@ Stamp Launch::now() const {
 bool Launch::before(const Stamp& s) const {
   const std::uint32_t other = s.thread - 1;
   const auto n = static_cast<std::uint32_t>(block_threads_);
-  return other / n == block_number_ &&
-         order_.ordered(current_->id, static_cast<int>(other % n), s.epoch, s.clock);
+  if (other / n == block_number_) {
+    return order_.ordered(current_->id, static_cast<int>(other % n), s.epoch, s.clock);
+  }
+  const auto found = acquired_.find(other / n);
+  return found != acquired_.end() &&
+         std::any_of(found->second.begin(), found->second.end(), [&](const Acquired& a) {
+           return a.what->covers(other % n, s.epoch, s.clock) && before(a.by);
+         });
+}
+
+void Launch::fence() {
+  Thread& t = *current_;
+  t.fenced = std::make_shared<const Published>(order_.publish(t.id, block_number_));
+  const Stamp here = now();
+  for (auto& what : t.observed) {
+    acquired_[what->block].push_back({here, std::move(what)});
+  }
+  t.observed.clear();
+}
+
+// An atomic takes part in the chain of writes at its flag: it hands on what its thread has fenced
+// and sees what was handed on before.
+void Launch::meet_at(const void* flag) {
+  Thread& t = *current_;
+  auto& chain = released_[flag];
+  for (const auto& what : chain) {
+    if (what->block != block_number_) {
+      t.observed.push_back(what);
+    }
+  }
+  if (t.fenced != nullptr) {
+    chain.push_back(t.fenced);
+  }
+}
+
+void Launch::acquire(const void* flag) {
+  const Stamp here = now();
+  for (const auto& what : released_[flag]) {
+    acquired_[what->block].push_back({here, what});
+  }
+}
+
+void Launch::release(const void* flag) {
+  released_[flag] = {
+      std::make_shared<const Published>(order_.publish(current_->id, block_number_))};
 }
 
 const std::string& Launch::describe(std::uint32_t grid_thread, std::uint32_t line) const {
@@ -108,6 +151,9 @@ void Launch::access_shared(const std::byte* p, std::size_t bytes, bool write, bo
     fail(fmt::format("{} of {} bytes at byte {} of shared memory, which has {} ({})",
                      write ? "write" : "read", bytes, p - shared_, geometry_.smem_bytes, code(pc)));
   }
+  if (pc != nullptr) {  // an instruction of the kernel, not the copy engine
+    count_banks(p, static_cast<unsigned>(bytes), pc);
+  }
   for (std::size_t i = offset; i < offset + bytes; ++i) {
     if (write) {
       shared_written_[i] = 1;
@@ -127,6 +173,21 @@ Allocation Launch::find(const std::byte* p) {
   return cached_;
 }
 
+// The host writes unseen, so unwritten memory is known by its poison, a pattern no computation
+// yields.
+void Launch::require_written(const std::byte* p, std::size_t bytes, const void* pc) {
+  const Allocation a = find(p);
+  const auto offset = static_cast<std::size_t>(p - a.data);
+  for (std::size_t w = offset / 4 * 4; w < offset + bytes && w + 4 <= a.bytes; w += 4) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, a.data + w, 4);
+    if (word == kPoison) {
+      fail(fmt::format("read of device memory never written, byte {} of {} ({})", offset, a.bytes,
+                       code(pc)));
+    }
+  }
+}
+
 bool Launch::access_global(const std::byte* p, std::size_t bytes, bool write, bool atomic,
                            const void* pc) {
   const Allocation a = find(p);
@@ -143,15 +204,8 @@ bool Launch::access_global(const std::byte* p, std::size_t bytes, bool write, bo
                      bytes, p - a.data, a.bytes, code(pc)));
   }
   const auto offset = static_cast<std::size_t>(p - a.data);
-  // The host writes unseen, so unwritten memory is known by its poison, a pattern no computation
-  // yields.
-  for (std::size_t w = offset / 4 * 4; !write && w < offset + bytes && w + 4 <= a.bytes; w += 4) {
-    std::uint32_t word = 0;
-    std::memcpy(&word, a.data + w, 4);
-    if (word == kPoison) {
-      fail(fmt::format("read of device memory never written, byte {} of {} ({})", offset, a.bytes,
-                       code(pc)));
-    }
+  if (!write) {
+    require_written(p, bytes, pc);
   }
   auto& cells = global_cells_[a.data];
   if (cells.empty()) {
@@ -192,6 +246,13 @@ void Launch::access(const void* address, std::size_t bytes, bool write, bool ato
   } else {
     fail(fmt::format("{} of {} bytes of host memory ({})", write ? "write" : "read", bytes,
                      code(pc)));
+  }
+}
+
+void Launch::count_banks(const std::byte* p, unsigned bytes, const void* site) {
+  if (counts_banks()) {
+    banks_.touch(current_->place.warp, current_->place.lane, static_cast<std::size_t>(p - shared_),
+                 bytes, site);
   }
 }
 
@@ -246,17 +307,59 @@ void store_global(void* target, const void* source, unsigned bytes, Where where)
   touch_global(target, bytes, true, false, where);
   std::memcpy(target, source, bytes);
 }
-std::uint32_t atomic_add_u32(std::uint32_t* target, std::uint32_t v, Where where) {
-  touch_global(target, 4, true, true, where);
-  const std::uint32_t old = *target;
-  *target = old + v;
+
+namespace {
+// One atomic: `change` makes the new value of the old one; returns the old.
+template <class T, class F>
+T atomic(T* target, Where where, F change) {
+  touch_global(target, sizeof(T), true, true, where);
+  t_launch->require_written(reinterpret_cast<const std::byte*>(target), sizeof(T), nullptr);
+  t_launch->meet_at(target);
+  ++t_launch->stats.atomics;
+  const T old = *target;
+  *target = change(old);
   return old;
 }
+}  // namespace
+
+std::uint32_t atomic_add_u32(std::uint32_t* target, std::uint32_t v, Where where) {
+  return atomic(target, where, [v](std::uint32_t old) { return old + v; });
+}
+std::uint64_t atomic_add_u64(std::uint64_t* target, std::uint64_t v, Where where) {
+  return atomic(target, where, [v](std::uint64_t old) { return old + v; });
+}
 std::uint32_t atomic_max_u32(std::uint32_t* target, std::uint32_t v, Where where) {
+  return atomic(target, where, [v](std::uint32_t old) { return std::max(old, v); });
+}
+std::uint32_t atomic_min_u32(std::uint32_t* target, std::uint32_t v, Where where) {
+  return atomic(target, where, [v](std::uint32_t old) { return std::min(old, v); });
+}
+std::uint32_t atomic_exchange_u32(std::uint32_t* target, std::uint32_t v, Where where) {
+  return atomic(target, where, [v](std::uint32_t) { return v; });
+}
+std::uint32_t atomic_cas_u32(std::uint32_t* target, std::uint32_t expected, std::uint32_t v,
+                             Where where) {
+  return atomic(target, where, [=](std::uint32_t old) { return old == expected ? v : old; });
+}
+
+void fence_device(Where where) {
+  t_launch->current().where = where;
+  t_launch->fence();
+}
+std::uint32_t load_acquire_u32(const std::uint32_t* source, Where where) {
+  touch_global(source, 4, false, true, where);
+  t_launch->acquire(source);
+  return *source;
+}
+void store_release_u32(std::uint32_t* target, std::uint32_t v, Where where) {
   touch_global(target, 4, true, true, where);
-  const std::uint32_t old = *target;
-  *target = std::max(old, v);
-  return old;
+  t_launch->release(target);
+  *target = v;
+}
+void count_exponential() {
+  if (t_launch != nullptr) {
+    ++t_launch->stats.exponentials;
+  }
 }
 
 }  // namespace tessera::simt

@@ -9,6 +9,8 @@
 
 #include "core/check.h"
 #include "core/simt/launch_state.h"
+#include "core/simt/report.h"
+#include "core/simt/stream.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -27,6 +29,7 @@ constexpr std::size_t kStackBytes = std::size_t{64} << 10;
 constexpr std::size_t kGuardBytes = std::size_t{4} << 10;
 constexpr std::size_t kSharedRedZone = 4096;
 constexpr std::size_t kSharedLimit = std::size_t{227} << 10;
+constexpr std::size_t kSharedWithoutOptIn = std::size_t{48} << 10;
 
 thread_local LaunchStats t_last;
 
@@ -105,6 +108,9 @@ void check_geometry(const Geometry& g, std::size_t argument_bytes) {
       g.grid.x, g.grid.y, g.grid.z);
   TESSERA_CHECK(g.smem_bytes <= kSharedLimit, "{}: shared memory must be at most {} bytes, got {}",
                 g.name, kSharedLimit, g.smem_bytes);
+  TESSERA_CHECK(g.smem_bytes <= kSharedWithoutOptIn || g.smem_opt_in,
+                "{}: {} bytes of shared memory need the opt-in attribute, which is missing", g.name,
+                g.smem_bytes);
   TESSERA_CHECK(argument_bytes <= 4096, "{}: arguments must be at most 4096 bytes, got {}", g.name,
                 argument_bytes);
 }
@@ -116,18 +122,35 @@ ScheduleGuard::ScheduleGuard(Schedule next) : previous_(t_schedule) { t_schedule
 ScheduleGuard::~ScheduleGuard() { t_schedule = previous_; }
 const LaunchStats& last_launch() { return t_last; }
 
-void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
+namespace {
+void run_now(const Geometry& geometry, void (*body)(const void*), const void* arguments,
              std::size_t argument_bytes) {
-  check_geometry(geometry, argument_bytes);
   TESSERA_CHECK_KIND(ErrorKind::internal, t_launch == nullptr,
                      "{}: a kernel may not launch another", geometry.name);
   if (const char* fault = take_memory_fault()) {
     TESSERA_FAIL(ErrorKind::internal, "simt memory: {} (noticed before launch of {})", fault,
                  geometry.name);
   }
+  const DeviceMemoryOpen open;
   Launch launch(geometry, t_schedule, body, arguments, argument_bytes);
   launch.run();
   t_last = launch.stats;
+  add_to_report(geometry.name, launch.stats);
+}
+}  // namespace
+
+void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
+             std::size_t argument_bytes) {
+  check_geometry(geometry, argument_bytes);
+  if (geometry.stream == nullptr) {
+    run_now(geometry, body, arguments, argument_bytes);
+    return;
+  }
+  const auto* bytes = static_cast<const std::byte*>(arguments);
+  enqueue(geometry.stream,
+          [geometry, body, copy = std::vector<std::byte>(bytes, bytes + argument_bytes)] {
+            run_now(geometry, body, copy.data(), copy.size());
+          });
 }
 
 Launch::Launch(const Geometry& geometry, Schedule schedule, void (*body)(const void*),
@@ -205,6 +228,8 @@ void Launch::start_threads() {
     t.waits_for = "";
     t.copies.clear();
     t.group = 0;
+    t.fenced = nullptr;
+    t.observed.clear();
     t.where = Where{};
     ready_.push_back(i);
   }
@@ -219,6 +244,7 @@ void Launch::run_block() {
   std::fill(warps_.begin(), warps_.end(), Rendezvous{});
   barriers_ = {};
   order_.reset(block_threads_);
+  acquired_.clear();
   live_ = block_threads_;
   ready_.clear();
   ready_head_ = 0;
@@ -235,6 +261,9 @@ void Launch::run_block() {
   }
   stats.sectors_read += reads_.take();
   stats.sectors_written += writes_.take();
+  const BankTraffic::Wavefronts w = banks_.take();
+  stats.wavefronts += w.taken;
+  stats.wavefronts_ideal += w.ideal;
 }
 
 void Launch::step(Thread& thread) {

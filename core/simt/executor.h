@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
+#include <string>
 
 namespace tessera::simt {
 
@@ -43,19 +44,42 @@ struct LaunchStats {
   std::uint64_t barriers = 0;                           ///< block and named barriers that completed
   std::uint64_t collectives = 0;                        ///< whole-warp operations
   std::uint64_t switches = 0;                           ///< of fibers
+  std::uint64_t mma = 0;                                ///< instructions of a warp
+  std::uint64_t exponentials = 0;                       ///< ex2 of a lane
+  std::uint64_t atomics = 0;                            ///< of a lane, global memory
+  std::uint64_t async_bytes = 0;                        ///< read by cp.async
+  /// Of shared memory, and how few there could have been; 0 unless counted (BankCounting).
+  std::uint64_t wavefronts = 0, wavefronts_ideal = 0;
 };
 /// Counters of the last launch that ended well on this thread.
 const LaunchStats& last_launch();
+/// One line a kernel over all launches of this program so far. TESSERA_SIMT_REPORT=1 writes it to
+/// standard error at the end and counts wavefronts.
+std::string report();
+
+/// Counts wavefronts of shared memory for a scope: each access of each lane is kept until its block
+/// ends.
+class BankCounting {
+ public:
+  BankCounting();
+  ~BankCounting();
+  BankCounting(const BankCounting&) = delete;
+  BankCounting& operator=(const BankCounting&) = delete;
+};
+bool counts_banks();
 
 /// What launch() hands over: name for messages, geometry, and the bytes of the kernel's Smem.
 struct Geometry {
   const char* name;
   Dim3 grid, block;
   std::size_t smem_bytes;
+  bool smem_opt_in = false;  ///< the attribute that shared memory above 48 KiB needs
+  void* stream = nullptr;    ///< null: runs at once; else queued (core/simt/stream.h)
 };
 /// Runs every thread of the grid; body(arguments) is one thread. Throws Error: usage for a geometry
 /// that no GPU takes, internal for a fault of the kernel (race, deadlock, stray access), naming
-/// kernel, block, threads, lines and schedule. Returns when all blocks are done.
+/// kernel, block, threads, lines and schedule. Returns when all blocks are done, or with a stream
+/// when the launch is queued; the arguments are copied then.
 void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
              std::size_t argument_bytes);
 
@@ -96,12 +120,14 @@ void copy_async_commit();
 /// Lands all but the last `pending` committed groups.
 void copy_async_wait(int pending, Where where);
 
-/// mma m16n8k16, f32 += bf16 bf16: a lane's registers as the PTX ISA numbers them.
+/// mma with f32 accumulators: a lane's registers as the PTX ISA numbers them; k8 uses the first
+/// ones, except tf32 with all four of a and both of b.
+enum class MmaShape : std::uint8_t { m16n8k16_bf16, m16n8k16_f16, m16n8k8_bf16, m16n8k8_tf32 };
 struct MmaOperand {
   std::uint32_t a[4], b[2];
   float c[4];
 };
-void mma_m16n8k16_bf16(MmaOperand& operand, Where where);
+void mma(MmaShape shape, MmaOperand& operand, Where where);
 /// ldmatrix: `count` 8x8 tiles of 16-bit elements; lane l gives the address of row l % 8 of tile l
 /// / 8.
 void load_matrix(std::uint32_t* registers, const void* row, int count, bool transposed,
@@ -109,6 +135,21 @@ void load_matrix(std::uint32_t* registers, const void* row, int count, bool tran
 
 /// Atomics on global memory; the value before.
 std::uint32_t atomic_add_u32(std::uint32_t* target, std::uint32_t v, Where where);
+std::uint64_t atomic_add_u64(std::uint64_t* target, std::uint64_t v, Where where);
 std::uint32_t atomic_max_u32(std::uint32_t* target, std::uint32_t v, Where where);
+std::uint32_t atomic_min_u32(std::uint32_t* target, std::uint32_t v, Where where);
+std::uint32_t atomic_exchange_u32(std::uint32_t* target, std::uint32_t v, Where where);
+std::uint32_t atomic_cas_u32(std::uint32_t* target, std::uint32_t expected, std::uint32_t v,
+                             Where where);
+
+/// Order between blocks. What a thread wrote or saw before a fence is visible to a thread of
+/// another block that fences after an atomic on a flag which the first one changed after its fence;
+/// acquire and release join the two steps.
+void fence_device(Where where);
+std::uint32_t load_acquire_u32(const std::uint32_t* source, Where where);
+void store_release_u32(std::uint32_t* target, std::uint32_t v, Where where);
+
+/// Counts an ex2 of this lane.
+void count_exponential();
 
 }  // namespace tessera::simt

@@ -37,7 +37,9 @@ struct Thread {
   const char* waits_for = "";
   Where where;  // of the last primitive
   std::vector<AsyncCopy> copies;
-  int group = 0;  // the next commit closes it
+  int group = 0;                                           // the next commit closes it
+  std::shared_ptr<const Published> fenced;                 // by its last fence
+  std::vector<std::shared_ptr<const Published>> observed;  // at atomics; a fence acquires them
   BarrierResult
       result{};  // of the last barrier: the next one may begin before this thread has read it
 };
@@ -49,6 +51,12 @@ struct Rendezvous {
   std::uint32_t arrived = 0;
   std::array<void*, 32> operands{};
   Where where;
+};
+
+/// Writes of another block that a thread of the running one has acquired.
+struct Acquired {
+  Stamp by;
+  std::shared_ptr<const Published> what;
 };
 
 struct Barrier {
@@ -85,6 +93,15 @@ class Launch {
   /// An access of kernel code found by a hook or made by ldg and stg.
   void access(const void* address, std::size_t bytes, bool write, bool atomic, const void* pc);
   void count_global(const void* address, unsigned bytes, bool write, Where where);
+  void require_written(const std::byte* address, std::size_t bytes, const void* pc);
+  void count_banks(const std::byte* address, unsigned bytes, const void* site);
+
+  /// Order between blocks (PTX memory model, the patterns of its section "Release and acquire"):
+  /// a fence before an atomic releases, a fence after one acquires.
+  void fence();
+  void meet_at(const void* flag);
+  void acquire(const void* flag);
+  void release(const void* flag);
 
   LaunchStats stats;
 
@@ -100,7 +117,7 @@ class Launch {
   const std::string& describe(std::uint32_t grid_thread, std::uint32_t line) const;
   std::string schedule_text() const;
 
-  void release(Barrier& barrier, int id);
+  void open_barrier(Barrier& barrier, int id);
   void complete(Rendezvous& r, int warp, Combine combine, bool orders);
   void check_exit(const Thread& thread);
 
@@ -142,9 +159,13 @@ class Launch {
   std::byte* shared_ = nullptr;
   std::vector<Cell> shared_cells_;
   std::vector<std::uint8_t> shared_written_;
+  // By address of a flag what was released there; by block what the running block acquired of it.
+  std::unordered_map<const void*, std::vector<std::shared_ptr<const Published>>> released_;
+  std::unordered_map<std::uint32_t, std::vector<Acquired>> acquired_;
   std::unordered_map<const std::byte*, std::vector<Cell>> global_cells_;
   Allocation cached_{};
   Traffic reads_, writes_;
+  BankTraffic banks_;
 };
 
 /// The launch whose kernel code runs on this thread, or null: hooks return at once then.

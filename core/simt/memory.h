@@ -1,5 +1,6 @@
 // Memory of the simt device: every allocation has red zones, starts poisoned and is remembered
-// after free. The host may read and write it outside launches.
+// after free. The host cannot reach it outside of copies: its pages have no rights then, and an
+// access ends the program with a line that names the allocation.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +15,7 @@ void* simt_allocate(std::size_t bytes);
 /// that simt_allocate did not give, or gave and took back, is remembered and reported by the next
 /// launch.
 void simt_free(void* data) noexcept;
+/// Copies between any two of host and device; done when it returns.
 void simt_copy(void* target, const void* source, std::size_t bytes);
 
 namespace simt {
@@ -32,6 +34,18 @@ Allocation find_allocation(const void* address);
 /// Text of a fault noticed by simt_free since the last call, or null: double free, damaged red
 /// zone.
 const char* take_memory_fault();
+/// Allocations not freed yet: a test that leaves more than it found leaks.
+std::size_t live_allocations();
+
+/// While alive, all device memory can be read and written: a running launch, or a test that damages
+/// memory on purpose.
+class DeviceMemoryOpen {
+ public:
+  DeviceMemoryOpen();
+  ~DeviceMemoryOpen();
+  DeviceMemoryOpen(const DeviceMemoryOpen&) = delete;
+  DeviceMemoryOpen& operator=(const DeviceMemoryOpen&) = delete;
+};
 
 }  // namespace simt
 }  // namespace tessera

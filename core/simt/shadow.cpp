@@ -35,6 +35,15 @@ void HappensBefore::meet(const std::vector<int>& sources, const std::vector<int>
   }
 }
 
+Published HappensBefore::publish(int thread, std::uint32_t block) {
+  const auto n = static_cast<std::size_t>(threads_);
+  const auto me = static_cast<std::size_t>(thread);
+  const auto row = seen_.begin() + static_cast<std::ptrdiff_t>(me * n);
+  Published p{block, epoch_, {row, row + threads_}};
+  p.seen[me] = clock_[me]++;
+  return p;
+}
+
 bool HappensBefore::ordered(int me, int other, std::uint32_t epoch, std::uint32_t clock) const {
   return me == other || epoch < epoch_ ||
          seen_[static_cast<std::size_t>(me) * static_cast<std::size_t>(threads_) +

@@ -24,6 +24,16 @@ struct Cell {
   Stamp reader[2];  ///< the last reader and the last one of another warp
 };
 
+/// What a thread of one block has made visible to other blocks by a fence or a release.
+struct Published {
+  std::uint32_t block = 0;
+  std::uint32_t epoch = 0;
+  std::vector<std::uint32_t> seen;  // by thread of the block: everything up to this clock
+  [[nodiscard]] bool covers(std::uint32_t thread, std::uint32_t e, std::uint32_t clock) const {
+    return e < epoch || seen[thread] >= clock;
+  }
+};
+
 /// Who is ordered after whom inside a block: a vector clock for each thread. A block barrier is an
 /// epoch.
 class HappensBefore {
@@ -34,6 +44,8 @@ class HappensBefore {
   void meet(const std::vector<int>& members);
   /// `sources` publish, `targets` see it: a named barrier with arrivals.
   void meet(const std::vector<int>& sources, const std::vector<int>& targets);
+  /// What `thread` has done and seen so far; what it does later is not part of it.
+  Published publish(int thread, std::uint32_t block);
   [[nodiscard]] std::uint32_t epoch() const { return epoch_; }
   [[nodiscard]] std::uint32_t clock(int thread) const {
     return clock_[static_cast<std::size_t>(thread)];

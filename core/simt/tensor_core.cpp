@@ -2,6 +2,7 @@
 // written from the PTX ISA text ("Matrix fragments for mma.m16n8k16", "ldmatrix"), independent of
 // those in tile.cuh.
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "core/check.h"
@@ -10,38 +11,42 @@
 namespace tessera::simt {
 namespace {
 
-float bf16_half(std::uint32_t pair, int half) {
-  return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000U);
-}
-
-// Gathers A (16, 16), B (16, 8) and C (16, 8) of a warp from its lanes' registers.
+// A (16, k), B (k, 8) and C (16, 8) of a warp.
 struct Tiles {
   float a[16][16], b[16][8], c[16][8];
 };
 
-void gather(void* const* lanes, Tiles& t) {
+// The registers of A hold rows group and group + 8 in turn, then the next `per * 4` columns; those
+// of B the k rows likewise. `per` elements of k share a register: two of 16 bits, one of 32.
+template <int k, int per, class Element>
+void gather(void* const* lanes, Tiles& t, Element element) {
   for (int l = 0; l < 32; ++l) {
     const auto& o = *static_cast<const MmaOperand*>(lanes[l]);
     const int group = l / 4;
     const int in_group = l % 4;
-    for (int i = 0; i < 8; ++i) {  // a_i: rows group and group + 8, columns in two halves
-      const int row = (i / 2) % 2 == 0 ? group : group + 8;
-      t.a[row][in_group * 2 + i % 2 + (i >= 4 ? 8 : 0)] = bf16_half(o.a[i / 2], i % 2);
+    for (int r = 0; r < 2 * k / (4 * per); ++r) {
+      for (int e = 0; e < per; ++e) {
+        const int column = in_group * per + e + r / 2 * 4 * per;
+        t.a[group + (r % 2 == 0 ? 0 : 8)][column] = element(o.a[r], e);
+      }
+    }
+    for (int r = 0; r < k / (4 * per); ++r) {
+      for (int e = 0; e < per; ++e) {
+        t.b[in_group * per + e + r * 4 * per][group] = element(o.b[r], e);
+      }
     }
     for (int i = 0; i < 4; ++i) {
-      t.b[in_group * 2 + i % 2 + (i >= 2 ? 8 : 0)][group] = bf16_half(o.b[i / 2], i % 2);
       t.c[group + (i >= 2 ? 8 : 0)][in_group * 2 + i % 2] = o.c[i];
     }
   }
 }
 
-void multiply(void* const* lanes, std::uint32_t /*mask*/) {
-  Tiles t;
-  gather(lanes, t);
+template <int k>
+void multiply_tiles(void* const* lanes, Tiles& t) {
   for (int m = 0; m < 16; ++m) {
     for (int n = 0; n < 8; ++n) {
-      for (int k = 0; k < 16; ++k) {  // products of bf16 are exact in f32
-        t.c[m][n] += t.a[m][k] * t.b[k][n];
+      for (int i = 0; i < k; ++i) {  // products of 8- and 11-bit significands are exact in f32
+        t.c[m][n] += t.a[m][i] * t.b[i][n];
       }
     }
   }
@@ -52,6 +57,47 @@ void multiply(void* const* lanes, std::uint32_t /*mask*/) {
     }
   }
 }
+
+float bf16_element(std::uint32_t pair, int half) {
+  return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000U);
+}
+
+// IEEE binary16, subnormals included.
+float f16_element(std::uint32_t pair, int half) {
+  const std::uint32_t h = half == 0 ? pair & 0xffffU : pair >> 16;
+  const std::uint32_t exponent = h >> 10 & 31U;
+  const auto fraction = static_cast<float>(h & 1023U);
+  const float size = exponent == 0 ? fraction * 0x1p-24F
+                     : exponent == 31
+                         ? ((h & 1023U) == 0 ? HUGE_VALF : NAN)
+                         : std::ldexp(1024.0F + fraction, static_cast<int>(exponent) - 25);
+  return (h & 0x8000U) != 0 ? -size : size;
+}
+
+// The hardware reads 10 bits of the fraction.
+float tf32_element(std::uint32_t word, int /*only*/) {
+  return std::bit_cast<float>(word & 0xffffe000U);
+}
+
+template <int k, int per, float (*element)(std::uint32_t, int)>
+void multiply(void* const* lanes, std::uint32_t /*mask*/) {
+  Tiles t;
+  gather<k, per>(lanes, t, element);
+  multiply_tiles<k>(lanes, t);
+}
+
+// How an mma is called in messages, and what it does.
+struct MmaKind {
+  const char* name;
+  Combine combine;
+};
+constexpr MmaKind kMma[] = {{"mma_m16n8k16", multiply<16, 2, bf16_element>},
+                            {"mma_m16n8k16_f16", multiply<16, 2, f16_element>},
+                            {"mma_m16n8k8", multiply<8, 2, bf16_element>},
+                            {"mma_m16n8k8_tf32", multiply<8, 1, tf32_element>}};
+
+// One line is one instruction.
+const void* site_of(const Where& where) { return where.file_name() + where.line(); }
 
 struct MatrixLoad {
   const void* row;
@@ -85,8 +131,12 @@ void distribute(void* const* lanes, std::uint32_t /*mask*/) {
 
 }  // namespace
 
-void mma_m16n8k16_bf16(MmaOperand& operand, Where where) {
-  warp_collective("mma_m16n8k16", 0xffffffffU, &operand, multiply, false, where);
+void mma(MmaShape shape, MmaOperand& operand, Where where) {
+  const MmaKind& kind = kMma[static_cast<int>(shape)];
+  if (t_launch->current().place.lane == 0) {
+    ++t_launch->stats.mma;
+  }
+  warp_collective(kind.name, 0xffffffffU, &operand, kind.combine, false, where);
 }
 
 void load_matrix(std::uint32_t* registers, const void* row, int count, bool transposed,
@@ -98,6 +148,7 @@ void load_matrix(std::uint32_t* registers, const void* row, int count, bool tran
       launch.fail(fmt::format("ldmatrix: a row starts at an address that is no multiple of 16"));
     }
     launch.access(row, 16, false, false, nullptr);
+    launch.count_banks(static_cast<const std::byte*>(row), 16, site_of(where));
   }
   MatrixLoad operand{row, count, transposed, {}};
   warp_collective("ldmatrix", 0xffffffffU, &operand, distribute, false, where);
@@ -151,6 +202,7 @@ void copy_async(void* target, const void* source, unsigned bytes, unsigned sourc
     launch.count_global(source, source_bytes, false, where);
     launch.access(source, source_bytes, false, false, nullptr);
   }
+  launch.stats.async_bytes += source_bytes;
   launch.start_copy({static_cast<std::byte*>(target), static_cast<const std::byte*>(source), bytes,
                      source_bytes, launch.current().group});
 }

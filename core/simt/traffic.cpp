@@ -36,4 +36,58 @@ std::uint64_t Traffic::take() {
   return n;
 }
 
+namespace {
+constexpr std::uint32_t kNone = 0xffffffffU;
+constexpr std::uint32_t kBanks = 32;
+}  // namespace
+
+void BankTraffic::touch(int warp, int lane, std::size_t offset, unsigned bytes, const void* site) {
+  const std::uint64_t key = (reinterpret_cast<std::uintptr_t>(site) << 6) ^
+                            static_cast<std::uint64_t>(warp) ^ (std::uint64_t{bytes} << 58);
+  Site& s = sites_[key];
+  const std::uint32_t n = s.executions[static_cast<std::size_t>(lane)]++;
+  while (s.accesses.size() <= n) {
+    s.accesses.push_back({{}, bytes});
+    s.accesses.back().offset.fill(kNone);
+  }
+  s.accesses[n].offset[static_cast<std::size_t>(lane)] = static_cast<std::uint32_t>(offset);
+}
+
+// A bank serves one 4-byte word a wavefront, to any number of lanes.
+BankTraffic::Wavefronts BankTraffic::wavefronts(const Access& access) {
+  const std::size_t lanes = access.bytes <= 4 ? 32 : access.bytes == 8 ? 16 : 8;
+  Wavefronts sum;
+  for (std::size_t first = 0; first < 32; first += lanes) {
+    std::vector<std::uint32_t> words;
+    for (std::size_t l = first; l < first + lanes; ++l) {
+      for (std::uint32_t w = access.offset[l] / 4;
+           access.offset[l] != kNone && w <= (access.offset[l] + access.bytes - 1) / 4; ++w) {
+        words.push_back(w);
+      }
+    }
+    std::sort(words.begin(), words.end());
+    words.erase(std::unique(words.begin(), words.end()), words.end());
+    std::array<std::uint64_t, kBanks> per_bank{};
+    for (const std::uint32_t w : words) {
+      ++per_bank[w % kBanks];
+    }
+    sum.taken += *std::max_element(per_bank.begin(), per_bank.end());
+    sum.ideal += (words.size() + kBanks - 1) / kBanks;
+  }
+  return sum;
+}
+
+BankTraffic::Wavefronts BankTraffic::take() {
+  Wavefronts sum;
+  for (const auto& [key, site] : sites_) {
+    for (const Access& access : site.accesses) {
+      const Wavefronts one = wavefronts(access);
+      sum.taken += one.taken;
+      sum.ideal += one.ideal;
+    }
+  }
+  sites_.clear();
+  return sum;
+}
+
 }  // namespace tessera::simt

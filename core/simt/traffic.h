@@ -1,5 +1,5 @@
 // Coalescing: how many 32-byte sectors the lanes of a warp touch together at one call of ldg or
-// stg.
+// stg, and how many wavefronts an access to the 32 banks of shared memory takes.
 #pragma once
 
 #include <array>
@@ -23,6 +23,32 @@ class Traffic {
     std::array<std::uint32_t, 32> executions{};
     std::vector<std::vector<std::uint64_t>> sectors;  // by execution
   };
+  std::unordered_map<std::uint64_t, Site> sites_;
+};
+
+/// Bank conflicts of one block. An access is what the lanes of a warp do together at one
+/// instruction; 8-byte accesses go by half warps, 16-byte ones by quarters.
+class BankTraffic {
+ public:
+  /// `site` tells instructions apart.
+  void touch(int warp, int lane, std::size_t offset, unsigned bytes, const void* site);
+  /// Wavefronts so far and how few there could have been; starts anew.
+  struct Wavefronts {
+    std::uint64_t taken = 0, ideal = 0;
+  };
+  Wavefronts take();
+
+ private:
+  struct Access {
+    std::array<std::uint32_t, 32> offset;  // kNone: the lane takes no part
+    unsigned bytes;
+  };
+  struct Site {
+    std::array<std::uint32_t, 32> executions{};
+    std::vector<Access> accesses;
+  };
+  static Wavefronts wavefronts(const Access& access);
+
   std::unordered_map<std::uint64_t, Site> sites_;
 };
 

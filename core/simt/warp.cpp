@@ -112,14 +112,14 @@ BarrierResult Launch::barrier(int id, int threads, bool predicate, bool wait, Wh
     b.parked.push_back(t.id);
   }
   if (b.arrived == b.expected) {
-    release(b, id);
+    open_barrier(b, id);
   } else if (wait) {
     park(whole ? "sync_block" : "bar_sync", where);
   }
   return t.result;
 }
 
-void Launch::release(Barrier& b, int id) {
+void Launch::open_barrier(Barrier& b, int id) {
   ++stats.barriers;
   if (id == 0 && b.expected == block_threads_ && b.parked.size() == b.members.size()) {
     order_.barrier();

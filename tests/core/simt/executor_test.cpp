@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,44 +13,10 @@
 #include "core/dtype.h"
 #include "core/simt/memory.h"
 #include "tests/core/simt/faults.h"
+#include "tests/core/simt/support.h"
 
 namespace tessera::simt {
 namespace {
-
-// Device memory that frees itself.
-template <class T>
-struct Buffer {
-  explicit Buffer(std::size_t n)
-      : data(static_cast<T*>(simt_allocate(n * sizeof(T)))), count(static_cast<std::int64_t>(n)) {}
-  explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
-    simt_copy(data, values.data(), values.size() * sizeof(T));
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { simt_free(data); }
-  [[nodiscard]] View<T, 1> view() const { return {data, {count}, {1}}; }
-  [[nodiscard]] std::vector<T> host() const { return {data, data + count}; }
-
-  T* data;
-  std::int64_t count;
-};
-
-std::vector<float> ramp(std::size_t n) {
-  std::vector<float> v(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    v[i] = 1.0F + static_cast<float>(i);
-  }
-  return v;
-}
-
-// Forward, reverse and six random orders, odd and even seeds.
-std::vector<Schedule> schedules() {
-  std::vector<Schedule> all{{Order::forward, 0}, {Order::reverse, 0}};
-  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
-    all.push_back({Order::random, seed});
-  }
-  return all;
-}
 
 struct Planted {
   Fault fault;
@@ -62,13 +30,18 @@ class PlantedFault : public testing::TestWithParam<Planted> {
  protected:
   static void run(bool broken) {
     const Buffer<float> x(ramp(64));
-    const Buffer<float> y(64);
+    // The ticket of the last-block scheme stands in the first word of the second half.
+    const Buffer<float> y(128);
+    if (!(broken && GetParam().fault == Fault::unset_ticket)) {
+      const float zero = 0;
+      simt_copy(y.data + 64, &zero, 4);
+    }
     View<const float, 1> in = x.view();
     std::vector<float> host = ramp(64);
     if (broken && GetParam().fault == Fault::host_pointer) {
       in.data = host.data();
     }
-    run_fault(GetParam().fault, broken, in, y.view());
+    run_fault(GetParam().fault, broken, in, y.view(64));
   }
 };
 
@@ -90,6 +63,9 @@ TEST_P(PlantedFault, IsReportedInEveryOrder) {
                       [&](const char* w) { return e.message().find(w) != std::string::npos; });
       EXPECT_TRUE(found) << e.message();
       EXPECT_NE(e.message().find("planted"), std::string::npos) << e.message();
+      const bool placed = e.message().find("faults_cuda.cu:") != std::string::npos ||
+                          e.message().find("program offset") != std::string::npos;
+      EXPECT_TRUE(placed) << e.message();
       if (s.order == Order::random) {
         EXPECT_NE(e.message().find("TESSERA_SIMT_SEED=" + std::to_string(s.seed)),
                   std::string::npos);
@@ -142,6 +118,15 @@ INSTANTIATE_TEST_SUITE_P(
                 {"different collectives", "lane exits", "has exited"}},
         Planted{
             Fault::ldmatrix_off_by_one, "ldmatrix_off_by_one", {"of shared memory, which has 256"}},
+        Planted{Fault::missing_release, "missing_release", {"race on device memory"}},
+        Planted{Fault::missing_acquire, "missing_acquire", {"race on device memory"}},
+        Planted{Fault::unset_ticket, "unset_ticket", {"device memory never written"}},
+        Planted{Fault::early_async_refill, "early_async_refill", {"race on shared"}, true},
+        Planted{Fault::divergent_ldmatrix,
+                "divergent_ldmatrix",
+                {"different collectives", "lane exits", "has exited"}},
+        Planted{Fault::misaligned_ldmatrix, "misaligned_ldmatrix", {"no multiple of 16"}},
+        Planted{Fault::mixed_mma, "mixed_mma", {"different collectives"}},
         Planted{Fault::wrong_smem_bytes,
                 "wrong_smem_bytes",
                 {"Smem has 256 bytes, the launch gave 260"}}),
@@ -248,8 +233,32 @@ TEST(Simt, RefusesWhatNoGpuTakes) {
   EXPECT_THROW(execute({"k", {1}, {2048}, 0}, nothing, nullptr, 0), Error);
   EXPECT_THROW(execute({"k", {0}, {32}, 0}, nothing, nullptr, 0), Error);
   EXPECT_THROW(execute({"k", {1, 70000}, {32}, 0}, nothing, nullptr, 0), Error);
-  EXPECT_THROW(execute({"k", {1}, {32}, 228 * 1024}, nothing, nullptr, 0), Error);
-  EXPECT_NO_THROW(execute({"k", {1}, {32}, 227 * 1024}, nothing, nullptr, 0));
+}
+
+std::string message_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e.message();
+  }
+  return "nothing reported";
+}
+
+void launch_nothing() {
+  execute(
+      {"idle", {1}, {32}, 0}, [](const void*) {}, nullptr, 0);
+}
+
+TEST(SimtLaunch, SharedMemoryOverTheLimitOrWithoutOptInIsRefusedByName) {
+  const auto nothing = [](const void*) {};
+  const auto with = [&](std::size_t bytes, bool opt_in) {
+    return message_of([&] { execute({"wide", {1}, {32}, bytes, opt_in}, nothing, nullptr, 0); });
+  };
+  EXPECT_NE(with(228 * 1024, true).find("wide: shared memory must be at most"), std::string::npos);
+  EXPECT_NE(with(49 * 1024, false).find("wide: 50176 bytes of shared memory need the opt-in"),
+            std::string::npos);
+  EXPECT_EQ(with(227 * 1024, true), "nothing reported");
+  EXPECT_EQ(with(48 * 1024, false), "nothing reported");
 }
 
 TEST(SimtMemory, UseAfterFreeIsReported) {
@@ -257,34 +266,59 @@ TEST(SimtMemory, UseAfterFreeIsReported) {
   void* gone = simt_allocate(256);
   simt_free(gone);
   const View<float, 1> y{static_cast<float*>(gone), {64}, {1}};
-  EXPECT_THROW(warp_sums(x.view(), y), Error);
+  const std::string text = message_of([&] { warp_sums(x.view(), y); });
+  EXPECT_NE(text.find("warp_sums: write of freed device memory"), std::string::npos) << text;
+  EXPECT_NE(text.find("faults_cuda.cu:"), std::string::npos) << text;
 }
 
 TEST(SimtMemory, DoubleFreeIsReportedByTheNextLaunch) {
   void* data = simt_allocate(64);
   simt_free(data);
   simt_free(data);
-  EXPECT_THROW(execute(
-                   {"k", {1}, {32}, 0}, [](const void*) {}, nullptr, 0),
-               Error);
-  EXPECT_NO_THROW(execute(
-      {"k", {1}, {32}, 0}, [](const void*) {}, nullptr, 0));
+  const std::string text = message_of(launch_nothing);
+  EXPECT_NE(text.find("double free (noticed before launch of idle)"), std::string::npos) << text;
+  EXPECT_EQ(message_of(launch_nothing), "nothing reported");
 }
 
 TEST(SimtMemory, DamagedRedZoneIsFoundAtFree) {
   auto* data = static_cast<float*>(simt_allocate(64));
-  data[16] = 1.0F;
+  {
+    const DeviceMemoryOpen open;
+    data[16] = 1.0F;
+  }
   simt_free(data);
   const char* fault = take_memory_fault();
   ASSERT_NE(fault, nullptr);
   EXPECT_NE(std::string(fault).find("red zone"), std::string::npos);
 }
 
-TEST(SimtMemory, StartsPoisoned) {
-  auto* data = static_cast<std::uint32_t*>(simt_allocate(8));
-  EXPECT_EQ(data[0], kPoison);
-  EXPECT_EQ(data[1], kPoison);
-  simt_free(data);
+TEST(SimtMemory, StartsPoisonedAndIsPoisonedAgainWhenReused) {
+  for (int round = 0; round < 300; ++round) {  // past the quarantine
+    const Buffer<std::uint32_t> words(1 << 16);
+    const std::vector<std::uint32_t> start = words.host();
+    ASSERT_TRUE(std::ranges::all_of(start, [](std::uint32_t w) { return w == kPoison; })) << round;
+    const std::vector<std::uint32_t> ones(1 << 16, 1);
+    simt_copy(words.data, ones.data(), 4 * ones.size());
+  }
+}
+
+TEST(SimtMemory, WhatIsNotFreedIsCounted) {
+  const std::size_t before = live_allocations();
+  const auto kept = std::make_unique<Buffer<float>>(3);
+  EXPECT_EQ(live_allocations(), before + 1);
+}
+
+using SimtMemoryDeathTest = testing::Test;
+
+TEST(SimtMemoryDeathTest, HostAccessToDeviceMemoryEndsTheProgramNamingTheAllocation) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Buffer<float> x(ramp(64));
+  EXPECT_DEATH(
+      {
+        volatile float value = x.data[5];
+        static_cast<void>(value);
+      },
+      "host access to device memory, byte 20 of an allocation of 256 bytes");
 }
 
 }  // namespace

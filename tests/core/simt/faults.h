@@ -29,11 +29,19 @@ enum class Fault {
   wrong_async_wait,
   divergent_mma,
   ldmatrix_off_by_one,
+  missing_release,
+  missing_acquire,
+  unset_ticket,
+  early_async_refill,
+  divergent_ldmatrix,
+  misaligned_ldmatrix,
+  mixed_mma,
 };
 
 namespace simt {
 
-/// Runs the kernel of the fault on n = 64 elements of x and y: y[i] = 2 x[i] or a like value.
+/// Runs the kernel of the fault on n = 64 elements of x and y: y[i] = 2 x[i] or a like value. The
+/// word behind y is a ticket that starts at 0.
 void run_fault(Fault fault, bool broken, View<const float, 1> x, View<float, 1> y);
 
 /// y[i] = sum of x over the warp of i by shuffles, block of 64 threads.

@@ -1,4 +1,4 @@
-#include "core/gpu/prim.cuh"
+#include "core/gpu/warp.cuh"
 #include "tests/core/simt/faults.h"
 
 namespace tessera::TESSERA_GPU_NS {
@@ -150,7 +150,7 @@ TESSERA_GLOBAL void misaligned_load(View<const float, 1> x, View<float, 1> y) {
 template <bool broken>
 TESSERA_GLOBAL void plain_global_write(View<const float, 1> x, View<float, 1> y) {
   const int i = linear_thread();
-  y(i + (broken ? 64 : 0)) = x(i);
+  y(i + (broken ? 128 : 0)) = x(i);
 }
 
 template <bool broken>
@@ -203,6 +203,74 @@ TESSERA_GLOBAL void ldmatrix_off_by_one(View<const float, 1> x, View<float, 1> y
   stg(y.data + i, static_cast<float>(r[0] & 1U));
 }
 
+// The block that draws the last ticket adds what both left in y and puts the ticket back.
+template <bool release, bool acquire>
+TESSERA_GLOBAL void last_block(View<const float, 1> x, View<float, 1> y) {
+  auto* ticket = reinterpret_cast<std::uint32_t*>(y.data + 64);
+  const float sum = sum_over_warp(ldg(x.data + 32 * block_idx().x + lane()));
+  if (lane() != 0) {
+    return;
+  }
+  stg(y.data + block_idx().x, sum);
+  if (release) {
+    fence();
+  }
+  if (atomic_add(ticket, 1U) == grid_dim().x - 1) {
+    if (acquire) {
+      fence();
+    }
+    stg(y.data + 2, ldg(y.data) + ldg(y.data + 1));
+    stg(ticket, 0U);
+  }
+}
+
+// One buffer, filled twice: the second copy may start when all have read the first.
+template <bool broken>
+TESSERA_GLOBAL void early_async_refill(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  float sum = 0;
+  for (int round = 0; round < 2; ++round) {
+    cp_async<4>(&s.tile[i], x.data + i);
+    cp_async_commit();
+    cp_async_wait<0>();
+    sync_block();
+    sum += s.tile[63 - i];
+    if (!broken) {
+      sync_block();
+    }
+  }
+  stg(y.data + i, sum);
+}
+
+template <bool divergent, int shift>
+TESSERA_GLOBAL void load_tile(View<const float, 1> x, View<float, 1> y) {
+  TESSERA_SMEM(Smem, s);
+  const int i = linear_thread();
+  s.tile[i] = ldg(x.data + i);
+  sync_block();
+  std::uint32_t r[2] = {};
+  if (!divergent || lane() < 16) {
+    ldmatrix_x2(r, &s.tile[4 * (lane() & 7) + shift]);
+  }
+  stg(y.data + i, static_cast<float>(r[0] & 1U));
+}
+
+// Two shapes of mma at one point of the program.
+template <bool broken>
+TESSERA_GLOBAL void mixed_mma(View<const float, 1> x, View<float, 1> y) {
+  const int i = linear_thread();
+  Acc acc{};
+  const std::uint32_t a[4] = {};
+  const std::uint32_t narrow[2] = {};
+  if (broken && lane() % 2 == 0) {
+    mma_m16n8k8(acc, narrow, 0);
+  } else {
+    mma_m16n8k16(acc, a, narrow);
+  }
+  stg(y.data + i, acc.c[0] + ldg(x.data + i));
+}
+
 using PlainKernel = void (*)(View<const float, 1>, View<float, 1>);
 
 template <bool broken>
@@ -250,6 +318,20 @@ PlainKernel kernel_of(Fault fault) {
       return divergent_mma<broken>;
     case Fault::ldmatrix_off_by_one:
       return ldmatrix_off_by_one<broken>;
+    case Fault::missing_release:
+      return last_block<!broken, true>;
+    case Fault::missing_acquire:
+      return last_block<true, !broken>;
+    case Fault::unset_ticket:
+      return last_block<true, true>;
+    case Fault::early_async_refill:
+      return early_async_refill<broken>;
+    case Fault::divergent_ldmatrix:
+      return load_tile<broken, 0>;
+    case Fault::misaligned_ldmatrix:
+      return load_tile < false, broken ? 1 : 0 > ;
+    case Fault::mixed_mma:
+      return mixed_mma<broken>;
     case Fault::wrong_smem_bytes:
       return missing_block_barrier<false>;
   }
@@ -346,7 +428,8 @@ TESSERA_GLOBAL void tile_product_kernel(View<const std::uint16_t, 1> a,
 }  // namespace
 
 void run_fault(Fault fault, bool broken, View<const float, 1> x, View<float, 1> y) {
-  const bool two_blocks = fault == Fault::two_blocks_one_word;
+  const bool two_blocks = fault == Fault::two_blocks_one_word || fault == Fault::missing_release ||
+                          fault == Fault::missing_acquire || fault == Fault::unset_ticket;
   const LaunchConfig config{"planted",
                             {two_blocks ? 2U : 1U},
                             {two_blocks ? 32U : 64U},

@@ -1,0 +1,89 @@
+#include "core/simt/report.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+namespace tessera::simt {
+namespace {
+
+struct Row {
+  std::uint64_t launches = 0;
+  LaunchStats sum;
+};
+
+bool asked_for() { return std::getenv("TESSERA_SIMT_REPORT") != nullptr; }
+
+struct Table {
+  std::mutex mutex;
+  std::map<std::string, Row> rows;
+  ~Table() {
+    if (asked_for()) {
+      std::fputs(report().c_str(), stderr);
+    }
+  }
+};
+
+Table& table() {
+  static Table t;
+  return t;
+}
+
+thread_local int bank_scopes = 0;
+
+double ratio(std::uint64_t a, std::uint64_t b) {
+  return b == 0 ? 1.0 : static_cast<double>(a) / static_cast<double>(b);
+}
+
+}  // namespace
+
+BankCounting::BankCounting() { ++bank_scopes; }
+BankCounting::~BankCounting() { --bank_scopes; }
+bool counts_banks() {
+  static const bool always = asked_for();
+  return always || bank_scopes > 0;
+}
+
+void add_to_report(const char* kernel, const LaunchStats& s) {
+  Table& t = table();
+  const std::lock_guard lock(t.mutex);
+  Row& row = t.rows[kernel];
+  ++row.launches;
+  LaunchStats& sum = row.sum;
+  sum.bytes_read += s.bytes_read;
+  sum.bytes_written += s.bytes_written;
+  sum.sectors_read += s.sectors_read;
+  sum.sectors_written += s.sectors_written;
+  sum.barriers += s.barriers;
+  sum.collectives += s.collectives;
+  sum.switches += s.switches;
+  sum.mma += s.mma;
+  sum.exponentials += s.exponentials;
+  sum.atomics += s.atomics;
+  sum.async_bytes += s.async_bytes;
+  sum.wavefronts += s.wavefronts;
+  sum.wavefronts_ideal += s.wavefronts_ideal;
+}
+
+// "sectors" and "banks" are factors over the least possible: 1.00 is perfect.
+std::string report() {
+  Table& t = table();
+  const std::lock_guard lock(t.mutex);
+  std::string text = fmt::format("{:<28}{:>9}{:>14}{:>14}{:>9}{:>9}{:>8}{:>12}{:>14}{:>10}{:>10}\n",
+                                 "kernel", "launches", "bytes read", "written", "sectors", "",
+                                 "banks", "mma", "ex2", "barriers", "atomics");
+  for (const auto& [name, row] : t.rows) {
+    const LaunchStats& s = row.sum;
+    text += fmt::format(
+        "{:<28}{:>9}{:>14}{:>14}{:>9.2f}{:>9.2f}{:>8.2f}{:>12}{:>14}{:>10}{:>10}\n", name,
+        row.launches, s.bytes_read, s.bytes_written, ratio(32 * s.sectors_read, s.bytes_read),
+        ratio(32 * s.sectors_written, s.bytes_written), ratio(s.wavefronts, s.wavefronts_ideal),
+        s.mma, s.exponentials, s.barriers, s.atomics);
+  }
+  return text;
+}
+
+}  // namespace tessera::simt
