@@ -1,6 +1,7 @@
 // Devices and streams.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -29,6 +30,46 @@ Device parse_device(const std::string& text);
 /// An ordered queue of work on one device. On cpu work is done when the call returns.
 struct Stream {
   void* handle = nullptr;
+};
+
+/// A queue of its own, independent of the others and of the default queue of Stream{}. Work that
+/// is left runs before it goes.
+class OwnedStream {
+ public:
+  explicit OwnedStream(Device device);
+  ~OwnedStream();
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+
+  [[nodiscard]] Stream get() const { return {handle_}; }
+  [[nodiscard]] Device device() const { return device_; }
+  /// Queues a copy between host and device. Both memories must stay as they are until it is waited
+  /// for.
+  void copy(void* target, const void* source, std::size_t bytes) const;
+  /// Returns when all work queued so far is done.
+  void synchronize() const;
+
+ private:
+  Device device_;
+  void* handle_;
+};
+
+/// A mark in one queue that others wait for.
+class Event {
+ public:
+  explicit Event(Device device);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  /// Behind all work queued so far.
+  void record(const OwnedStream& stream) const;
+  /// What is queued in `stream` from now on runs after the last mark; without a mark at once.
+  void wait(const OwnedStream& stream) const;
+
+ private:
+  Device device_;
+  void* handle_;
 };
 
 }  // namespace tessera

@@ -1,35 +1,53 @@
 #include "core/gpu/runtime.h"
 
-#include <cuda_runtime_api.h>
+#include <cstdint>
 
 #include "core/check.h"
+#include "core/gpu/cuda_call.h"
 
 namespace tessera {
 namespace {
 
 constexpr std::size_t kSharedLimit = std::size_t{227} << 10;
 
-void check(cudaError_t error, const char* call) {
-  TESSERA_CHECK_KIND(ErrorKind::resource, error == cudaSuccess, "{}: expected success, got {}",
-                     call, cudaGetErrorString(error));
+cudaStream_t stream_of(void* handle) { return static_cast<cudaStream_t>(handle); }
+cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
+
+// The pool gives nothing back to the system at a wait; else each step would allocate anew.
+void keep_freed_memory() {
+  static const bool done = [] {
+    int device = 0;
+    TESSERA_CUDA_CALL(cudaGetDevice(&device));
+    cudaMemPool_t pool = nullptr;
+    TESSERA_CUDA_CALL(cudaDeviceGetDefaultMemPool(&pool, device));
+    std::uint64_t all = UINT64_MAX;
+    TESSERA_CUDA_CALL(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
+    return true;
+  }();
+  static_cast<void>(done);
 }
 
 }  // namespace
 
 void* cuda_allocate(std::size_t bytes) {
+  keep_freed_memory();
   void* data = nullptr;
-  const cudaError_t error = cudaMalloc(&data, bytes == 0 ? 1 : bytes);
+  const cudaError_t error = cudaMallocAsync(&data, bytes == 0 ? 1 : bytes, nullptr);
   TESSERA_CHECK_KIND(ErrorKind::resource, error == cudaSuccess,
                      "cuda_allocate: expected {} bytes of device memory, got {}", bytes,
                      cudaGetErrorString(error));
   return data;
 }
 
-void cuda_free(void* data) noexcept { static_cast<void>(cudaFree(data)); }
+void cuda_free(void* data) noexcept {
+  if (data != nullptr) {
+    static_cast<void>(cudaFreeAsync(data, nullptr));
+  }
+}
 
 void cuda_copy(void* target, const void* source, std::size_t bytes) {
-  check(cudaMemcpy(target, source, bytes, cudaMemcpyDefault), "cudaMemcpy");
-  check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+  TESSERA_CUDA_CALL(cudaMemcpy(target, source, bytes, cudaMemcpyDefault));
+  TESSERA_CUDA_CALL(cudaStreamSynchronize(nullptr));
 }
 
 int cuda_device_count() {
@@ -37,7 +55,50 @@ int cuda_device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+void* cuda_create_stream() {
+  cudaStream_t stream = nullptr;
+  TESSERA_CUDA_CALL(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+void cuda_destroy_stream(void* stream) noexcept {
+  static_cast<void>(cudaStreamSynchronize(stream_of(stream)));
+  static_cast<void>(cudaStreamDestroy(stream_of(stream)));
+}
+
+void cuda_synchronize(void* stream) {
+  TESSERA_CUDA_CALL(stream == nullptr ? cudaDeviceSynchronize()
+                                      : cudaStreamSynchronize(stream_of(stream)));
+}
+
+void cuda_copy_queued(void* stream, void* target, const void* source, std::size_t bytes) {
+  TESSERA_CUDA_CALL(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, stream_of(stream)));
+}
+
+void* cuda_create_event() {
+  cudaEvent_t event = nullptr;
+  TESSERA_CUDA_CALL(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return event;
+}
+
+void cuda_destroy_event(void* event) noexcept {
+  static_cast<void>(cudaEventDestroy(event_of(event)));
+}
+
+void cuda_record_event(void* event, void* stream) {
+  TESSERA_CUDA_CALL(cudaEventRecord(event_of(event), stream_of(stream)));
+}
+
+void cuda_wait_event(void* event, void* stream) {
+  TESSERA_CUDA_CALL(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
+}
+
 namespace cu {
+
+void check_call(cudaError_t error, const char* call) {
+  TESSERA_CHECK_KIND(ErrorKind::resource, error == cudaSuccess, "{}: expected success, got {}",
+                     call, cudaGetErrorString(error));
+}
 
 void check_launch_shape(const LaunchShape& s) {
   const std::size_t threads = std::size_t{s.block[0]} * s.block[1] * s.block[2];

@@ -1,18 +1,33 @@
-// The CUDA runtime behind our own functions: memory, device count, launch errors. No CUDA header is
-// needed to read it.
+// The CUDA runtime behind our own functions: memory, streams, events, device count, launch errors.
+// No CUDA header is needed to read it.
 #pragma once
 
 #include <cstddef>
 
 namespace tessera {
 
-/// Device memory, aligned to 256. Throws Error(resource) naming the bytes.
+/// Device memory, aligned to 256, from the driver's pool of the device: what is freed stays with
+/// the process and is given out again without a call to the driver's allocator, in the order of the
+/// default stream. Throws Error(resource) naming the bytes.
 void* cuda_allocate(std::size_t bytes);
+/// Back to the pool, once the work queued so far on the default stream is done. Null is legal.
 void cuda_free(void* data) noexcept;
 /// Copies between host and device in either direction; done when it returns.
 void cuda_copy(void* target, const void* source, std::size_t bytes);
 /// 0 without a GPU or driver.
 int cuda_device_count();
+
+/// Streams that do not wait for the default stream; the host's memory of a queued copy must stay as
+/// it is until the stream was waited for.
+void* cuda_create_stream();
+void cuda_destroy_stream(void* stream) noexcept;
+void cuda_synchronize(void* stream);
+void cuda_copy_queued(void* stream, void* target, const void* source, std::size_t bytes);
+
+void* cuda_create_event();
+void cuda_destroy_event(void* event) noexcept;
+void cuda_record_event(void* event, void* stream);
+void cuda_wait_event(void* event, void* stream);
 
 namespace cu {
 
