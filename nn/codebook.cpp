@@ -215,8 +215,22 @@ void Codebook::write_row(std::int64_t code, const std::vector<float>& row,
   }
 }
 
+void Codebook::on_host(const std::function<void(Codebook&)>& body) {
+  const NoArena heap;
+  const auto copy = [](const Tensor& t) { return t.detach().to(kCpu); };
+  Codebook host{copy(values), copy(scale), copy(bias), copy(lru), copy(initialised)};
+  body(host);
+  copy_into(values, host.values);
+  copy_into(lru, host.lru);
+  copy_into(initialised, host.initialised);
+}
+
 void Codebook::start(const Tensor& z0, const CodebookOptions& options, Rng& rng) {
   const NoGrad off;
+  if (values.device() != kCpu) {
+    on_host([&](Codebook& host) { host.start(z0, options, rng); });
+    return;
+  }
   const Tensor z = host_rows(z0, values.shape(1));
   const std::int64_t k = values.shape(0), t = z.shape(0);
   if (t == 0) {
@@ -264,6 +278,11 @@ std::vector<std::int64_t> Codebook::observe(const Tensor& z0, const Tensor& code
                 "codebook: needs one code per row, got rows {} and codes {}", z0.shape(),
                 codes.shape());
   const NoGrad off;
+  if (values.device() != kCpu) {
+    std::vector<std::int64_t> replaced;
+    on_host([&](Codebook& host) { replaced = host.observe(z0, codes, options, rng); });
+    return replaced;
+  }
   const Tensor z = host_rows(z0, values.shape(1));
   if (initialised.span<std::int32_t>()[0] == 0) {
     start(z, options, rng);

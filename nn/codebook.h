@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/rng.h"
@@ -31,7 +32,8 @@ struct CodebookOptions {
 };
 
 /// The tensors alias what a module registers: parameters `values`, `scale`, `bias` and buffers
-/// `lru`, `initialised`. All changes are written in place.
+/// `lru`, `initialised`. All changes are written in place. The bookkeeping runs on the host:
+/// tensors of another device are copied there and back.
 struct Codebook {
   Tensor values;       // (K, D)
   Tensor scale, bias;  // (D)
@@ -55,6 +57,7 @@ struct Codebook {
                                     const CodebookOptions& options, Rng& rng);
 
  private:
+  void on_host(const std::function<void(Codebook&)>& body);
   void count_use(const Tensor& codes, std::int64_t timeout);
   [[nodiscard]] std::vector<std::int64_t> dead() const;
   void write_row(std::int64_t code, const std::vector<float>& row, const CodebookOptions& options);

@@ -26,6 +26,18 @@ void move_into(const Tensor& tensor, const Tensor& flat, std::int64_t offset) {
   tensor.impl()->strides = contiguous_strides(tensor.shape());
 }
 
+// Every handle follows, since they share the TensorImpl.
+void move_to(const Tensor& tensor, Device device) {
+  const NoArena heap;
+  const Tensor there = tensor.detach().to(device).contiguous();
+  tensor.impl()->storage = there.impl()->storage;
+  tensor.impl()->offset = there.impl()->offset;
+  tensor.impl()->strides = there.impl()->strides;
+  if (tensor.grad().defined()) {
+    tensor.set_grad(tensor.grad().to(device));
+  }
+}
+
 }  // namespace
 
 std::vector<NamedTensor> Module::named_parameters(const std::string& prefix) const {
@@ -65,6 +77,17 @@ void Module::set_training(bool on) {
   }
 }
 
+void Module::to(Device device) {
+  for (const auto* list : {&parameters_, &buffers_}) {
+    for (const auto& [name, tensor] : *list) {
+      move_to(tensor, device);
+    }
+  }
+  for (const auto& [name, module] : children_) {
+    module->to(device);
+  }
+}
+
 void Module::freeze() {
   frozen_ = true;
   training_ = false;
@@ -101,8 +124,9 @@ FlatParameters::FlatParameters(std::vector<NamedTensor> all) : parameters(std::m
     offsets.push_back(total);
     total += tensor.size();
   }
-  values = Tensor::zeros({total});
-  gradients = Tensor::zeros({total});
+  const Device device = parameters.empty() ? kCpu : parameters[0].tensor.device();
+  values = Tensor::zeros({total}, DType::f32, device);
+  gradients = Tensor::zeros({total}, DType::f32, device);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const Tensor& t = parameters[i].tensor;
     move_into(t, values, offsets[i]);

@@ -37,6 +37,10 @@ class Module {
   /// Training or evaluation mode, for this module and its children.
   void set_training(bool on);
   [[nodiscard]] bool training() const { return training_; }
+  /// Moves parameters, their gradients and buffers; every handle on them follows. Before an
+  /// optimizer or a FlatParameters holds them: those keep the old place.
+  void to(Device device);
+
   /// Evaluation mode for good: no gradient, no buffer change.
   void freeze();
   [[nodiscard]] bool frozen() const { return frozen_; }
@@ -57,8 +61,9 @@ class Module {
   bool frozen_ = false;
 };
 
-/// One flat f32 buffer that holds all parameters, in order; the tensors become views of it, and
-/// their gradients views of a second one. What the optimizer and the norm pass over in one stream.
+/// One flat f32 buffer that holds all parameters, in order, on the device of the first; the tensors
+/// become views of it, and their gradients views of a second one. What the optimizer and the norm
+/// pass over in one stream.
 struct FlatParameters {
   std::vector<NamedTensor> parameters;
   std::vector<std::int64_t> offsets;  // begin of each parameter in the buffers

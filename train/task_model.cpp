@@ -206,7 +206,8 @@ Tensor TaskModel::operator()(const Batch& batch, const DropoutStream& dropout) c
   if (config.task != Task::tau_pt) {
     return y;
   }
-  return add(tessera::scale(y, scale.item()), Tensor::full(y.shape(), centre.item()));
+  return add(tessera::scale(y, scale.item()),
+             Tensor::full(y.shape(), centre.item(), DType::f32, y.device()));
 }
 
 Tensor TaskModel::loss(const Tensor& outputs, const Batch& batch) const {

@@ -97,7 +97,7 @@ TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledD
       const Segments s = segments_of(batch);
       const Tensor codes = tokenizer.encode(core_features(batch), s);
       const auto reco = tokenizer.decode(codes, s).to_vector<float>();
-      for (const std::int32_t c : codes.span<const std::int32_t>()) {
+      for (const std::int32_t c : codes.to_vector<std::int32_t>()) {
         ++m.counts[static_cast<std::size_t>(c)];
       }
       for (std::size_t i = 0; i < reco.size(); ++i) {

@@ -43,8 +43,9 @@ Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig&
   for (const ParameterGroup& g : groups) {
     lr_scale_.insert(lr_scale_.end(), g.parameters.size(), g.lr_scale);
   }
-  m_ = Tensor::zeros(flat_.values.shape());
-  v_ = Tensor::zeros(flat_.values.shape());
+  const Device device = flat_.values.device();
+  m_ = Tensor::zeros(flat_.values.shape(), DType::f32, device);
+  v_ = Tensor::zeros(flat_.values.shape(), DType::f32, device);
 }
 
 std::vector<AdamWSpan> Trainer::spans() const {

@@ -12,6 +12,15 @@ TESSERA_DEVICE std::int64_t segment_of_warp() {
   return static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
 }
 
+/// Rows begin .. end - 1 of a segment.
+struct Rows {
+  std::int32_t begin, end;
+};
+
+TESSERA_DEVICE Rows rows_of(View<const std::int32_t, 1> offsets, std::int64_t segment) {
+  return {ldg(offsets.data + segment), ldg(offsets.data + segment + 1)};
+}
+
 TESSERA_DEVICE float weight(std::int32_t length, Pool pool) {
   return pool == Pool::mean && length > 0 ? 1.0F / static_cast<float>(length) : 1.0F;
 }
@@ -23,8 +32,7 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   if (b >= y.shape[0]) {
     return;
   }
-  const std::int32_t begin = ldg(offsets.data + b);
-  const std::int32_t end = ldg(offsets.data + b + 1);
+  const auto [begin, end] = rows_of(offsets, b);
   for (std::int64_t j = lane(); j < y.shape[1]; j += 32) {
     float sum = 0;
     for (std::int32_t i = begin; i < end; ++i) {
@@ -41,8 +49,7 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   if (b >= dy.shape[0]) {
     return;
   }
-  const std::int32_t begin = ldg(offsets.data + b);
-  const std::int32_t end = ldg(offsets.data + b + 1);
+  const auto [begin, end] = rows_of(offsets, b);
   for (std::int64_t j = lane(); j < dx.shape[1]; j += 32) {
     const float slope = weight(end - begin, pool) * ldg(&dy(b, j));
     for (std::int32_t i = begin; i < end; ++i) {
@@ -59,8 +66,7 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   if (b >= y.shape[0]) {
     return;
   }
-  const std::int32_t begin = ldg(offsets.data + b);
-  const std::int32_t end = ldg(offsets.data + b + 1);
+  const auto [begin, end] = rows_of(offsets, b);
   for (std::int64_t j = lane(); j < y.shape[1]; j += 32) {
     std::int32_t best = begin < end ? begin : -1;
     float top = best < 0 ? 0.0F : ldg(&x(best, j));

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -53,17 +54,25 @@ inline void on_every_simd_level(const std::function<void(const char*)>& body) {
   hwy::SetSupportedTargetsForTest(0);
 }
 
+/// Whether TESSERA_TEST_DEVICES, where it is set, names the device: "simt" or "cpu,cuda".
+inline bool wanted(DeviceType type) {
+  const char* list = std::getenv("TESSERA_TEST_DEVICES");
+  return list == nullptr || std::string(list).find(name(type)) != std::string::npos;
+}
+
 /// Runs `body` on the cpu at each SIMD level, then on every other device of this build that the op
 /// under test has; on simt under the forward, the reverse and four random schedules.
 inline void on_every_device(const std::function<void(Device, const std::string&)>& body) {
-  on_every_simd_level([&](const char* level) { body(kCpu, level); });
+  if (wanted(DeviceType::cpu)) {
+    on_every_simd_level([&](const char* level) { body(kCpu, level); });
+  }
 #ifdef TESSERA_TEST_ALL_DEVICES
   for (const Device device : devices()) {
-    if (device.type == DeviceType::cuda) {
+    if (device.type == DeviceType::cuda && wanted(DeviceType::cuda)) {
       body(device, "cuda");
     }
 #ifdef TESSERA_BUILD_SIMT
-    if (device.type == DeviceType::simt) {
+    if (device.type == DeviceType::simt && wanted(DeviceType::simt)) {
       for (std::uint64_t seed = 0; seed < 6; ++seed) {
         const simt::Order order = seed == 0   ? simt::Order::forward
                                   : seed == 1 ? simt::Order::reverse

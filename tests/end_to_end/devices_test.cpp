@@ -1,0 +1,180 @@
+// Whole tiny models on every device beyond the cpu: one step of training there against the same
+// step on the cpu, loss, every gradient and every weight; on simt under six schedules with the same
+// bits. The executor throws on a race, an unwritten read or a stray access, and ends the program
+// when the host touches device memory, so a step that returns has none.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/autograd.h"
+#include "core/simt/executor.h"
+#include "core/simt/memory.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/losses/losses.h"
+#include "kernels/reduce/reduce.h"
+#include "nn/models/deep_sets.h"
+#include "train/trainer.h"
+
+namespace tessera {
+namespace {
+
+constexpr Device kSimt{DeviceType::simt, 0};
+
+/// What one step leaves, on the host.
+struct Step {
+  float loss = 0;
+  std::vector<std::string> names;
+  std::vector<std::vector<float>> gradients, weights;
+  friend bool operator==(const Step&, const Step&) = default;
+};
+
+Step one_step(Module& model, Device device, const std::function<Tensor(Device)>& loss) {
+  model.to(device);
+  Trainer trainer({{.parameters = model.named_parameters()}}, {.lr = 1e-2F, .warmup = 1});
+  Step s;
+  s.loss = trainer.step([&] { return loss(device); });
+  for (const auto& [name, tensor] : model.named_parameters()) {
+    EXPECT_EQ(tensor.device(), device) << name;
+    s.names.push_back(name);
+    s.gradients.push_back(tensor.grad().to_vector<float>());
+    s.weights.push_back(tensor.to_vector<float>());
+  }
+  return s;
+}
+
+/// Builds a model from its seed and takes one step.
+struct Case {
+  const char* name;
+  Step (*run)(Device);
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+const Segments& jets() {
+  static const Segments s = Segments::from_lengths(std::vector<std::int32_t>{0, 1, 7, 0, 19, 2});
+  return s;
+}
+
+Tensor random(const Shape& shape, std::uint64_t seed) {
+  Rng rng(seed);
+  return normal_init(shape, 1.0F, rng);
+}
+
+Tensor particles(Device device) { return random({jets().total(), 13}, 1).to(device); }
+
+// Particle flow: sums, ReLU, squared error.
+Step particle_flow(Device device) {
+  Rng rng(2);
+  DeepSetsConfig config = DeepSetsConfig::pfn(13, 2);
+  config.phi = {20, 33};
+  config.f = {17};
+  DeepSets model(config, rng);
+  return one_step(model, device, [&](Device d) {
+    return mean(squared_error(model(particles(d), jets()), random({6, 2}, 3).to(d)));
+  });
+}
+
+// The tau network: means, GELU, dropout, Huber loss.
+Step tau_momentum(Device device) {
+  Rng rng(4);
+  DeepSetsConfig config = DeepSetsConfig::tau(13, 24, 1);
+  config.dropout = 0.25F;
+  DeepSets model(config, rng);
+  return one_step(model, device, [&](Device d) {
+    return mean(huber_loss(model(particles(d), jets(), Rng(5)), random({6, 1}, 6).to(d), 0.5F));
+  });
+}
+
+// The tau identification: maxima, SiLU, focal loss with class weights.
+Step tau_identification(Device device) {
+  Rng rng(7);
+  DeepSetsConfig config = DeepSetsConfig::tau(13, 16, 2);
+  config.pool = Pool::max;
+  config.activation = Activation::silu;
+  DeepSets model(config, rng);
+  const Tensor targets = Tensor::from(std::vector<std::int32_t>{0, 1, 1, 0, 1, 0}, {6});
+  const Tensor weights = Tensor::from(std::vector<float>{1, 10}, {2});
+  return one_step(model, device, [&](Device d) {
+    return mean(focal_loss(model(particles(d), jets()), targets.to(d), weights.to(d), 2.0F));
+  });
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double e = static_cast<double>(expected[i]);
+    error += (static_cast<double>(got[i]) - e) * (static_cast<double>(got[i]) - e);
+    size += e * e;
+  }
+  return std::sqrt(error / std::max(size, 1e-30));
+}
+
+// Both sides are f32, each good to 1e-5 an op; a gradient passes through a dozen of them.
+constexpr double kGradient = 1e-4;
+
+void expect_agreement(const Step& got, const Step& cpu) {
+  EXPECT_NEAR(got.loss, cpu.loss, 1e-5 * std::abs(cpu.loss));
+  ASSERT_EQ(got.names, cpu.names);
+  for (std::size_t i = 0; i < cpu.names.size(); ++i) {
+    EXPECT_LE(relative_error(got.gradients[i], cpu.gradients[i]), kGradient) << cpu.names[i];
+    EXPECT_LE(relative_error(got.weights[i], cpu.weights[i]), kGradient) << cpu.names[i];
+  }
+}
+
+class DeviceStep : public ::testing::TestWithParam<Case> {};
+
+TEST_P(DeviceStep, OnSimtAgreesWithTheCpuAndHasOneResultForAllSchedules) {
+  const Step cpu = GetParam().run(kCpu);
+  const std::size_t allocations = simt::live_allocations();
+  Step first;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::Order order = seed == 0   ? simt::Order::forward
+                              : seed == 1 ? simt::Order::reverse
+                                          : simt::Order::random;
+    const simt::ScheduleGuard guard({order, seed});
+    const Step step = GetParam().run(kSimt);
+    expect_agreement(step, cpu);
+    if (seed == 0) {
+      first = step;
+    }
+    EXPECT_TRUE(step == first) << "schedule " << seed << " has other bits";
+  }
+  // Offsets of the jets stay on the device with their handle.
+  EXPECT_LE(simt::live_allocations(), allocations + 1) << "device memory leaks";
+  EXPECT_EQ(simt::take_memory_fault(), nullptr);
+}
+
+TEST_P(DeviceStep, OnCudaAgreesWithTheCpu) {
+  const auto all = devices();
+  const auto cuda = std::ranges::find(all, DeviceType::cuda, &Device::type);
+  if (cuda == all.end()) {
+    GTEST_SKIP() << "no CUDA device at hand";
+  }
+  expect_agreement(GetParam().run(*cuda), GetParam().run(kCpu));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, DeviceStep,
+                         ::testing::Values(Case{"particle_flow", particle_flow},
+                                           Case{"tau_momentum", tau_momentum},
+                                           Case{"tau_identification", tau_identification}),
+                         [](const auto& c) { return c.param.name; });
+
+// Handles of the model and of the caller see the move; what comes back has the old bits.
+TEST(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
+  Rng rng(8);
+  Linear layer({.in = 3, .out = 2}, rng);
+  const Tensor handle = layer.weight;
+  const auto before = handle.to_vector<float>();
+  backward(mean(layer(random({4, 3}, 9))));
+  const auto gradient = handle.grad().to_vector<float>();
+  layer.to(kSimt);
+  EXPECT_EQ(handle.device(), kSimt);
+  EXPECT_EQ(handle.grad().device(), kSimt);
+  EXPECT_EQ(layer(random({4, 3}, 9).to(kSimt)).device(), kSimt);
+  layer.to(kCpu);
+  EXPECT_EQ(handle.to_vector<float>(), before);
+  EXPECT_EQ(handle.grad().to_vector<float>(), gradient);
+}
+
+}  // namespace
+}  // namespace tessera
