@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Mutation check of the device kernels: how many one-line faults do the tests notice on simt?
+
+    python3 tests/mutants/run.py --build build/dev [--only softmax] [--jobs 1]
+
+For each entry of mutants.txt the kernel is changed, compiled for simt with the flags of the build tree,
+linked in front of the libraries of its op's test and run on simt alone (TESSERA_TEST_DEVICES=simt). A
+mutant is killed if the test fails, crashes or hangs. Prints a table and ends with 1 if fewer than 90 %
+are killed or an entry does not apply. Slow (about 10 s each), so ctest has it under the label `mutants`
+only: ctest --test-dir build/dev -C mutants -L mutants
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+REQUIRED = 0.9
+
+
+@dataclasses.dataclass
+class Mutant:
+    source: str  # path of the .cu
+    test: str  # ninja target
+    before: str
+    after: str
+    result: str = "?"
+    seconds: float = 0.0
+
+
+def read_list(text):
+    mutants, source, test, before = [], "", "", None
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.startswith("- "):
+            before = line[2:].replace("\\n", "\n")
+        elif line.startswith("+ "):
+            mutants.append(Mutant(source, test, before, line[2:].replace("\\n", "\n")))
+        else:
+            source, test = line.split()
+    return mutants
+
+
+def compile_command(build, unit):
+    """The build's own command for a simt unit."""
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        if entry["file"].endswith("simt/" + unit):
+            return shlex.split(entry["command"]), entry["directory"]
+    raise SystemExit(f"mutants: {build} compiles no simt/{unit}")
+
+
+def link_command(build, test):
+    """The last command of the test's target, without the launcher steps around it."""
+    lines = subprocess.run(["ninja", "-C", str(build), "-t", "commands", test], capture_output=True,
+                           text=True, check=True).stdout.splitlines()
+    link = next(l for l in reversed(lines) if f"-o tests/{test} " in l)
+    link = link.removeprefix(": && ").removesuffix(" && :")
+    return shlex.split(link)
+
+
+def replace_output(command, output):
+    command = list(command)
+    command[command.index("-o") + 1] = str(output)
+    return command
+
+
+def build_mutant(build, work, mutant, text):
+    """Compiles and links; returns the program. The object stands before the archive that holds the
+    original, so the linker never takes that one."""
+    stem = pathlib.Path(mutant.source).stem
+    kernel = work / f"{stem}.cu"
+    kernel.write_text(text)
+    unit = work / f"{stem}.cpp"
+    unit.write_text(f'#include "{kernel}"\n')
+    command, directory = compile_command(build, f"{stem}.cpp")
+    drop = {"-MD", "-MT", "-MF"}
+    kept, skip = [], False
+    for word in command:
+        if skip or word in drop:
+            skip = word in {"-MT", "-MF"}
+            continue
+        kept.append(word)
+    kept[kept.index("-c") + 1] = str(unit)
+    obj = work / f"{stem}.o"
+    done = subprocess.run(replace_output(kept, obj), cwd=directory, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"mutants: does not compile: {mutant.before!r} -> {mutant.after!r}\n{done.stderr[:2000]}")
+    link = replace_output(link_command(build, mutant.test), work / mutant.test)
+    first_object = next(i for i, word in enumerate(link) if word.endswith(".o"))
+    link.insert(first_object + 1, str(obj))
+    done = subprocess.run(link, cwd=build, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"mutants: does not link: {mutant.source}\n{done.stderr[:2000]}")
+    return work / mutant.test
+
+
+def run_mutant(build, number, mutant):
+    start = time.monotonic()
+    source = (ROOT / mutant.source).read_text()
+    if source.count(mutant.before) != 1:
+        mutant.result = f"applies {source.count(mutant.before)} times"
+        return mutant
+    work = build / "mutants" / f"{number:03d}"
+    work.mkdir(parents=True, exist_ok=True)
+    program = build_mutant(build, work, mutant, source.replace(mutant.before, mutant.after))
+    environment = dict(os.environ, TESSERA_TEST_DEVICES="simt")
+    try:
+        done = subprocess.run([program, "--gtest_fail_fast"], cwd=work, env=environment,
+                              capture_output=True, text=True, timeout=120)
+        (work / "log").write_text(done.stdout + done.stderr)
+        mutant.result = "survived" if done.returncode == 0 else "killed"
+    except subprocess.TimeoutExpired:
+        mutant.result = "killed"  # it hangs
+    program.unlink()
+    mutant.seconds = time.monotonic() - start
+    return mutant
+
+
+def one_line(text):
+    return re.sub(r"\s+", " ", text)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/dev")
+    parser.add_argument("--only", default="", help="ops whose path contains this")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    build = options.build.resolve()
+    mutants = [m for m in read_list((ROOT / "tests/mutants/mutants.txt").read_text())
+               if options.only in m.source]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        jobs = [pool.submit(run_mutant, build, i, m) for i, m in enumerate(mutants)]
+        for job in concurrent.futures.as_completed(jobs):
+            m = job.result()
+            print(f"{m.result:10} {m.seconds:5.1f} s  {pathlib.Path(m.source).parent.name:12} "
+                  f"{one_line(m.before)}  =>  {one_line(m.after)}", flush=True)
+    killed = sum(m.result == "killed" for m in mutants)
+    invalid = [m for m in mutants if m.result not in ("killed", "survived")]
+    for op in sorted({m.source for m in mutants}):
+        of_op = [m for m in mutants if m.source == op]
+        print(f"{op:44} {sum(m.result == 'killed' for m in of_op):3} of {len(of_op):3} killed")
+    print(f"killed {killed} of {len(mutants)} ({100 * killed / max(1, len(mutants)):.1f} %), "
+          f"{sum(m.seconds for m in mutants):.0f} s")
+    return 0 if not invalid and killed >= REQUIRED * len(mutants) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
