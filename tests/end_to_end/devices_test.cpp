@@ -10,10 +10,12 @@
 #include "core/autograd.h"
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
-#include "kernels/elementwise/elementwise.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/losses/losses.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/models/deep_sets.h"
+#include "nn/models/heads.h"
+#include "train/pretrain_job.h"
 #include "train/trainer.h"
 
 namespace tessera {
@@ -99,6 +101,59 @@ Step tau_identification(Device device) {
   });
 }
 
+ParticleFeatures features(Device d, bool with_context) {
+  ParticleFeatures f{.segments = jets(), .core = {}, .pid = {}, .context = {}};
+  const std::int64_t t = jets().total();
+  std::vector<std::int32_t> pid(static_cast<std::size_t>(t));
+  std::ranges::generate(pid, [i = 0]() mutable { return i++ % 9; });
+  f.core = random({t, 3}, 20).to(d);
+  f.pid = Tensor::from(pid, {t}).to(d);
+  if (with_context) {
+    f.context = random({t, 9}, 21).to(d);
+  }
+  return f;
+}
+
+constexpr BackboneConfig kTiny{.width = 16, .blocks = 2, .heads = 2, .registers = 2};
+
+/// A backbone with a head on it, as fine-tuning trains it.
+struct Tagger : Module {
+  Backbone backbone;
+  ClassAttentionHead head;
+  Tagger(const BackboneConfig& c, Rng& rng)
+      : backbone(c, rng),
+        head({.width = c.width, .heads = c.heads, .outputs = 3, .particle_blocks = 1}, rng) {
+    child("backbone", backbone);
+    child("head", head);
+  }
+};
+
+Step tagging(Device device) {
+  Rng rng(22);
+  BackboneConfig config = kTiny;
+  config.dropout = 0.1F;
+  Tagger model(config, rng);
+  const Tensor targets = Tensor::from(std::vector<std::int32_t>{0, 2, 1, 1, 2, 0}, {6});
+  return one_step(model, device, [&](Device d) {
+    const ParticleFeatures f = features(d, true);
+    const Tensor h = model.backbone(f, Rng(23));
+    return mean(cross_entropy(model.head(h, f.segments), targets.to(d)));
+  });
+}
+
+// Both objectives of pre-training, with codes as a tokenizer would give them.
+Step pretraining(Device device) {
+  Rng rng(24);
+  PretrainModel model(kTiny, {.codes = 37, .max_particles = 8}, rng);
+  std::vector<std::int32_t> codes(static_cast<std::size_t>(jets().total()));
+  std::ranges::generate(codes, [i = 0]() mutable { return i++ * 11 % 37; });
+  const auto hidden = choose_masks(jets(), 0.4F, Rng(25));
+  return one_step(model, device, [&](Device d) {
+    const Tensor ids = Tensor::from(codes, {jets().total()}).to(d);
+    return model.head(model.backbone, features(d, false), features(d, true), ids, hidden).loss;
+  });
+}
+
 double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
   double error = 0, size = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -109,15 +164,35 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& e
   return std::sqrt(error / std::max(size, 1e-30));
 }
 
-// Both sides are f32, each good to 1e-5 an op; a gradient passes through a dozen of them.
+// Both sides are f32, each good to 1e-5 an op; a gradient passes through dozens of them.
 constexpr double kGradient = 1e-4;
+
+// AdamW's first step is the sign of a gradient. Where that is nothing but rounding, as for the bias
+// of keys, which no softmax sees, the weight may go either way.
+std::vector<float> where_gradient_counts(const std::vector<float>& weights,
+                                         const std::vector<float>& gradient) {
+  float top = 0;
+  for (const float g : gradient) {
+    top = std::max(top, std::abs(g));
+  }
+  std::vector<float> kept;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (std::abs(gradient[i]) > 1e-3F * top) {
+      kept.push_back(weights[i]);
+    }
+  }
+  return kept;
+}
 
 void expect_agreement(const Step& got, const Step& cpu) {
   EXPECT_NEAR(got.loss, cpu.loss, 1e-5 * std::abs(cpu.loss));
   ASSERT_EQ(got.names, cpu.names);
   for (std::size_t i = 0; i < cpu.names.size(); ++i) {
     EXPECT_LE(relative_error(got.gradients[i], cpu.gradients[i]), kGradient) << cpu.names[i];
-    EXPECT_LE(relative_error(got.weights[i], cpu.weights[i]), kGradient) << cpu.names[i];
+    EXPECT_LE(relative_error(where_gradient_counts(got.weights[i], cpu.gradients[i]),
+                             where_gradient_counts(cpu.weights[i], cpu.gradients[i])),
+              kGradient)
+        << cpu.names[i];
   }
 }
 
@@ -133,9 +208,9 @@ TEST_P(DeviceStep, OnSimtAgreesWithTheCpuAndHasOneResultForAllSchedules) {
                                           : simt::Order::random;
     const simt::ScheduleGuard guard({order, seed});
     const Step step = GetParam().run(kSimt);
-    expect_agreement(step, cpu);
     if (seed == 0) {
       first = step;
+      expect_agreement(step, cpu);
     }
     EXPECT_TRUE(step == first) << "schedule " << seed << " has other bits";
   }
@@ -156,7 +231,9 @@ TEST_P(DeviceStep, OnCudaAgreesWithTheCpu) {
 INSTANTIATE_TEST_SUITE_P(Models, DeviceStep,
                          ::testing::Values(Case{"particle_flow", particle_flow},
                                            Case{"tau_momentum", tau_momentum},
-                                           Case{"tau_identification", tau_identification}),
+                                           Case{"tau_identification", tau_identification},
+                                           Case{"tagging", tagging},
+                                           Case{"pretraining", pretraining}),
                          [](const auto& c) { return c.param.name; });
 
 // Handles of the model and of the caller see the move; what comes back has the old bits.
