@@ -501,13 +501,17 @@ void cp_async_wait(TESSERA_WHERE_ONLY) {
 // ---- arithmetic ----
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float add(float a, float b) { return a + b; }
-inline float rsqrt(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
-inline float rcp(float x) { return static_cast<float>(1.0 / static_cast<double>(x)); }
+inline float rsqrt(float x) {
+  return approximate(static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))));
+}
+inline float rcp(float x) { return approximate(static_cast<float>(1.0 / static_cast<double>(x))); }
 inline float ex2(float x) {
   count_exponential();
-  return static_cast<float>(std::exp2(static_cast<double>(x)));
+  return approximate(static_cast<float>(std::exp2(static_cast<double>(x))));
 }
-inline float lg2(float x) { return static_cast<float>(std::log2(static_cast<double>(x))); }
+inline float lg2(float x) {
+  return approximate(static_cast<float>(std::log2(static_cast<double>(x))));
+}
 inline std::uint32_t pack_bf16x2(float low, float high) {
   return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }

@@ -356,10 +356,5 @@ void store_release_u32(std::uint32_t* target, std::uint32_t v, Where where) {
   t_launch->release(target);
   *target = v;
 }
-void count_exponential() {
-  if (t_launch != nullptr) {
-    ++t_launch->stats.exponentials;
-  }
-}
 
 }  // namespace tessera::simt

@@ -36,6 +36,19 @@ class ScheduleGuard {
   Schedule previous_;
 };
 
+/// For a scope ex2, lg2, rsqrt and rcp are off by up to 2 ulp, a function of value and seed, as the
+/// hardware's may be; seed 0 is exact. TESSERA_SIMT_NOISE=<seed> does it for the whole program.
+class Noise {
+ public:
+  explicit Noise(std::uint64_t seed);
+  ~Noise();
+  Noise(const Noise&) = delete;
+  Noise& operator=(const Noise&) = delete;
+
+ private:
+  std::uint64_t previous_;
+};
+
 /// Counters of one launch. A sector is 32 bytes; lanes of a warp at one call of ldg or stg share
 /// sectors.
 struct LaunchStats {
@@ -151,5 +164,7 @@ void store_release_u32(std::uint32_t* target, std::uint32_t v, Where where);
 
 /// Counts an ex2 of this lane.
 void count_exponential();
+/// The value of an approximate function as this run has it: exact, or off by up to 2 ulp (Noise).
+float approximate(float exact);
 
 }  // namespace tessera::simt

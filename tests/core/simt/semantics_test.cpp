@@ -151,6 +151,21 @@ INSTANTIATE_TEST_SUITE_P(
                   })}),
     [](const auto& each) { return std::string(each.param.name); });
 
+TEST(SimtNoise, DisturbsByAtMostTwoUlpAndTheSameValueAlike) {
+  const Words exact = run(Prim::ex2, floats());
+  std::set<std::int32_t> errors;
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    const Noise noise(seed);
+    const Words got = run(Prim::ex2, floats());
+    EXPECT_EQ(run(Prim::ex2, floats()), got);
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+      errors.insert(as_int(got[4 * lane]) - as_int(exact[4 * lane]));
+    }
+  }
+  EXPECT_EQ(errors, (std::set<std::int32_t>{-2, -1, 0, 1, 2}));
+  EXPECT_EQ(run(Prim::ex2, floats()), exact);
+}
+
 // Each lane sees the value that some order of all 32 would leave; the last value is that of all.
 TEST(SimtAtomics, AddHandsOutEveryPartialSumOnce) {
   for (const Prim prim : {Prim::atomic_add, Prim::atomic_add_signed}) {
