@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/memory_types.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
 #ifdef TESSERA_BUILD_SIMT
@@ -14,6 +15,14 @@
 
 namespace tessera {
 namespace {
+
+// The cpu has its own loops below.
+constexpr Kernel<fill_elements_signature> kFill{"fill", nullptr, TESSERA_CUDA_SLOT(fill_elements),
+                                                TESSERA_SIMT_SLOT(fill_elements)};
+constexpr Kernel<copy_elements_signature> kCopy{"copy", nullptr, TESSERA_CUDA_SLOT(copy_elements),
+                                                TESSERA_SIMT_SLOT(copy_elements)};
+constexpr Kernel<add_elements_signature> kAdd{
+    "accumulate", nullptr, TESSERA_CUDA_SLOT(add_elements), TESSERA_SIMT_SLOT(add_elements)};
 
 constexpr std::int64_t kChunk = 1 << 16;  // elements: below it a second thread does not pay
 
@@ -129,7 +138,32 @@ std::int64_t extent(const Tensor& t) {
   return t.size() == 0 ? 0 : last + 1;
 }
 
-// Devices without a copy kernel go through the host: correct, slow, only at the edges of a run.
+StridedWalk walk_of(const Tensor& target, const Tensor& source) {
+  static_assert(StridedWalk::kRank == kMaxRank);
+  StridedWalk w{
+      .rank = target.rank(), .size = target.size(), .shape = {}, .target = {}, .source = {}};
+  for (int i = 0; i < w.rank; ++i) {
+    w.shape[i] = target.shape(i);
+    w.target[i] = target.strides()[i];
+    w.source[i] = source.strides()[i];
+  }
+  return w;
+}
+
+/// The bits of a value, in the lower bytes.
+std::uint64_t bits_of(float value, DType dtype) {
+  std::uint64_t bits = 0;
+  with_type(dtype, [&](auto* t) {
+    const auto x = convert<std::remove_pointer_t<decltype(t)>>(value);
+    std::memcpy(&bits, &x, sizeof(x));
+  });
+  return bits;
+}
+
+int width_of(const Tensor& t) { return static_cast<int>(size_of(t.dtype())); }
+
+// A change of device or of type goes through the host, and so do single bytes, for which the
+// executor keeps no shadow of their own: correct, slow, only at the edges of a run.
 // The image has the strides of the tensor, so that gaps survive a round trip.
 Tensor host_image(const Tensor& t) {
   const Tensor flat = Tensor::empty({extent(t)}, t.dtype());
@@ -178,6 +212,10 @@ void copy_into(const Tensor& target, const Tensor& source) {
   if (target.size() > 0) {
     if (on_cpu(target) && on_cpu(source)) {
       copy_cpu(target, source);
+    } else if (target.device() == source.device() && target.dtype() == source.dtype() &&
+               width_of(target) > 1) {
+      kCopy(target.device(), bytes_of(target), bytes_of(source), width_of(target),
+            walk_of(target, source), Stream{});
     } else {
       const Tensor from = on_cpu(source) ? source : host_image(source);
       const Tensor to = on_cpu(target) ? target : host_image(target);
@@ -191,10 +229,17 @@ void copy_into(const Tensor& target, const Tensor& source) {
 }
 
 void fill(const Tensor& target, float value) {
-  if (!on_cpu(target)) {
+  target.bump_version();
+  if (target.size() == 0) {
+    return;
+  }
+  if (!on_cpu(target) && width_of(target) == 1) {
     const Tensor image = host_image(target);
     fill(image, value);
     copy_back(target, image);
+  } else if (!on_cpu(target)) {
+    kFill(target.device(), bytes_of(target), width_of(target), walk_of(target, target),
+          bits_of(value, target.dtype()), Stream{});
   } else {
     with_type(target.dtype(), [&](auto* t) {
       using T = std::remove_pointer_t<decltype(t)>;
@@ -210,7 +255,6 @@ void fill(const Tensor& target, float value) {
       });
     });
   }
-  target.bump_version();
 }
 
 void accumulate(const Tensor& target, const Tensor& source) {
@@ -219,9 +263,11 @@ void accumulate(const Tensor& target, const Tensor& source) {
                 "accumulate: target is {} {}, source is {} {}", name(target.dtype()),
                 target.shape(), name(source.dtype()), source.shape());
   if (!on_cpu(target)) {
-    const Tensor sum = host_image(target);
-    accumulate(sum, on_cpu(source) ? source : host_image(source));
-    copy_back(target, sum);
+    const Tensor from = source.to(target.device());
+    if (target.size() > 0) {
+      kAdd(target.device(), data_of<float>(target), data_of<float>(from), walk_of(target, from),
+           Stream{});
+    }
   } else if (target.is_contiguous()) {
     const Tensor from = source.contiguous();
     float* t = data_of<float>(target);

@@ -12,28 +12,6 @@ function(_tessera_require op file)
   endif()
 endfunction()
 
-# tessera_simt_source(out kernels/x/x_cuda.cu) writes the one-line unit that compiles a .cu for simt and
-# names it in `out`: CMake cannot give one file two languages in one directory.
-function(tessera_simt_source out device_source)
-  get_filename_component(stem ${device_source} NAME_WE)
-  set(unit ${CMAKE_CURRENT_BINARY_DIR}/simt/${stem}.cpp)
-  # The unit is instrumented so that our own hooks see each access of kernel code. Vectorised loops would hide
-  # lanes' accesses in wide ones, contraction would fuse what the source does not fuse.
-  set(options -O2 -g1 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-strict-aliasing -ffp-contract=off
-              -ftrivial-auto-var-init=pattern -Wno-unknown-pragmas)
-  if(NOT TESSERA_SANITIZE)
-    # Linked without the sanitizer's run-time library: core/simt/hooks.cpp is the run time. In a sanitizer
-    # build the sanitizer watches the kernels instead.
-    list(APPEND options -fsanitize=thread)
-  endif()
-  file(CONFIGURE OUTPUT ${unit} CONTENT "#include \"${device_source}\"\n")
-  set_source_files_properties(${unit} PROPERTIES
-    COMPILE_OPTIONS "${options}"
-    COMPILE_DEFINITIONS TESSERA_DEVICE_TU
-    OBJECT_DEPENDS ${PROJECT_SOURCE_DIR}/${device_source})
-  set(${out} ${unit} PARENT_SCOPE)
-endfunction()
-
 # Adds the device side of an op and tells x.cpp which slots of its tables are filled.
 function(_tessera_add_device_slots op)
   set(dir kernels/${op})
