@@ -151,7 +151,7 @@ void Launch::access_shared(const std::byte* p, std::size_t bytes, bool write, bo
     fail(fmt::format("{} of {} bytes at byte {} of shared memory, which has {} ({})",
                      write ? "write" : "read", bytes, p - shared_, geometry_.smem_bytes, code(pc)));
   }
-  if (pc != nullptr) {  // an instruction of the kernel, not the copy engine
+  if (pc != nullptr && t_bank_scopes > 0) {  // an instruction of the kernel, not the copy engine
     count_banks(p, static_cast<unsigned>(bytes), pc);
   }
   for (std::size_t i = offset; i < offset + bytes; ++i) {
@@ -250,7 +250,7 @@ void Launch::access(const void* address, std::size_t bytes, bool write, bool ato
 }
 
 void Launch::count_banks(const std::byte* p, unsigned bytes, const void* site) {
-  if (counts_banks()) {
+  if (t_bank_scopes > 0) {
     banks_.touch(current_->place.warp, current_->place.lane, static_cast<std::size_t>(p - shared_),
                  bytes, site);
   }

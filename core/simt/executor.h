@@ -79,7 +79,6 @@ class BankCounting {
   BankCounting(const BankCounting&) = delete;
   BankCounting& operator=(const BankCounting&) = delete;
 };
-bool counts_banks();
 
 /// What launch() hands over: name for messages, geometry, and the bytes of the kernel's Smem.
 struct Geometry {

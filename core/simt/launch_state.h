@@ -168,6 +168,9 @@ class Launch {
   BankTraffic banks_;
 };
 
+/// Scopes of BankCounting; wavefronts are counted while there is one.
+extern thread_local int t_bank_scopes;
+
 /// The launch whose kernel code runs on this thread, or null: hooks return at once then.
 extern thread_local Launch* t_launch;
 

@@ -1,6 +1,7 @@
 // Memory of the simt device: every allocation has red zones, starts poisoned and is remembered
 // after free. The host cannot reach it outside of copies: its pages have no rights then, and an
-// access ends the program with a line that names the allocation.
+// access ends the program with a line that names the allocation. (With more than 2 MiB in use that
+// holds after one launch in 32, for speed.)
 #pragma once
 
 #include <cstddef>

@@ -7,6 +7,8 @@
 #include <map>
 #include <mutex>
 
+#include "core/simt/launch_state.h"
+
 namespace tessera::simt {
 namespace {
 
@@ -32,20 +34,15 @@ Table& table() {
   return t;
 }
 
-thread_local int bank_scopes = 0;
-
 double ratio(std::uint64_t a, std::uint64_t b) {
   return b == 0 ? 1.0 : static_cast<double>(a) / static_cast<double>(b);
 }
 
 }  // namespace
 
-BankCounting::BankCounting() { ++bank_scopes; }
-BankCounting::~BankCounting() { --bank_scopes; }
-bool counts_banks() {
-  static const bool always = asked_for();
-  return always || bank_scopes > 0;
-}
+thread_local int t_bank_scopes = asked_for() ? 1 : 0;
+BankCounting::BankCounting() { ++t_bank_scopes; }
+BankCounting::~BankCounting() { --t_bank_scopes; }
 
 void add_to_report(const char* kernel, const LaunchStats& s) {
   Table& t = table();

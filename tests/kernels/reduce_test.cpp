@@ -40,6 +40,20 @@ TEST(Reduce, WeightedSumMatchesTheDoubleReference) {
   EXPECT_THROW(weighted_sum(random({2}, 1), random({3}, 1)), Error);
 }
 
+TEST(Reduce, SumOfManyBlocksMatchesTheDoubleReference) {
+  const Tensor x = random({40'001}, 5);
+  Tensor shifted = x.clone();
+  for (float& v : shifted.span<float>()) {
+    v += 0.5F;  // away from zero, as above
+  }
+  const auto values = doubles(shifted);
+  const double expected = std::accumulate(values.begin(), values.end(), 0.0);
+  on_every_device([&](Device device, const std::string& level) {
+    const auto got = static_cast<double>(sum(shifted.to(device)).item());
+    EXPECT_NEAR(got, expected, 1e-6 * expected) << level;
+  });
+}
+
 TEST(Reduce, MeanOfNothingIsZero) { EXPECT_EQ(mean(Tensor::zeros({0})).item(), 0.0F); }
 
 TEST(Reduce, IsBitEqualForAnyThreadCount) {

@@ -49,15 +49,17 @@ TEST(SegmentPool, TakesTheLargestValueOfEachColumnAndZeroWhereEmpty) {
 }
 
 TEST(SegmentPool, MaxSendsTheGradientToTheFirstOfEqualRowsAndCountsNanAsLargest) {
-  Tensor x = Tensor::from(std::vector<float>{2, 2, 5, std::nanf(""), 7}, {5, 1});
-  x.set_requires_grad(true);
-  const Tensor y = segment_pool(x, Segments({0, 2, 5}), Pool::max);
-  EXPECT_EQ(y.to_vector<float>()[0], 2.0F);
-  EXPECT_TRUE(std::isnan(y.to_vector<float>()[1]));
-  backward(differentiable(Tensor::scalar(0), {y}, [](std::span<const Tensor>) {
-    return std::vector<Tensor>{Tensor::full({2, 1}, 3.0F)};
-  }));
-  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{3, 0, 0, 3, 0}));
+  on_every_device([](Device device, const std::string& level) {
+    Tensor x = Tensor::from(std::vector<float>{2, 2, 5, std::nanf(""), 7}, {5, 1}, device);
+    x.set_requires_grad(true);
+    const Tensor y = segment_pool(x, Segments({0, 2, 5}), Pool::max);
+    EXPECT_EQ(y.to_vector<float>()[0], 2.0F) << level;
+    EXPECT_TRUE(std::isnan(y.to_vector<float>()[1])) << level;
+    backward(differentiable(Tensor::scalar(0), {y}, [&](std::span<const Tensor>) {
+      return std::vector<Tensor>{Tensor::full({2, 1}, 3.0F, DType::f32, device)};
+    }));
+    EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{3, 0, 0, 3, 0})) << level;
+  });
 }
 
 TEST(SegmentPool, RejectsRowsThatTheOffsetsDoNotCover) {

@@ -54,19 +54,32 @@ TEST(Softmax, OfOneClassIsOneWithoutGradient) {
 }
 
 TEST(Softmax, NeitherOverflowsNorLosesMaskedEntries) {
-  on_every_simd_level([](const char* level) {
+  on_every_device([](Device device, const std::string& level) {
     const float inf = std::numeric_limits<float>::infinity();
-    const Tensor x = Tensor::from(std::vector<float>{3e38F, 3e38F, -inf, -3e38F}, {1, 4});
-    EXPECT_EQ(softmax(x).to_vector<float>(), (std::vector<float>{0.5F, 0.5F, 0, 0})) << level;
-    EXPECT_NEAR(log_softmax(x).to_vector<float>()[0], -std::log(2.0), 1e-6) << level;
+    const Tensor x = Tensor::from(std::vector<float>{-3e38F, 3e38F, 3e38F, -inf}, {1, 4}, device);
+    EXPECT_EQ(softmax(x).to_vector<float>(), (std::vector<float>{0, 0.5F, 0.5F, 0})) << level;
+    EXPECT_NEAR(log_softmax(x).to_vector<float>()[1], -std::log(2.0), 1e-6) << level;
+  });
+}
+
+// The largest value lies where one lane alone finds it, in the first and in the last of its reads.
+TEST(Softmax, FindsTheLargestOfARowWhereverItLies) {
+  on_every_device([](Device device, const std::string& level) {
+    for (const std::size_t at : {0, 31, 40, 64, 99}) {
+      std::vector<float> values(100, 0.0F), expected(100, 0.0F);
+      values[at] = 200.0F;
+      expected[at] = 1.0F;
+      const Tensor x = Tensor::from(values, {1, 100}, device);
+      EXPECT_EQ(softmax(x).to_vector<float>(), expected) << level << " at " << at;
+    }
   });
 }
 
 TEST(Softmax, PassesNanOn) {
-  on_every_simd_level([](const char* level) {
+  on_every_device([](Device device, const std::string& level) {
     std::vector<float> values(33, 1.0F);
     values[20] = std::numeric_limits<float>::quiet_NaN();
-    const auto y = softmax(Tensor::from(values, {1, 33})).to_vector<float>();
+    const auto y = softmax(Tensor::from(values, {1, 33}, device)).to_vector<float>();
     EXPECT_TRUE(std::all_of(y.begin(), y.end(), [](float v) { return std::isnan(v); })) << level;
   });
 }
