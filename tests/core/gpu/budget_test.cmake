@@ -1,7 +1,7 @@
 # Registers, shared memory and spills of every kernel, as ptxas counted them in this build, against the committed
 # table: growth fails, a spill fails, shrinking asks for a new table.
-#   cmake -DLOGS=<folder with *.ptxas> -DTABLE=<budget.txt> -P budget_test.cmake            compares
-#   cmake -DLOGS=... -DTABLE=... -DUPDATE=ON -P budget_test.cmake                           writes the table
+#   cmake -DLOGS=<folder with *.ptxas> -DTABLE=<budget.txt> -DNVCC_VERSION=13.0.88 -P budget_test.cmake
+# With -DUPDATE=ON it writes the table. Another compiler counts differently: then it skips.
 cmake_minimum_required(VERSION 3.25)
 
 find_program(DEMANGLE c++filt REQUIRED)
@@ -58,10 +58,15 @@ list(SORT measured)
 
 if(UPDATE)
   list(JOIN measured "\n" text)
-  file(WRITE ${TABLE} "# op kernel architecture registers stack_bytes spill_bytes; written by budget_test.cmake -DUPDATE=ON\n${text}\n")
+  file(WRITE ${TABLE} "# nvcc ${NVCC_VERSION}\n# op kernel architecture registers stack_bytes spill_bytes; written by budget_test.cmake -DUPDATE=ON\n${text}\n")
   return()
 endif()
 
+file(STRINGS ${TABLE} version REGEX "^# nvcc ")
+if(NOT version STREQUAL "# nvcc ${NVCC_VERSION}")
+  message(STATUS "budget_test skipped: the table is of '${version}', this build of nvcc ${NVCC_VERSION}")
+  return()
+endif()
 file(STRINGS ${TABLE} table REGEX "^[^#]")
 set(found)
 foreach(row IN LISTS measured)

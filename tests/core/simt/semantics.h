@@ -5,7 +5,7 @@
 #include "core/device.h"
 #include "core/view.h"
 
-namespace tessera::simt {
+namespace tessera {
 
 enum class Prim {
   shfl_xor_8,
@@ -42,13 +42,17 @@ enum class Prim {
   rcp,
 };
 
+/// Shapes and types of mma.
+enum class Tile { m16n8k16_bf16, m16n8k16_f16, m16n8k8_bf16, m16n8k8_tf32 };
+
+namespace simt {
+
 /// Lane l runs the primitive on word l of x (32 words; 128 for copies and matrices) and leaves its
 /// registers at y[4 l ..]; atomics work on y[128].
 void run_prim(Prim prim, View<const std::uint32_t, 1> x, View<std::uint32_t, 1> y);
 
 /// d = a b + c by one mma of a warp in the shapes of the PTX ISA. a (16, k), b (k, 8): one f32 word
 /// an element; c, d (16, 8).
-enum class Tile { m16n8k16_bf16, m16n8k16_f16, m16n8k8_bf16, m16n8k8_tf32 };
 void run_mma_tile(Tile tile, View<const float, 1> a, View<const float, 1> b, View<const float, 1> c,
                   View<float, 1> d);
 
@@ -59,4 +63,5 @@ void count_wide(View<std::uint64_t, 1> total);
 /// the value if the flag is up. y[0] = flag seen, y[1] = value or 0.
 void hand_over(View<float, 1> value, View<std::uint32_t, 1> flag, View<float, 1> y);
 
-}  // namespace tessera::simt
+}  // namespace simt
+}  // namespace tessera
