@@ -9,25 +9,9 @@
 #include <vector>
 
 #include "train/manifest.h"
+#include "train/native_file.h"
 
 namespace tessera {
-
-/// Decoded, validated columns of some jets. Optional columns that the file lacks stay empty.
-/// px .. energy in GeV; d0, dz and errors in mm, NaN = not measured.
-struct JetBlock {
-  std::vector<std::int64_t> offsets;                        // (N + 1), first 0
-  std::vector<float> px, py, pz, energy, mass;              // (M); mass optional
-  std::vector<std::int8_t> charge, pid;                     // (M)
-  std::vector<float> d0, d0err, dz, dzerr;                  // (M), optional
-  std::vector<std::uint64_t> id;                            // (N)
-  std::vector<float> weight;                                // (N), optional
-  std::vector<float> jet_pt, jet_eta, jet_phi, jet_energy;  // (N)
-  std::vector<std::uint8_t> label_class;                    // (N), optional
-  std::vector<std::int8_t> tau_dm;                          // (N), optional; -1 none, 0..16
-  std::vector<float> vis_px, vis_py, vis_pz, vis_energy;    // (N), optional
-
-  [[nodiscard]] std::uint64_t jets() const { return offsets.size() - 1; }
-};
 
 struct DatasetOptions {
   std::string split = "train";

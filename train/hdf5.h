@@ -54,6 +54,8 @@ class H5File {
   [[nodiscard]] bool has(std::string_view column) const;
   /// Paths of all datasets, sorted. Throws Error(data) at a soft, external or user-defined link.
   [[nodiscard]] std::vector<std::string> columns() const;
+  /// Whether that dataset is one-dimensional and of plain numbers, as columns are.
+  [[nodiscard]] bool is_column(std::string_view dataset) const;
   /// Type and extent; throws Error(data) for a virtual or externally stored dataset, a foreign
   /// filter, a type that is no plain number, or an extent that the stored bytes cannot fill (so
   /// nothing is allocated on a file's word).

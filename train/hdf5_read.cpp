@@ -52,8 +52,8 @@ void check_filled(const H5File::Impl& f, std::string_view column, hid_t id,
     bytes *= static_cast<long double>(n);
   }
   if (bytes > 1100.0L * stored) {
-    f.fail(column, fmt::format("extent asks for {:.0f} bytes, the file stores {:.0f} of it", bytes,
-                               stored));
+    f.fail(column, fmt::format("extent asks for {:.0f} bytes, expected them stored, got {:.0f}",
+                               bytes, stored));
   }
 }
 
@@ -92,20 +92,61 @@ std::uint64_t H5File::Impl::size(std::string_view column) {
   return i.shape[0];
 }
 
+namespace {
+
+bool read_rows(hid_t id, ColumnType type, std::uint64_t begin, std::uint64_t count, void* out) {
+  const Id space(H5Dget_space(id));
+  const hsize_t start = begin, extent = count;
+  const Id memory(H5Screate_simple(1, &extent, nullptr));
+  return H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &extent, nullptr) >= 0 &&
+         H5Dread(id, memory_type(type), memory, space, H5P_DEFAULT, out) >= 0;
+}
+
+struct RowRange {
+  std::uint64_t begin, end;
+};
+
+// The first chunk of some rows that cannot be read, for the message: what to make again.
+RowRange unreadable_chunk(hid_t id, ColumnType type, RowRange rows) {
+  const Id plist(H5Dget_create_plist(id));
+  std::uint64_t chunk = rows.end - rows.begin;
+  if (hsize_t extent = 0; H5Pget_layout(plist) == H5D_CHUNKED) {
+    H5Pget_chunk(plist, 1, &extent);
+    chunk = extent;
+  }
+  std::vector<std::byte> scratch(std::min(chunk, rows.end - rows.begin) * width(type));
+  for (std::uint64_t begin = rows.begin; begin < rows.end;) {
+    const std::uint64_t end = std::min(rows.end, (begin / chunk + 1) * chunk);
+    if (!read_rows(id, type, begin, end - begin, scratch.data())) {
+      return {begin, end};
+    }
+    begin = end;
+  }
+  return rows;
+}
+
+}  // namespace
+
 void H5File::Impl::read_stored(std::string_view column, ColumnType type, std::uint64_t begin,
                                std::uint64_t count, void* out) {
   if (count == 0) {
     return;
   }
   const hid_t id = dataset(column);
-  const Id space(H5Dget_space(id));
-  const hsize_t start = begin, extent = count;
-  const Id memory(H5Screate_simple(1, &extent, nullptr));
-  if (H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &extent, nullptr) < 0 ||
-      H5Dread(id, memory_type(type), memory, space, H5P_DEFAULT, out) < 0) {
-    fail(column, fmt::format("rows {} to {} cannot be read (damaged?): {}", begin, begin + count,
-                             library_message()));
+  if (!read_rows(id, type, begin, count, out)) {
+    const std::string reason = library_message();
+    const RowRange bad = unreadable_chunk(id, type, {begin, begin + count});
+    H5Eclear2(H5E_DEFAULT);
+    fail(column, fmt::format("rows {} to {}: expected an undamaged chunk, got: {}", bad.begin,
+                             bad.end, reason));
   }
+}
+
+bool H5File::is_column(std::string_view dataset) const {
+  const Session session;
+  const hid_t id = impl_->dataset(dataset);
+  const Id type(H5Dget_type(id)), space(H5Dget_space(id));
+  return hdf5::stored_type(type).has_value() && H5Sget_simple_extent_ndims(space) == 1;
 }
 
 ColumnInfo H5File::info(std::string_view column) const {
@@ -141,8 +182,8 @@ void H5File::read_bytes(std::string_view column, std::uint64_t begin, std::uint6
                                     name(want), name(have)));
   }
   if (const auto bad = convert_values(have, stored.data(), want, out, count)) {
-    impl_->fail(column, fmt::format("row {}: expected a value within {}, got {}",
-                                    begin + bad->index, name(want), bad->value));
+    TESSERA_FAIL(ErrorKind::data, "{}: dataset '{}', row {}: expected a value within {}, got {}",
+                 impl_->path.string(), column, begin + bad->index, name(want), bad->value);
   }
 }
 

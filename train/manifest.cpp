@@ -7,11 +7,16 @@
 
 #include "core/check.h"
 #include "train/hash.h"
+#include "train/native_file.h"
 
 namespace tessera {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// Version 2 ends with a hash of its content, so that no flipped bit of it passes; version 1 is
+// read.
+constexpr int kVersion = 2;
 
 Json to_json(const FileEntry& e) {
   return {{"file", e.file},
@@ -38,10 +43,17 @@ Json to_json(const DatasetManifest& manifest) {
         {"min", s.min},     {"max", s.max},   {"n_missing", s.n_missing}};
   }
   return {{"format", "tessera-dataset"},
-          {"version", 1},
+          {"version", kVersion},
           {"name", manifest.name},
           {"splits", splits},
           {"columns", columns}};
+}
+
+// One text for one content: the reader compares it whole.
+std::string text_of(const DatasetManifest& manifest) {
+  Json json = to_json(manifest);
+  json["self"] = hash_text(json.dump());
+  return json.dump(1) + "\n";
 }
 
 FileEntry entry_from(const Json& j) {
@@ -74,9 +86,11 @@ ColumnStats stats_from(const Json& j) {
 }
 
 DatasetManifest manifest_from(const Json& j) {
-  TESSERA_CHECK_KIND(ErrorKind::data, j.at("format") == "tessera-dataset" && j.at("version") == 1,
-                     "manifest: expected format tessera-dataset version 1, got {} version {}",
-                     j.at("format").dump(), j.at("version").dump());
+  const int version = j.at("version").get<int>();
+  TESSERA_CHECK_KIND(ErrorKind::data,
+                     j.at("format") == "tessera-dataset" && (version == 1 || version == kVersion),
+                     "manifest: expected format tessera-dataset version 1 or {}, got {} version {}",
+                     kVersion, j.at("format").dump(), version);
   DatasetManifest manifest;
   j.at("name").get_to(manifest.name);
   for (const auto& [split, files] : j.at("splits").items()) {
@@ -123,7 +137,7 @@ struct Running {
 void add_columns(const H5File& file, std::map<std::string, Running>& running,
                  std::map<std::string, std::string>& units) {
   for (const std::string& column : file.columns()) {
-    if (file.info(column).type != ColumnType::f32) {
+    if (!file.is_column(column) || file.info(column).type != ColumnType::f32) {
       continue;
     }
     Running& r = running[column];
@@ -136,24 +150,68 @@ void add_columns(const H5File& file, std::map<std::string, Running>& running,
   }
 }
 
-void count_classes(const H5File& file, FileEntry& entry) {
-  if (!file.has("label/class") || !file.has_attribute("classes", "label/class")) {
-    return;
-  }
-  const auto classes = file.read_attribute<std::vector<std::string>>("classes", "label/class");
-  for (const std::uint8_t c : file.read_column<std::uint8_t>("label/class")) {
-    TESSERA_CHECK_KIND(ErrorKind::data, c < classes.size(),
-                       "{}: dataset 'label/class': expected 0 to {}, got {}", file.path().string(),
-                       static_cast<int>(classes.size()) - 1, c);
-    ++entry.class_counts[classes[c]];
+void count_classes(const NativeFile& file, FileEntry& entry) {
+  for (const std::uint8_t c : file.class_labels()) {
+    ++entry.class_counts[file.classes()[c]];
   }
 }
+
+// What the writer hashed before the file came here; files of other writers may lack it.
+void check_content(const H5File& file, const std::string& got) {
+  if (file.has_attribute("content_xxh3")) {
+    const auto want = file.read_attribute<std::string>("content_xxh3");
+    TESSERA_CHECK_KIND(ErrorKind::data, got == want,
+                       "{}: attribute 'content_xxh3': expected {} of its columns, got {}: the file "
+                       "is damaged",
+                       file.path().string(), want, got);
+  }
+}
+
+// An id is the key of a jet's random numbers and of predictions, and one that comes twice may be a
+// jet in two splits.
+class UniqueIds {
+ public:
+  void add(const std::filesystem::path& path) {
+    paths_.push_back(path);
+    ids_.push_back(NativeFile(path).ids());
+  }
+  void check() const {
+    std::vector<std::uint64_t> all;
+    for (const auto& ids : ids_) {
+      all.insert(all.end(), ids.begin(), ids.end());
+    }
+    std::sort(all.begin(), all.end());
+    const auto twice = std::adjacent_find(all.begin(), all.end());
+    if (twice != all.end()) {
+      fail(*twice);
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(std::uint64_t id) const {
+    std::vector<std::string> places;
+    for (std::size_t f = 0; f < paths_.size(); ++f) {
+      for (std::size_t row = 0; row < ids_[f].size(); ++row) {
+        if (ids_[f][row] == id) {
+          places.push_back(fmt::format("{}: dataset 'id', row {}", paths_[f].string(), row));
+        }
+      }
+    }
+    TESSERA_FAIL(ErrorKind::data, "{}: expected an id of its own, got {} as in {}", places.at(1),
+                 id, places.at(0));
+  }
+  std::vector<std::filesystem::path> paths_;
+  std::vector<std::vector<std::uint64_t>> ids_;
+};
 
 }  // namespace
 
 std::string content_hash(const H5File& file) {
   Hasher hasher;
   for (const std::string& column : file.columns()) {
+    if (!file.is_column(column)) {
+      continue;  // a note of somebody's, which no reader of ours looks at
+    }
     const ColumnInfo info = file.info(column);
     hasher.update(fmt::format("{} {} {}\n", column, name(info.type), info.shape.at(0)));
     hasher.update(file.read_raw(column));
@@ -165,18 +223,18 @@ FileEntry describe_file(const std::filesystem::path& directory, const std::strin
   const std::filesystem::path path = directory / file;
   FileEntry entry{.file = file, .xxh3_128 = hash_file(path)};
   entry.bytes = std::filesystem::file_size(path);
-  const H5File h5 = H5File::open(path);
-  entry.content_xxh3 = content_hash(h5);
-  const auto offsets = h5.read_column<std::int64_t>("offsets");
-  TESSERA_CHECK_KIND(ErrorKind::data, !offsets.empty(),
-                     "{}: dataset 'offsets': expected at least one entry, got 0", path.string());
-  entry.n = offsets.size() - 1;
-  entry.m = static_cast<std::uint64_t>(offsets.back());
-  for (std::size_t i = 1; i < offsets.size(); ++i) {
+  check_native_file(path);
+  const NativeFile native(path);
+  entry.content_xxh3 = content_hash(native.h5());
+  check_content(native.h5(), entry.content_xxh3);
+  entry.n = native.jets();
+  entry.m = static_cast<std::uint64_t>(native.offsets().back());
+  for (std::size_t i = 1; i < native.offsets().size(); ++i) {
     entry.max_constituents =
-        std::max(entry.max_constituents, static_cast<std::uint64_t>(offsets[i] - offsets[i - 1]));
+        std::max(entry.max_constituents,
+                 static_cast<std::uint64_t>(native.offsets()[i] - native.offsets()[i - 1]));
   }
-  count_classes(h5, entry);
+  count_classes(native, entry);
   return entry;
 }
 
@@ -185,12 +243,15 @@ DatasetManifest make_manifest(const std::filesystem::path& directory, const std:
   DatasetManifest manifest{.name = name, .splits = {}, .columns = {}};
   std::map<std::string, Running> running;
   std::map<std::string, std::string> units;
+  UniqueIds ids;
   for (const auto& [split, files] : splits) {
     for (const std::string& file : files) {
       manifest.splits[split].push_back(describe_file(directory, file));
       add_columns(H5File::open(directory / file), running, units);
+      ids.add(directory / file);
     }
   }
+  ids.check();
   for (const auto& [column, r] : running) {
     manifest.columns[column] = r.stats(units[column]);
   }
@@ -199,7 +260,7 @@ DatasetManifest make_manifest(const std::filesystem::path& directory, const std:
 
 void write_manifest(const std::filesystem::path& directory, const DatasetManifest& manifest,
                     const FileIo& io) {
-  io.replace_text(directory / "manifest.json", to_json(manifest).dump(1) + "\n");
+  io.replace_text(directory / "manifest.json", text_of(manifest));
 }
 
 DatasetManifest read_manifest(const std::filesystem::path& directory) {
@@ -209,7 +270,14 @@ DatasetManifest read_manifest(const std::filesystem::path& directory) {
                      "inspect --write-manifest {}",
                      path.string(), directory.string());
   try {
-    return manifest_from(Json::parse(read_text(path, 256ULL << 20)));
+    const std::string text = read_text(path, 256ULL << 20);
+    const Json json = Json::parse(text);
+    DatasetManifest manifest = manifest_from(json);
+    TESSERA_CHECK_KIND(ErrorKind::data, json.at("version") == 1 || text == text_of(manifest),
+                       "expected the text that its hash belongs to, got a damaged or edited one; "
+                       "make it again with: tessera inspect --write-manifest {}",
+                       directory.string());
+    return manifest;
   } catch (const Json::exception& e) {
     TESSERA_FAIL(ErrorKind::data, "{}: {}", path.string(), e.what());
   } catch (const Error& e) {

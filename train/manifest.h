@@ -42,12 +42,13 @@ struct DatasetManifest {
 
 enum class Verify : std::uint8_t { hash, chunks, none };
 
-/// XXH3-128 over name, element type and uncompressed bytes of all datasets in name order.
+/// XXH3-128 over name, element type and uncompressed bytes of all columns in name order.
 std::string content_hash(const H5File& file);
 
-/// Hashes and counts of one native file.
+/// Hashes and counts of one native file, all of which is read and checked first.
 FileEntry describe_file(const std::filesystem::path& directory, const std::string& file);
-/// Describes the files of each split, with statistics of all f32 columns.
+/// Describes the files of each split, with statistics of all f32 columns. Throws Error(data) on a
+/// file that the reader would refuse, and on an id that comes twice.
 DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
                               const std::map<std::string, std::vector<std::string>>& splits);
 

@@ -56,8 +56,11 @@ inline JetBlock random_jets(const std::vector<std::int64_t>& lengths, std::uint6
 }
 
 inline void write_jets(const std::filesystem::path& path, const JetBlock& b,
-                       std::uint64_t chunk = 65536) {
+                       std::uint64_t chunk = 65536, const std::string& content_hash = "") {
   auto f = H5File::create(path);
+  if (!content_hash.empty()) {
+    f.write_attribute("content_xxh3", content_hash);
+  }
   const ColumnOptions o{.chunk = chunk};
   f.write_attribute("format", "tessera");
   f.write_attribute("format_version", std::uint32_t{1});
@@ -69,6 +72,12 @@ inline void write_jets(const std::filesystem::path& path, const JetBlock& b,
   f.write_column("pf/energy", b.energy, o);
   f.write_column("pf/charge", b.charge, o);
   f.write_column("pf/pid", b.pid, o);
+  if (!b.mass.empty()) {
+    f.write_column("pf/mass", b.mass, o);
+  }
+  if (!b.weight.empty()) {
+    f.write_column("weight", b.weight, o);
+  }
   f.write_column("pf/d0", b.d0, o);
   f.write_column("pf/d0err", b.d0err, o);
   f.write_column("pf/dz", b.dz, o);
@@ -86,6 +95,15 @@ inline void write_jets(const std::filesystem::path& path, const JetBlock& b,
   f.write_column("truth/vis_pz", b.vis_pz, o);
   f.write_column("truth/vis_energy", b.vis_energy, o);
   f.close();
+}
+
+/// A manifest for a file that the manifest's maker would refuse.
+inline void list_unchecked(const std::filesystem::path& directory, const std::string& file,
+                           std::uint64_t jets) {
+  FileEntry entry{.file = file, .n = jets};
+  entry.bytes = std::filesystem::file_size(directory / file);
+  DatasetManifest manifest{.name = "unchecked", .splits = {{"train", {entry}}}, .columns = {}};
+  write_manifest(directory, manifest);
 }
 
 /// A directory with train files train_0.h5, train_1.h5, ... of the given lengths, and a manifest.

@@ -46,11 +46,7 @@ std::string error_after(const std::function<void(JetBlock&)>& change) {
   JetBlock b = random_jets({3, 0, 5, 1});
   change(b);
   write_jets(dir.path() / "a.h5", b);
-  DatasetManifest manifest{.name = "x", .splits = {}, .columns = {}};
-  FileEntry entry{.file = "a.h5", .n = 4};
-  entry.bytes = std::filesystem::file_size(dir.path() / "a.h5");
-  manifest.splits["train"] = {entry};
-  write_manifest(dir.path(), manifest);
+  list_unchecked(dir.path(), "a.h5", 4);
   return error_of(dir.path(), Verify::chunks);
 }
 
@@ -101,6 +97,61 @@ TEST(Dataset, AMissingManifestNamesTheCommandThatMakesOne) {
   EXPECT_NE(error_of(dir.path()).find("tessera inspect --write-manifest"), std::string::npos);
 }
 
+TEST(Dataset, AFileThatTheReaderRefusesGetsNoManifest) {
+  const TempDir dir;
+  JetBlock b = random_jets({3, 0, 5, 1});
+  b.px[4] = std::nanf("");
+  write_jets(dir.path() / "a.h5", b);
+  try {
+    (void)make_manifest(dir.path(), "x", {{"train", {"a.h5"}}});
+    FAIL() << "expected Error(data)";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::data);
+    EXPECT_NE(e.message().find("a.h5: dataset 'pf/px', row 4 (jet 2): expected a finite value"),
+              std::string::npos)
+        << e.message();
+  }
+}
+
+TEST(Dataset, AnIdThatComesTwiceIsNamedWithBothPlaces) {
+  const TempDir dir;
+  write_jets(dir.path() / "a.h5", random_jets({1, 2, 3}, 0));
+  write_jets(dir.path() / "b.h5", random_jets({1, 2}, 2));
+  try {
+    (void)make_manifest(dir.path(), "x", {{"train", {"a.h5"}}, {"test", {"b.h5"}}});
+    FAIL() << "expected Error(data)";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("'id', row 2"), std::string::npos) << e.message();
+    EXPECT_NE(e.message().find("'id', row 0"), std::string::npos) << e.message();
+  }
+}
+
+// A file damaged on its way here: the hash that its writer stored in it is of other columns.
+TEST(Dataset, AFileOtherThanItsWriterHashedGetsNoManifest) {
+  const TempDir dir;
+  const auto path = dir.path() / "a.h5";
+  write_jets(path, random_jets({1, 2, 3}), 65536, std::string(32, '0'));
+  try {
+    (void)describe_file(dir.path(), "a.h5");
+    FAIL() << "expected Error(data)";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("'content_xxh3'"), std::string::npos) << e.message();
+  }
+}
+
+TEST(Dataset, EveryFlippedBitOfTheManifestIsDetected) {
+  const TempDir dir;
+  write_dataset(dir.path(), {{1, 2, 0}, {4}});
+  const auto path = dir.path() / "manifest.json";
+  const std::string good = bytes_of(path);
+  for (std::size_t bit = 0; bit < 8 * good.size(); bit += 5) {
+    std::string bad = good;
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << bit % 8));
+    write_bytes(path, bad);
+    EXPECT_THROW((void)read_manifest(dir.path()), Error) << bit;
+  }
+}
+
 TEST(Dataset, EveryTruncationIsDetected) {
   const TempDir dir;
   write_dataset(dir.path(), {random_lengths(50, 3)});
@@ -118,13 +169,18 @@ TEST(Dataset, EveryFlippedBitIsDetected) {
   write_dataset(dir.path(), {random_lengths(50, 3)});
   const auto file = dir.path() / "train_0.h5";
   const std::string good = bytes_of(file);
+  const FileEntry entry = read_manifest(dir.path()).splits.at("train").at(0);
   Rng rng(7);
-  for (int trial = 0; trial < 300; ++trial) {
+  for (int trial = 0; trial < 4000; ++trial) {
     std::string bad = good;
     const std::size_t at = rng.below(bad.size());
     bad[at] = static_cast<char>(bad[at] ^ (1 << rng.below(8)));
     write_bytes(file, bad);
-    EXPECT_NE(error_of(dir.path()).find("train_0.h5"), std::string::npos) << at;
+    const auto refused = [&] { verify_file(dir.path(), entry, Verify::hash); };
+    EXPECT_THROW(refused(), Error) << at;
+    if (trial % 20 == 0) {
+      EXPECT_NE(error_of(dir.path()).find("train_0.h5"), std::string::npos) << at;
+    }
   }
 }
 
@@ -138,7 +194,8 @@ TEST(Dataset, BadValuesAreErrorsThatNameDatasetAndRow) {
   expect(error_after([](JetBlock& b) { b.px[4] = std::nanf(""); }), "'pf/px', row 4");
   expect(error_after([&](JetBlock& b) { b.pz[0] = -inf; }), "'pf/pz', row 0");
   expect(error_after([](JetBlock& b) { b.energy[8] = -1; }), "'pf/energy', row 8");
-  expect(error_after([](JetBlock& b) { b.pid[2] = 6; }), "'pf/pid', row 2: expected 0 to 5, got 6");
+  expect(error_after([](JetBlock& b) { b.pid[2] = 6; }),
+         "'pf/pid', row 2 (jet 0): expected 0 to 5, got 6");
   expect(error_after([](JetBlock& b) { b.label_class[3] = 3; }), "'label/class', row 3");
   expect(error_after([](JetBlock& b) { b.tau_dm[1] = 17; }), "'label/tau_dm', row 1");
   expect(error_after([](JetBlock& b) { b.offsets[2] = 1; }), "'offsets', row 2");

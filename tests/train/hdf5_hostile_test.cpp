@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "core/check.h"
+#include "core/rng.h"
 #include "support/temp_dir.h"
 #include "train/hdf5.h"
 
@@ -117,6 +118,87 @@ TEST(Hdf5Hostile, AnExtentThatTheFileCannotFillIsRefusedBeforeAllocation) {
     H5Pclose(p);
   });
   expect_refused(dir.path() / "sparse.h5", "extent asks for");
+}
+
+// Filter 32001 is Blosc, which stock HDF5 lacks: one line that names it and the way out.
+TEST(Hdf5Hostile, AFilterOutsideTheListIsRefusedByName) {
+  const TempDir dir;
+  const auto copy = [](unsigned, std::size_t, const unsigned*, std::size_t n, std::size_t*,
+                       void**) { return n; };
+  const H5Z_class2_t blosc{H5Z_CLASS_T_VERS, 32001, 1, 1, "blosc", nullptr, nullptr, copy};
+  ASSERT_GE(H5Zregister(&blosc), 0);
+  for (const bool present : {true, false}) {
+    make(dir.path() / "blosc.h5", [](hid_t f) {
+      const hsize_t chunk = 4;
+      const hid_t p = H5Pcreate(H5P_DATASET_CREATE);
+      H5Pset_chunk(p, 1, &chunk);
+      H5Pset_filter(p, 32001, H5Z_FLAG_OPTIONAL, 0, nullptr);
+      add(f, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, kValues, {4}, p);
+      H5Pclose(p);
+    });
+    if (!present) {
+      ASSERT_GE(H5Zunregister(32001), 0);
+    }
+    expect_refused(dir.path() / "blosc.h5", "filter 32001 'blosc' is not one of deflate");
+    expect_refused(dir.path() / "blosc.h5", "h5repack or convert");
+  }
+}
+
+// Where the chunks of "x" lie in the file, and which rows they hold.
+struct StoredChunk {
+  hsize_t row;
+  haddr_t address;
+  hsize_t bytes;
+};
+
+std::vector<StoredChunk> stored_chunks(const fs::path& path) {
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const hid_t id = H5Dopen2(file, "x", H5P_DEFAULT), space = H5Dget_space(id);
+  hsize_t count = 0;
+  H5Dget_num_chunks(id, space, &count);
+  std::vector<StoredChunk> chunks(count);
+  for (hsize_t i = 0; i < count; ++i) {
+    unsigned filters = 0;
+    H5Dget_chunk_info(id, space, i, &chunks[i].row, &filters, &chunks[i].address, &chunks[i].bytes);
+  }
+  H5Sclose(space);
+  H5Dclose(id);
+  H5Fclose(file);
+  return chunks;
+}
+
+void flip_bit(const fs::path& path, std::uint64_t at, int bit) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(at));
+  const int old = file.get();
+  file.seekp(static_cast<std::streamoff>(at));
+  file.put(static_cast<char>(old ^ (1 << bit)));
+}
+
+TEST(Hdf5Hostile, EveryFlippedBitOfAStoredChunkIsNoticedAndTheChunkNamed) {
+  const TempDir dir;
+  std::vector<float> values(5000);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(i) * 0.123F;
+  }
+  Rng rng(9);
+  for (const int deflate : {0, 1}) {
+    const fs::path path = dir.path() / "x.h5";
+    H5File::create(path).write_column("x", values, {.chunk = 1024, .deflate = deflate});
+    const auto chunks = stored_chunks(path);
+    ASSERT_EQ(chunks.size(), 5U);
+    for (int trial = 0; trial < 2000; ++trial) {
+      const StoredChunk& c = chunks[rng.below(chunks.size())];
+      const std::uint64_t at = c.address + rng.below(c.bytes);
+      const int bit = static_cast<int>(rng.below(8));
+      flip_bit(path, at, bit);
+      const std::string rows =
+          fmt::format("'x': rows {} to {}:", c.row, std::min<std::uint64_t>(c.row + 1024, 5000));
+      EXPECT_NE(refusal(path).find(rows), std::string::npos) << refusal(path);
+      flip_bit(path, at, bit);
+    }
+    EXPECT_EQ(refusal(path), "");
+  }
 }
 
 TEST(Hdf5Hostile, BothByteOrdersGiveTheSameValues) {
