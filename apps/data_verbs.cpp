@@ -9,11 +9,13 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/programs.h"
 #include "core/check.h"
 #include "train/manifest.h"
+#include "train/native_file.h"
 #include "train/simulate.h"
 
 namespace tessera::apps {
@@ -125,8 +127,21 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
 }
 
 struct ConvertArguments {
-  std::string source, destination, dataset, python = "python3";
+  std::string source, destination, dataset, python = "python3", checksum, id_base;
 };
+
+void convert_verb(const ConvertArguments& args) {
+  std::vector<std::string> argv{args.python,      script("convert.py"), args.source,
+                                args.destination, "--dataset",          args.dataset};
+  for (const auto& [flag, value] :
+       {std::pair{"--checksum", args.checksum}, std::pair{"--id-base", args.id_base}}) {
+    if (!value.empty()) {
+      argv.insert(argv.end(), {flag, value});
+    }
+  }
+  run_program(argv);
+  check_native_file(args.destination);  // the reader's word, not the converter's
+}
 
 void add_convert(CLI::App& app, std::function<void()>& action) {
   auto args = std::make_shared<ConvertArguments>();
@@ -136,13 +151,12 @@ void add_convert(CLI::App& app, std::function<void()>& action) {
   verb->add_option("--dataset", args->dataset, "jetclass or fu-tau-re")
       ->required()
       ->check(CLI::IsMember({"jetclass", "fu-tau-re"}));
+  verb->add_option("--checksum", args->checksum,
+                   "md5:HEX or sha256:HEX of the source as published: any damage is noticed");
+  verb->add_option("--id-base", args->id_base,
+                   "First jet id; from the hash of the source if not given");
   verb->add_option("--python", args->python, "Interpreter that has uproot, awkward, pyarrow, h5py");
-  verb->callback([args, &action] {
-    action = [args] {
-      run_program({args->python, script("convert.py"), args->source, args->destination, "--dataset",
-                   args->dataset});
-    };
-  });
+  verb->callback([args, &action] { action = [args] { convert_verb(*args); }; });
 }
 
 // The split that a file's name tells: "train", "val" or "test" in it; "train" otherwise.

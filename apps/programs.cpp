@@ -62,7 +62,7 @@ void run_program(const std::vector<std::string>& argv) {
   ::waitpid(child, &status, 0);
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
   TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "{}: stopped; the line above says why",
-                     argv.back());
+                     argv.size() > 1 ? argv[1] : argv[0]);
 }
 
 }  // namespace tessera::apps

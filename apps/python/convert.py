@@ -6,7 +6,7 @@
 
 Columns are found by name, never by position. The source is read in pieces, so memory stays bounded. Momenta
 and labels must be finite and in range, else the conversion stops with file, column and row. In Fu-tau-re the
-fill value -1000 and non-finite numbers of track columns become NaN, "not measured", and are counted. The
+fill value -1000 and in both non-finite numbers of track columns become NaN, "not measured", and are counted. The
 result is written under a temporary name and renamed; an existing file is never overwritten.
 """
 
@@ -16,7 +16,7 @@ import json
 import os
 import sys
 
-EXIT_DATA, EXIT_MISSING, EXIT_IO = 65, 66, 74
+EXIT_USAGE, EXIT_DATA, EXIT_MISSING, EXIT_IO = 64, 65, 66, 74
 CLASSES = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]
 ROW_CHUNK, CONSTITUENT_CHUNK = 16384, 65536
 TYPE_NAMES = {"<i8": "i64", "<u8": "u64", "<i4": "i32", "<f4": "f32", "|i1": "i8", "|u1": "u8"}
@@ -33,49 +33,106 @@ def check(good, code, message):
         raise ConvertError(code, message)
 
 
-def finite(np, values, where, column, first_row=0):
-    bad = np.flatnonzero(~np.isfinite(values))
-    check(not len(bad), EXIT_DATA, f"{where}: column '{column}', entry {first_row + (bad[0] if len(bad) else 0)}: "
-          f"expected a finite number, got {values[bad[0]] if len(bad) else 0}")
+class Piece:
+    """Some consecutive jets of a source, with checks that name the file, column, jet and constituent at fault."""
 
+    def __init__(self, np, source, first_row, counts):
+        self.np, self.source, self.first_row, self.counts = np, source, first_row, counts
+        self.ends, self.ragged = np.cumsum(counts), set()  # columns with one entry a constituent
 
-def to_f32(np, values, where, column, first_row=0):
-    """Checked conversion to f32: finite before and after."""
-    finite(np, values, where, column, first_row)
-    with np.errstate(over="ignore"):
-        out = np.asarray(values).astype("<f4")
-    finite(np, out, where, column, first_row)
-    return out
+    def fail(self, column, row, message, constituent=None):
+        inside = "" if constituent is None else f", constituent {constituent}"
+        raise ConvertError(EXIT_DATA, f"{self.source}: column '{column}', row {self.first_row + int(row)}{inside}: {message}")
 
+    def expect(self, good, values, column, expected):
+        """All of `good`, which has one entry a jet or one a constituent."""
+        bad = self.np.flatnonzero(~good)
+        if not len(bad):
+            return
+        i, got = int(bad[0]), f"expected {expected}, got {values[int(bad[0])]}"
+        if column.split(".")[0].split(" ")[0] in self.ragged:
+            row = int(self.np.searchsorted(self.ends, i, side="right"))
+            self.fail(column, row, got, i - int(self.ends[row] - self.counts[row]))
+        self.fail(column, i, got)
 
-def to_integer(np, values, dtype, where, column, low, high):
-    """Checked conversion of integers, booleans or whole floats."""
-    values = np.asarray(values)
-    numbers = values.astype("f8")
-    bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers == np.round(numbers)) & (numbers >= low) & (numbers <= high)))
-    check(not len(bad), EXIT_DATA, f"{where}: column '{column}', entry {bad[0] if len(bad) else 0}: expected a whole "
-          f"number in [{low}, {high}], got {values[bad[0]] if len(bad) else 0}")
-    return numbers.astype(dtype)
+    def flat(self, ak, arrays, column):
+        """The constituents of all jets behind each other; every jet must have its number of them and none is null."""
+        array = arrays[column]
+        self.ragged.add(column)
+        check(getattr(array, "ndim", 1) == 2, EXIT_DATA, f"{self.source}: column '{column}': expected one list a jet, got {array.type}")
+        none = self.np.flatnonzero(ak.to_numpy(ak.is_none(array)))
+        if len(none):
+            self.fail(column, none[0], "expected a list, got null")
+        lengths = ak.to_numpy(ak.num(array))
+        bad = self.np.flatnonzero(lengths != self.counts)
+        if len(bad):
+            self.fail(column, bad[0], f"expected {self.counts[bad[0]]} constituents, got {lengths[bad[0]]}")
+        return ak.flatten(array)
 
+    def numbers(self, ak, array, column):
+        """A flat array as numpy; null entries are refused."""
+        none = ak.to_numpy(ak.is_none(array))
+        self.expect(~none, ["null"] * len(none), column, "a number")
+        try:
+            values = ak.to_numpy(ak.drop_none(array), allow_missing=False)
+        except Exception as error:
+            raise ConvertError(EXIT_DATA, f"{self.source}: column '{column}': expected numbers, got {array.type}") from error
+        check(values.ndim == 1 and values.dtype.kind in "biuf", EXIT_DATA,
+              f"{self.source}: column '{column}': expected numbers, got {array.type}")
+        return values
 
-def track_column(np, values, report, column):
-    """-1000 and non-finite entries are "not measured"."""
-    out = np.asarray(values, "f8").astype("<f4")
-    missing = ~np.isfinite(out) | (out == -1000)
-    report["replaced"][column] = report["replaced"].get(column, 0) + int(missing.sum())
-    out[missing] = np.nan
-    return out
+    def to_f32(self, values, column):
+        """Checked conversion to f32: finite before and after."""
+        self.expect(self.np.isfinite(values), values, column, "a finite number")
+        with self.np.errstate(over="ignore"):
+            out = self.np.asarray(values).astype("<f4")
+        self.expect(self.np.isfinite(out), values, column, "a number within f32")
+        return out
+
+    def energy(self, values, column):
+        out = self.to_f32(values, column)
+        self.expect(out >= 0, values, column, "an energy of at least 0")
+        return out
+
+    def to_integer(self, values, dtype, column, low, high):
+        """Checked conversion of integers, booleans or whole floats."""
+        values = self.np.asarray(values)
+        numbers = values.astype("f8")
+        with self.np.errstate(invalid="ignore"):
+            good = self.np.isfinite(numbers) & (numbers == self.np.round(numbers)) & (numbers >= low) & (numbers <= high)
+        self.expect(good, values, column, f"a whole number in [{low}, {high}]")
+        return numbers.astype(dtype)
+
+    def track(self, values, report, column, fill=None):
+        """Non-finite entries, and those of the fill value, are "not measured": NaN, and counted."""
+        with self.np.errstate(over="ignore"):
+            out = self.np.asarray(values, "f8").astype("<f4")
+        missing = ~self.np.isfinite(out) | (False if fill is None else out == fill)
+        report["replaced"][column] = report["replaced"].get(column, 0) + int(missing.sum())
+        out[missing] = self.np.nan
+        return out
+
+    def one_hot(self, columns, names, allow_none):
+        """Index of the one name that is set; -1 where none is and that is allowed. Values must be 0 or 1."""
+        table = self.np.stack([self.to_integer(columns[n], "i8", n, 0, 1) for n in names])
+        total = table.sum(axis=0)
+        good = (total <= 1) & (allow_none | (total == 1))
+        self.expect(good, total, f"{names[0]} .. {names[-1]}", "one of them to be 1")
+        return self.np.where(total == 1, table.argmax(axis=0), -1)
 
 
 class NativeWriter:
     """Appends pieces of columns to a native file; the rules are those of train/native_writer.cpp."""
 
-    def __init__(self, path):
+    def __init__(self, path, first_id):
         import h5py
         import numpy as np
-        self.np, self.path, self.temporary = np, path, path + ".tmp"
+        self.np, self.path, self.temporary, self.first_id = np, path, path + ".tmp", first_id
         check(not os.path.exists(path), EXIT_IO, f"{path}: exists; it is not overwritten")
-        self.file = h5py.File(self.temporary, "w", libver=("v110", "v110"))
+        try:
+            self.file = h5py.File(self.temporary, "w", libver=("v110", "v110"))
+        except OSError as error:
+            raise ConvertError(EXIT_IO, f"{self.temporary}: cannot be written: {error}") from error
         self.n = self.m = 0
         self._append("offsets", np.zeros(1, "<i8"))
 
@@ -87,12 +144,16 @@ class NativeWriter:
                                      track_times=False)
         dataset = self.file[name]
         old = dataset.shape[0]
-        dataset.resize((old + len(values),))
-        if len(values):
-            dataset[old:] = values
+        try:
+            dataset.resize((old + len(values),))
+            if len(values):
+                dataset[old:] = values
+        except OSError as error:
+            raise ConvertError(EXIT_IO, f"{self.temporary}: cannot be written: {error}") from error
 
     def append(self, counts, columns):
         np = self.np
+        columns["id"] = (self.first_id + self.n + np.arange(len(counts), dtype="<u8")).astype("<u8")
         self._append("offsets", self.m + np.cumsum(counts, dtype="<i8"))
         for name in sorted(columns):
             want = int(counts.sum()) if name.startswith("pf/") else len(counts)
@@ -140,16 +201,6 @@ JETCLASS_JETS = {**{f"jet/{k}": f"jet_{k}" for k in ("pt", "eta", "phi", "energy
 JETCLASS_INTEGERS = {"truth/genpart_pid": "aux_genpart_pid", "truth/gen_match": "aux_truth_match"}
 
 
-def one_hot(np, arrays, names, where, allow_none):
-    """Index of the one name that is set; -1 where none is and that is allowed. Values must be 0 or 1."""
-    table = np.stack([to_integer(np, arrays[n], "i8", where, n, 0, 1) for n in names])
-    total = table.sum(axis=0)
-    bad = np.flatnonzero((total > 1) | ((total == 0) & (not allow_none)))
-    check(not len(bad), EXIT_DATA, f"{where}: row {bad[0] if len(bad) else 0}: expected one of {names[0]} .. {names[-1]} to be 1, "
-          f"got {int(total[bad[0]]) if len(bad) else 0}")
-    return np.where(total == 1, table.argmax(axis=0), -1)
-
-
 def convert_jetclass(source, writer, report, options):
     import awkward as ak
     import uproot
@@ -164,88 +215,107 @@ def convert_jetclass(source, writer, report, options):
         missing = [n for n in needed if n not in present]
         check(not missing, EXIT_DATA, f"{source}: tree 'tree' lacks the branches {missing}")
         optional = {k: v for k, v in {**JETCLASS_JETS, **JETCLASS_INTEGERS}.items() if v in present}
-        for arrays in tree.iterate(sorted({*needed, *optional.values()}), step_size=options.rows):
-            counts = ak.to_numpy(ak.num(arrays["part_px"])).astype("<i8")
-            flat = {n: ak.to_numpy(ak.flatten(arrays[n])) for n in arrays.fields if n.startswith("part_")}
-            rows = {n: ak.to_numpy(arrays[n]) for n in arrays.fields if not n.startswith("part_")}
-            columns = {k: to_f32(np, flat[v], source, v) for k, v in JETCLASS_PARTICLES.items()}
-            columns["pf/charge"] = to_integer(np, flat["part_charge"], "i1", source, "part_charge", -3, 3)
-            columns["pf/pid"] = (one_hot(np, flat, kinds, source, True) + 1).astype("i1")
-            columns["label/class"] = one_hot(np, rows, labels, source, False).astype("u1")
+        branches = sorted({*needed, *optional.values()})
+        # a tree without jets gives one empty piece, so that the native file has its columns
+        pieces = tree.iterate(branches, step_size=options.rows) if tree.num_entries else [tree.arrays(branches)]
+        for arrays in pieces:
+            first = arrays["part_px"]
+            check(first.ndim == 2, EXIT_DATA, f"{source}: column 'part_px': expected one list a jet, got {first.type}")
+            piece = Piece(np, source, report["in"], ak.to_numpy(ak.num(first)).astype("<i8"))
+            ragged = [*JETCLASS_PARTICLES.values(), "part_charge", *kinds]
+            flat = {n: piece.numbers(ak, piece.flat(ak, arrays, n), n) for n in ragged}
+            rows = {n: piece.numbers(ak, arrays[n], n) for n in branches if n not in flat}
+            columns = {k: piece.to_f32(flat[v], v) for k, v in JETCLASS_PARTICLES.items() if not k.startswith("pf/d")}
+            columns["pf/energy"] = piece.energy(flat["part_energy"], "part_energy")
+            columns.update({k: piece.track(flat[v], report, v) for k, v in JETCLASS_PARTICLES.items() if k.startswith("pf/d")})
+            columns["pf/charge"] = piece.to_integer(flat["part_charge"], "i1", "part_charge", -3, 3)
+            columns["pf/pid"] = (piece.one_hot(flat, kinds, True) + 1).astype("i1")
+            columns["label/class"] = piece.one_hot(rows, labels, False).astype("u1")
             for k, v in optional.items():
                 if k in JETCLASS_INTEGERS:
-                    columns[k] = to_integer(np, rows[v], "<i4", source, v, -2**31, 2**31 - 1)
+                    columns[k] = piece.to_integer(rows[v], "<i4", v, -2**31, 2**31 - 1)
                 else:
-                    columns[k] = to_f32(np, rows[v], source, v)
-            columns["id"] = (options.id_base + writer.n + np.arange(len(counts))).astype("<u8")
-            writer.append(counts, columns)
-            report["in"] += len(counts)
+                    columns[k] = piece.to_f32(rows[v], v)
+            writer.append(piece.counts, columns)
+            report["in"] += len(piece.counts)
     return {"order": "source", "licence": "CC-BY-4.0", "simulated": np.int64(1)}, CLASSES
 
 
 # ---- Fu-tau-re ----
 
 TAU_KINDS = {211: 1, 130: 2, 22: 3, 11: 4, 13: 5}
+TAU_FILL = -1000  # of track columns of neutrals
 TAU_TRACKS = {"pf/d0": "reco_cand_dxy", "pf/dz": "reco_cand_dz", "pf/d0err": "reco_cand_dxy_err", "pf/dzerr": "reco_cand_dz_err"}
 
 
-def four_vector(np, record, where, column):
+def four_vector(np, ak, piece, record, column):
     """(px, py, pz, energy, mass) of a record {x, y, z, tau | t}: tau is the mass, t the energy."""
     fields = set(record.fields)
     check({"x", "y", "z"} <= fields and fields & {"t", "tau"}, EXIT_DATA,
-          f"{where}: column '{column}': expected fields x, y, z and t or tau, got {sorted(fields)}")
-    get = lambda name: to_f32(np, np.asarray(record[name], "f8"), where, f"{column}.{name}").astype("f8")
+          f"{piece.source}: column '{column}': expected fields x, y, z and t or tau, got {sorted(fields)}")
+
+    def get(name, convert=piece.to_f32):
+        return convert(piece.numbers(ak, record[name], f"{column}.{name}"), f"{column}.{name}").astype("f8")
+
     x, y, z = get("x"), get("y"), get("z")
     p2 = x * x + y * y + z * z
     if "tau" in fields:
         mass = get("tau")
         return x, y, z, np.sqrt(p2 + np.maximum(mass, 0) ** 2), mass
-    energy = get("t")
+    energy = get("t", piece.energy)
     return x, y, z, energy, np.sqrt(np.maximum(energy ** 2 - p2, 0))
+
+
+def fu_tau_re_columns(np, ak, piece, arrays, names, report):
+    rows = lambda n: piece.numbers(ak, arrays[n], n)
+    flat = lambda n: piece.numbers(ak, piece.flat(ak, arrays, n), n)
+    charge = flat("reco_cand_charge")
+    x, y, z, energy, mass = four_vector(np, ak, piece, piece.flat(ak, arrays, "reco_cand_p4s"), "reco_cand_p4s")
+    columns = {"pf/px": x, "pf/py": y, "pf/pz": z, "pf/energy": energy, "pf/mass": mass}
+    jx, jy, jz, je, _ = four_vector(np, ak, piece, arrays["reco_jet_p4s"], "reco_jet_p4s")
+    jpt = np.hypot(jx, jy)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns.update({"jet/pt": jpt, "jet/eta": np.arcsinh(jz / jpt), "jet/phi": np.arctan2(jy, jx), "jet/energy": je})
+    piece.expect(np.isfinite(columns["jet/eta"]), jpt, "reco_jet_p4s", "a transverse momentum above 0")
+    for prefix, column in (("truth/gen_", "gen_jet_p4s"), ("truth/vis_", "gen_jet_tau_p4s")):
+        for k, v in zip(("px", "py", "pz", "energy"), four_vector(np, ak, piece, arrays[column], column)):
+            columns[prefix + k] = v
+    columns = {k: piece.to_f32(v, k) for k, v in columns.items()}
+    columns["pf/charge"] = piece.to_integer(charge, "i1", "reco_cand_charge", -3, 3)
+    pdg = np.abs(piece.to_integer(flat("reco_cand_pdg"), "i8", "reco_cand_pdg", -2**31, 2**31 - 1))
+    columns["pf/pid"] = sum((np.where(pdg == k, v, 0) for k, v in TAU_KINDS.items()), np.zeros(len(pdg), "i8")).astype("i1")
+    report["unknown pdg"] = report.get("unknown pdg", 0) + int((columns["pf/pid"] == 0).sum())
+    for k, v in TAU_TRACKS.items():
+        values = ak.fill_none(piece.flat(ak, arrays, v), np.nan)
+        columns[k] = piece.track(piece.numbers(ak, values, v), report, v, TAU_FILL)
+    columns["label/tau_dm"] = piece.to_integer(rows("gen_jet_tau_decaymode"), "i1", "gen_jet_tau_decaymode", -1, 16)
+    if "weight" in names:
+        columns["weight"] = piece.to_f32(rows("weight"), "weight")
+    return columns
 
 
 def convert_fu_tau_re(source, writer, report, options):
     import awkward as ak
+    import pyarrow as pa
     import pyarrow.parquet as pq
     np = writer.np
-    parquet = pq.ParquetFile(source)
+    parquet = pq.ParquetFile(source, page_checksum_verification=True)  # of pages that carry a checksum
     present = set(parquet.schema_arrow.names)
     needed = ["reco_cand_p4s", "reco_cand_charge", "reco_cand_pdg", *TAU_TRACKS.values(), "reco_jet_p4s",
               "gen_jet_p4s", "gen_jet_tau_p4s", "gen_jet_tau_decaymode"]
     missing = [n for n in needed if n not in present]
     check(not missing, EXIT_DATA, f"{source}: lacks the columns {missing}")
     names = needed + (["weight"] if "weight" in present else [])
-    for batch in parquet.iter_batches(batch_size=options.rows, columns=names):
+    # a file without jets gives one empty piece, so that the native file has its columns
+    empty = pa.Table.from_batches([], parquet.schema_arrow).select(names)
+    pieces = parquet.iter_batches(batch_size=options.rows, columns=names) if parquet.metadata.num_rows else [empty]
+    for batch in pieces:
         arrays = ak.from_arrow(batch)
-        counts = ak.to_numpy(ak.num(arrays["reco_cand_charge"])).astype("<i8")
-        for n in ("reco_cand_p4s", "reco_cand_pdg", *TAU_TRACKS.values()):
-            same = ak.to_numpy(ak.num(arrays[n])) == counts
-            check(same.all(), EXIT_DATA, f"{source}: column '{n}', row {report['in'] + int((~same).argmax())}: "
-                  "its length differs from that of reco_cand_charge")
-        flat = lambda n: ak.to_numpy(ak.drop_none(ak.flatten(arrays[n])))
-        x, y, z, energy, mass = four_vector(np, ak.flatten(arrays["reco_cand_p4s"]), source, "reco_cand_p4s")
-        columns = {"pf/px": x, "pf/py": y, "pf/pz": z, "pf/energy": energy, "pf/mass": mass}
-        jx, jy, jz, je, _ = four_vector(np, arrays["reco_jet_p4s"], source, "reco_jet_p4s")
-        jpt = np.hypot(jx, jy)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            columns.update({"jet/pt": jpt, "jet/eta": np.arcsinh(jz / jpt), "jet/phi": np.arctan2(jy, jx), "jet/energy": je})
-        for prefix, column in (("truth/gen_", "gen_jet_p4s"), ("truth/vis_", "gen_jet_tau_p4s")):
-            for k, v in zip(("px", "py", "pz", "energy"), four_vector(np, arrays[column], source, column)):
-                columns[prefix + k] = v
-        columns = {k: to_f32(np, v, source, k) for k, v in columns.items()}
-        columns["pf/charge"] = to_integer(np, flat("reco_cand_charge"), "i1", source, "reco_cand_charge", -3, 3)
-        pdg = np.abs(to_integer(np, flat("reco_cand_pdg"), "i8", source, "reco_cand_pdg", -2**31, 2**31 - 1))
-        columns["pf/pid"] = sum((np.where(pdg == k, v, 0) for k, v in TAU_KINDS.items()), np.zeros(len(pdg), "i8")).astype("i1")
-        report["unknown pdg"] = report.get("unknown pdg", 0) + int((columns["pf/pid"] == 0).sum())
-        for k, v in TAU_TRACKS.items():
-            values = ak.to_numpy(ak.fill_none(ak.flatten(arrays[v]), np.nan))
-            columns[k] = track_column(np, values, report, v)
-        columns["label/tau_dm"] = to_integer(np, ak.to_numpy(arrays["gen_jet_tau_decaymode"]), "i1", source,
-                                             "gen_jet_tau_decaymode", -1, 16)
-        if "weight" in names:
-            columns["weight"] = to_f32(np, ak.to_numpy(arrays["weight"]), source, "weight")
-        columns["id"] = (options.id_base + writer.n + np.arange(len(counts))).astype("<u8")
-        writer.append(counts, columns)
+        charge = arrays["reco_cand_charge"]
+        check(charge.ndim == 2, EXIT_DATA, f"{source}: column 'reco_cand_charge': expected one list a jet, got {charge.type}")
+        counts = ak.to_numpy(ak.fill_none(ak.num(charge), 0)).astype("<i8")
+        piece = Piece(np, source, report["in"], counts)
+        writer.append(counts, fu_tau_re_columns(np, ak, piece, arrays, names, report))
         report["in"] += len(counts)
     return {"order": "source", "licence": "CC-BY-4.0", "simulated": np.int64(1)}, None
 
@@ -253,23 +323,35 @@ def convert_fu_tau_re(source, writer, report, options):
 CONVERTERS = {"jetclass": convert_jetclass, "fu-tau-re": convert_fu_tau_re}
 
 
-def sha256(path):
-    digest = hashlib.sha256()
+def digest_of(path, algorithm):
+    digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
 
 
+def check_published(path, checksum):
+    """Against the checksum that the publisher gives, since ROOT and Parquet files hold few of their own."""
+    algorithm, _, want = checksum.partition(":")
+    check(algorithm in ("md5", "sha256") and want, EXIT_USAGE, f"--checksum: expected md5:HEX or sha256:HEX, got '{checksum}'")
+    got = digest_of(path, algorithm)
+    check(got == want.lower(), EXIT_DATA, f"{path}: expected {algorithm} {want}, got {got}: the file is damaged or another one")
+
+
 def convert(options):
     """Converts one file; returns the report that main() prints."""
-    check(os.path.exists(options.source), EXIT_MISSING, f"{options.source}: no such file")
-    writer = NativeWriter(options.destination)
+    check(os.path.isfile(options.source), EXIT_MISSING, f"{options.source}: expected a file, got nothing there")
+    if options.checksum:
+        check_published(options.source, options.checksum)
+    sha256 = digest_of(options.source, "sha256")
+    # Jets of different files get different ids without anybody's book-keeping; the reader refuses an id that comes twice.
+    writer = NativeWriter(options.destination, options.id_base if options.id_base is not None else int(sha256[:8], 16) << 32)
     report = {"in": 0, "dropped": {}, "replaced": {}}
     try:
         attributes, classes = CONVERTERS[options.dataset](options.source, writer, report, options)
         name = os.path.basename(options.source)
-        attributes.update({"source": f"{options.dataset}; {name}; sha256 {sha256(options.source)}",
+        attributes.update({"source": f"{options.dataset}; {name}; sha256 {sha256}",
                            "command": f"convert.py {name} {os.path.basename(options.destination)} --dataset {options.dataset}",
                            "tool_version": "0.1.0"})
         report.update({"out": writer.n, "constituents": writer.m})
@@ -279,7 +361,8 @@ def convert(options):
         raise
     except Exception as error:  # a damaged file shows up as any of the libraries' own errors
         writer.abandon()
-        raise ConvertError(EXIT_DATA, f"{options.source}: cannot be read as {options.dataset}: {error}") from error
+        line = " ".join(str(error).split())[:300]
+        raise ConvertError(EXIT_DATA, f"{options.source}: cannot be read as {options.dataset}: {line}") from error
     return report
 
 
@@ -289,7 +372,8 @@ def parse(arguments=None):
     parser.add_argument("destination")
     parser.add_argument("--dataset", required=True, choices=sorted(CONVERTERS))
     parser.add_argument("--rows", type=int, default=20000, help="jets in memory at once")
-    parser.add_argument("--id-base", type=int, default=0, help="first jet id; give each file of a dataset its own range")
+    parser.add_argument("--id-base", type=int, help="first jet id (default: from the hash of the source)")
+    parser.add_argument("--checksum", help="md5:HEX or sha256:HEX of the source as published")
     return parser.parse_args(arguments)
 
 
