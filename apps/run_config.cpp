@@ -53,6 +53,8 @@ void add_run(S& s) {
          .choices = {"clean", "reference"}});
   s.add("run.checkpoint_every", [](C& c) { return &c.run.checkpoint_every; },
         {.min = 1, .max = 1e9, .help = "Optimizer steps between checkpoints"});
+  s.add("run.on_save_fail", [](C& c) { return &c.run.on_save_fail; },
+        {.help = "stop, or warn and go on, when the disk refuses a checkpoint on the way"});
 }
 
 void add_data(S& s) {

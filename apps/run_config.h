@@ -15,7 +15,7 @@ namespace tessera::apps {
 struct RunConfig {
   struct {
     std::string directory = "runs/quickstart";
-    std::string compat = "clean";
+    std::string compat = "clean", on_save_fail = "stop";
     std::int64_t seed = 1, threads = 0, checkpoint_every = 500;
   } run;
   struct {

@@ -65,7 +65,10 @@ void catch_signals() {
 Stage::Stage(const RunConfig& config, const Options& options, const std::string& name,
              const std::string& settings)
     : directory_(config.run.directory + "/" + name),
-      checkpoint_every_(config.run.checkpoint_every) {
+      checkpoint_every_(config.run.checkpoint_every),
+      stop_on_failed_save_(config.run.on_save_fail == "stop") {
+  TESSERA_CHECK(stop_on_failed_save_ || config.run.on_save_fail == "warn",
+                "run.on_save_fail: expected stop or warn, got '{}'", config.run.on_save_fail);
   const std::string path = directory_ + "/settings.txt";
   if (!fs::exists(path)) {
     write_text(path, settings);
@@ -89,7 +92,8 @@ RunFiles Stage::files(const std::string& card) const {
           .checkpoint_every = checkpoint_every_,
           .config_json = card,
           .stop = stop_requested,
-          .warn = [](const std::string& text) { fmt::print(stderr, "WARNING: {}\n", text); }};
+          .warn = [](const std::string& text) { fmt::print(stderr, "WARNING: {}\n", text); },
+          .stop_on_failed_save = stop_on_failed_save_};
 }
 
 void Stage::finish(const std::string& card, const Module& model) const {

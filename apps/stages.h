@@ -29,6 +29,7 @@ class Stage {
  private:
   std::string directory_;
   std::int64_t checkpoint_every_;
+  bool stop_on_failed_save_;
 };
 
 /// Seconds since it was made.

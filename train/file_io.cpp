@@ -53,25 +53,32 @@ void write_fully(int descriptor, const std::filesystem::path& path,
 
 }  // namespace
 
-void FileIo::announce(IoCall call) const {
-  if (before_call) {
-    before_call(call);
-  }
+// Whether the operation is to fail, with errno set.
+bool FileIo::fails(IoCall call) const {
+  const int code = before_call ? before_call(call) : 0;
+  errno = code;
+  return code != 0;
 }
 
 void FileIo::write_file(const std::filesystem::path& path,
                         std::span<const std::span<const std::byte>> pieces) const {
-  announce({.kind = IoKind::create, .path = path, .target = {}});
+  if (fails({.kind = IoKind::create, .path = path, .target = {}})) {
+    fail("create", path);
+  }
   Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (file.id < 0) {
     fail("create", path);
   }
   for (const auto piece : pieces) {
-    announce({.kind = IoKind::write, .path = path, .target = {}, .bytes = piece.size()});
+    if (fails({.kind = IoKind::write, .path = path, .target = {}, .bytes = piece.size()})) {
+      const int code = errno;
+      write_fully(file.id, path, piece.first(piece.size() / 2));
+      errno = code;
+      fail("write", path, piece.size());
+    }
     write_fully(file.id, path, piece);
   }
-  announce({.kind = IoKind::sync, .path = path, .target = {}});
-  if (::fsync(file.id) != 0) {
+  if (fails({.kind = IoKind::sync, .path = path, .target = {}}) || ::fsync(file.id) != 0) {
     fail("fsync", path);
   }
   if (file.close() != 0) {
@@ -94,7 +101,9 @@ void FileIo::replace_text(const std::filesystem::path& path, std::string_view te
 }
 
 void FileIo::sync_directory(const std::filesystem::path& path) const {
-  announce({.kind = IoKind::sync_directory, .path = path, .target = {}});
+  if (fails({.kind = IoKind::sync_directory, .path = path, .target = {}})) {
+    fail("fsync of the directory", path);
+  }
   const Descriptor directory(
       ::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Some file systems refuse fsync of a directory (EINVAL); there is nothing more to be done there.
@@ -104,28 +113,37 @@ void FileIo::sync_directory(const std::filesystem::path& path) const {
 }
 
 void FileIo::rename(const std::filesystem::path& from, const std::filesystem::path& to) const {
-  announce({.kind = IoKind::rename, .path = from, .target = to});
-  if (::rename(from.c_str(), to.c_str()) != 0) {
+  if (fails({.kind = IoKind::rename, .path = from, .target = to}) ||
+      ::rename(from.c_str(), to.c_str()) != 0) {
     fail("rename", to);
   }
 }
 
 void FileIo::make_directory(const std::filesystem::path& path) const {
-  announce({.kind = IoKind::make_directory, .path = path, .target = {}});
   std::error_code code;
+  if (fails({.kind = IoKind::make_directory, .path = path, .target = {}})) {
+    fail("create the directory", path);
+  }
   std::filesystem::create_directories(path, code);
-  TESSERA_CHECK_KIND(ErrorKind::io, !code, "{}: cannot create the directory: {}", path.string(),
-                     code.message());
+  if (code) {
+    errno = code.value();
+    fail("create the directory", path);
+  }
 }
 
 void FileIo::remove_all(const std::filesystem::path& path) const {
   if (!std::filesystem::exists(std::filesystem::symlink_status(path))) {
     return;
   }
-  announce({.kind = IoKind::remove, .path = path, .target = {}});
+  if (fails({.kind = IoKind::remove, .path = path, .target = {}})) {
+    fail("remove", path);
+  }
   std::error_code code;
   std::filesystem::remove_all(path, code);
-  TESSERA_CHECK_KIND(ErrorKind::io, !code, "{}: cannot remove: {}", path.string(), code.message());
+  if (code) {
+    errno = code.value();
+    fail("remove", path);
+  }
 }
 
 std::string read_text(const std::filesystem::path& path, std::uint64_t limit) {

@@ -35,8 +35,9 @@ struct IoCall {
 /// errno text.
 class FileIo {
  public:
-  /// Called before each operation; an exception from it prevents the operation.
-  std::function<void(const IoCall&)> before_call;
+  /// Called before each operation: 0 lets it happen, an errno makes it fail with that (a write
+  /// after half of its bytes), an exception prevents it.
+  std::function<int(const IoCall&)> before_call;
 
   /// Creates a file that must not exist, writes the pieces in order, fsyncs and closes it.
   void write_file(const std::filesystem::path& path,
@@ -51,7 +52,7 @@ class FileIo {
   void remove_all(const std::filesystem::path& path) const;
 
  private:
-  void announce(IoCall call) const;
+  [[nodiscard]] bool fails(IoCall call) const;
 };
 
 /// The whole file. Throws Error(missing) or Error(io), and Error(data) beyond `limit` bytes, before

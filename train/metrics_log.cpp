@@ -42,7 +42,7 @@ std::size_t bytes_to_keep(std::string_view text, std::uint64_t last) {
   return keep;
 }
 
-[[noreturn]] void fail(const std::filesystem::path& path, const char* what) {
+[[noreturn]] void fail(const std::filesystem::path& path, std::string_view what) {
   const int code = errno;
   TESSERA_FAIL(ErrorKind::io, "{}: {} failed: {} (errno {})", path.string(), what,
                std::strerror(code), code);
@@ -93,9 +93,16 @@ MetricsLog::~MetricsLog() {
 
 void MetricsLog::write(std::uint64_t step, const Metrics& metrics) {
   const std::string line = metrics_line(step, metrics);
-  if (::write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
-    fail(path_, "write");
+  const off_t before = ::lseek(descriptor_, 0, SEEK_END);
+  const ssize_t written = ::write(descriptor_, line.data(), line.size());
+  if (written == static_cast<ssize_t>(line.size())) {
+    return;
   }
+  // A disk that takes a part of the line is full; no torn line stays.
+  const int code = written < 0 ? errno : ENOSPC;
+  (void)!::ftruncate(descriptor_, before);
+  errno = code;
+  fail(path_, fmt::format("write of {} bytes", line.size()));
 }
 
 void MetricsLog::sync() {

@@ -25,7 +25,7 @@ TrainingRun::TrainingRun(TrainingSetup setup, RunFiles files, Observer observe)
       trainer_(setup_.groups, setup_.trainer) {
   std::optional<std::uint64_t> step;
   if (!files_.directory.empty()) {
-    store_.emplace(files_.directory, CheckpointOptions{.keep_last = 2});
+    store_.emplace(files_.directory, CheckpointOptions{.keep_last = 2}, files_.io);
     resume();
     if (trainer_.steps_done() > 0) {
       step = static_cast<std::uint64_t>(trainer_.steps_done());
@@ -70,6 +70,20 @@ void TrainingRun::save() {
   store_->save(static_cast<std::uint64_t>(trainer_.steps_done()), c);
 }
 
+void TrainingRun::save_on_the_way() {
+  try {
+    save();
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::io || files_.stop_on_failed_save) {
+      throw;
+    }
+    if (files_.warn) {
+      files_.warn(fmt::format("{}: no checkpoint at step {}, going on: {}", setup_.job,
+                              trainer_.steps_done(), e.message()));
+    }
+  }
+}
+
 void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_seconds) {
   const auto step = static_cast<std::uint64_t>(trainer_.steps_done());
   values.push_back({"gradient_norm", trainer_.gradient_norm()});
@@ -87,8 +101,10 @@ void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_sec
   }
   const bool leave = files_.stop && files_.stop();
   const bool due = trainer_.steps_done() % files_.checkpoint_every == 0;
-  if (store_ && (leave || due || finished())) {
+  if (store_ && (leave || finished())) {
     save();
+  } else if (store_ && due) {
+    save_on_the_way();
   }
   TESSERA_CHECK_KIND(ErrorKind::requeue, !leave, "{}: stopped at step {}{}", setup_.job, step,
                      store_ ? "; checkpoint written, the same command goes on" : "");

@@ -15,7 +15,12 @@ struct RunFiles {
   std::int64_t checkpoint_every = 500;  ///< steps
   std::string config_json{};            ///< architecture and data contract, into each checkpoint
   std::function<bool()> stop{};  ///< asked after each step: true saves and throws Error(requeue)
-  std::function<void(const std::string&)> warn{};  ///< damaged checkpoints that were passed over
+  /// Damaged checkpoints that were passed over; saves that failed.
+  std::function<void(const std::string&)> warn{};
+  /// A save on the way that the disk refuses ends the run with Error(io), or else is a warning; one
+  /// before leaving always ends it.
+  bool stop_on_failed_save = true;
+  FileIo io{};  ///< how checkpoints reach the disk
 };
 
 struct TrainingSetup {
@@ -49,6 +54,7 @@ class TrainingRun {
  private:
   void resume();
   void save();
+  void save_on_the_way();
 
   TrainingSetup setup_;
   RunFiles files_;

@@ -21,13 +21,14 @@ struct Outcome {
 };
 
 /// Runs `tessera ARGUMENTS` in the source directory; after `signal_after` microseconds, unless 0,
-/// it gets SIGTERM. The streams go through files of `scratch`.
+/// it gets SIGTERM. The streams go through files of `scratch`. `prefix` is shell code before all,
+/// such as "ulimit -f 10;".
 inline Outcome run_tessera(const TempDir& scratch, const std::string& arguments,
-                           useconds_t signal_after = 0) {
+                           useconds_t signal_after = 0, const std::string& prefix = "") {
   const std::string out = (scratch.path() / "out").string(),
                     err = (scratch.path() / "err").string();
-  const std::string line = "cd " TESSERA_SOURCE_DIR " && exec " TESSERA_EXECUTABLE " " + arguments +
-                           " >" + out + " 2>" + err;
+  const std::string line = prefix + "cd " TESSERA_SOURCE_DIR " && exec " TESSERA_EXECUTABLE " " +
+                           arguments + " >" + out + " 2>" + err;
   const char* argv[] = {"sh", "-c", line.c_str(), nullptr};
   pid_t child = 0;
   ::posix_spawnp(&child, "sh", nullptr, nullptr, const_cast<char**>(argv), environ);

@@ -10,8 +10,8 @@ namespace tessera {
 
 class TempDir {
  public:
-  TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "tessera_XXXXXX").string();
+  explicit TempDir(const std::filesystem::path& base = std::filesystem::temp_directory_path()) {
+    std::string pattern = (base / "tessera_XXXXXX").string();
     path_ = ::mkdtemp(pattern.data());
   }
   ~TempDir() {
@@ -25,5 +25,11 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
+
+/// Where thousands of fsyncs cost nothing, if there is such a place.
+inline std::filesystem::path memory_directory() {
+  const std::filesystem::path shared = "/dev/shm";
+  return ::access(shared.c_str(), W_OK) == 0 ? shared : std::filesystem::temp_directory_path();
+}
 
 }  // namespace tessera

@@ -1,10 +1,15 @@
 #include "train/metrics_log.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <fstream>
 
+#include "core/check.h"
 #include "support/temp_dir.h"
 #include "train/file_io.h"
 
@@ -45,6 +50,35 @@ TEST(MetricsLog, AFreshRunStartsWithAnEmptyFile) {
   std::ofstream(dir.path() / "a") << "old\n";
   { MetricsLog log(dir.path() / "a"); }
   EXPECT_EQ(read_text(dir.path() / "a"), "");
+}
+
+// A disk that takes a part of a line: the message says so, and no torn line stays.
+TEST(MetricsLog, AFullDiskIsAnIoErrorAndTearsNoLine) {
+  const TempDir dir;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{100, 100};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      MetricsLog log(dir.path() / "a");
+      for (std::uint64_t s = 1; s < 50; ++s) {
+        log.write(s, {{"loss", 0.5}});
+      }
+      ::_exit(0);
+    } catch (const Error& e) {
+      const bool named = e.message().find((dir.path() / "a").string()) != std::string::npos &&
+                         e.message().find("errno") != std::string::npos;
+      ::_exit(named ? exit_code(e.kind()) : 1);
+    }
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 74);
+  const std::string text = read_text(dir.path() / "a");
+  EXPECT_EQ(text,
+            "{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.5}\n{\"step\":3,\"loss\":0.5}\n"
+            "{\"step\":4,\"loss\":0.5}\n");
 }
 
 TEST(ProgressMeter, RatesAndTheRestAreFiniteAndConsistent) {
