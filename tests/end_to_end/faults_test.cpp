@@ -22,7 +22,7 @@ class Faults : public ::testing::Test {
     return run_tessera(dir_,
                        "train-tokenizer --quiet run.directory=" + run_ +
                            " tokenizer.steps=24 tokenizer.batch=16 run.checkpoint_every=5 " + more,
-                       prefix);
+                       0, prefix);
   }
 };
 
