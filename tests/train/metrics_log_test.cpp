@@ -81,16 +81,5 @@ TEST(MetricsLog, AFullDiskIsAnIoErrorAndTearsNoLine) {
             "{\"step\":4,\"loss\":0.5}\n");
 }
 
-TEST(ProgressMeter, RatesAndTheRestAreFiniteAndConsistent) {
-  ProgressMeter meter("toy", 10, 30);
-  Progress p;
-  for (std::uint64_t s = 11; s <= 20; ++s) {
-    p = meter.update(s, 64, {}, 0);
-    EXPECT_GT(p.jets_per_second, 0);
-  }
-  EXPECT_NEAR(p.eta_seconds * p.jets_per_second / 64, 10, 1e-6);
-  EXPECT_EQ(meter.update(30, 64, {}, 0).eta_seconds, 0);
-}
-
 }  // namespace
 }  // namespace tessera
