@@ -10,12 +10,11 @@ namespace {
 constexpr auto kForward = TESSERA_KERNEL(gather_forward);
 constexpr auto kBackward = TESSERA_KERNEL(gather_backward);
 
-/// Positions of each key in order: a stable counting sort.
-struct ByKey {
-  Tensor starts, order;  // (N + 1), (M) i32
-};
+// The host sorts where the keys are on the host.
+constexpr Kernel<gather_sort_signature> kSort{
+    "gather_sort", nullptr, TESSERA_CUDA_SLOT(gather_sort), TESSERA_SIMT_SLOT(gather_sort)};
 
-ByKey sort_by_key(std::span<const std::int32_t> keys, std::int64_t count) {
+RowsByKey sort_on_host(std::span<const std::int32_t> keys, std::int64_t count) {
   std::vector<std::int32_t> starts(static_cast<std::size_t>(count) + 1, 0), order(keys.size());
   for (const std::int32_t k : keys) {
     ++starts[static_cast<std::size_t>(k) + 1];
@@ -34,27 +33,42 @@ ByKey sort_by_key(std::span<const std::int32_t> keys, std::int64_t count) {
 
 }  // namespace
 
+RowsByKey rows_by_key(const Tensor& keys, std::int64_t count) {
+  const Device device = keys.device();
+  if (device == kCpu) {
+    return sort_on_host(keys.span<const std::int32_t>(), count);
+  }
+  const std::int64_t m = keys.shape(0), chunks = (m + kSortChunk - 1) / kSortChunk;
+  const Tensor counts = Tensor::empty({chunks, count}, DType::i32, device);
+  const RowsByKey by{Tensor::empty({count + 1}, DType::i32, device),
+                     Tensor::empty({m}, DType::i32, device)};
+  kSort(device, keys.view<const std::int32_t, 1>(), counts.view<std::int32_t, 2>(),
+        by.starts.view<std::int32_t, 1>(), by.order.view<std::int32_t, 1>(), Stream{});
+  return by;
+}
+
+Tensor sum_by_key(const Tensor& x, const RowsByKey& by) {
+  Tensor sums = Tensor::empty({by.starts.shape(0) - 1, x.shape(1)}, DType::f32, x.device());
+  kBackward(x.device(), x.view<const float, 2>(), by.starts.view<const std::int32_t, 1>(),
+            by.order.view<const std::int32_t, 1>(), sums.view<float, 2>(), Stream{});
+  return sums;
+}
+
 Tensor gather_rows(const Tensor& x0, const Tensor& index0) {
   TESSERA_CHECK(x0.rank() == 2 && index0.rank() == 1,
                 "gather_rows: x must be (N, d) and index (M), got {} and {}", x0.shape(),
                 index0.shape());
-  const Tensor index = index0.detach().to(kCpu).contiguous();  // checked and sorted on the host
-  const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = index.shape(0);
-  for (const std::int32_t i : index.span<const std::int32_t>()) {
+  const Tensor host = index0.detach().to(kCpu).contiguous();  // checked on the host
+  const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = host.shape(0);
+  for (const std::int32_t i : host.span<const std::int32_t>()) {
     TESSERA_CHECK(i >= 0 && i < rows, "gather_rows: index {} is outside [0, {})", i, rows);
   }
-  const Tensor x = x0.detach().contiguous();
+  const Tensor x = x0.detach().contiguous(), index = host.to(x.device());
   Tensor y = Tensor::empty({m, d}, DType::f32, x.device());
-  kForward(x.device(), x.view<const float, 2>(), index.to(x.device()).view<const std::int32_t, 1>(),
+  kForward(x.device(), x.view<const float, 2>(), index.view<const std::int32_t, 1>(),
            y.view<float, 2>(), Stream{});
   const auto backward = [saved = Saved(index), rows](std::span<const Tensor> g) {
-    const Tensor dy = g[0].contiguous();
-    const ByKey by = sort_by_key(saved.get().span<const std::int32_t>(), rows);
-    Tensor dx = Tensor::empty({rows, dy.shape(1)}, DType::f32, dy.device());
-    const Device device = dy.device();
-    kBackward(device, dy.view<const float, 2>(), by.starts.to(device).view<const std::int32_t, 1>(),
-              by.order.to(device).view<const std::int32_t, 1>(), dx.view<float, 2>(), Stream{});
-    return std::vector<Tensor>{dx};
+    return std::vector<Tensor>{sum_by_key(g[0].contiguous(), rows_by_key(saved.get(), rows))};
   };
   return differentiable(y, {x0}, backward);
 }

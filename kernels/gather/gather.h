@@ -5,6 +5,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/gather/gather_types.h"
 
 namespace tessera {
 
@@ -19,6 +20,16 @@ Tensor embedding(const Tensor& table, const Tensor& ids);
 /// Stacks (N_i, d) tensors along rows. Differentiable in each.
 Tensor concat_rows(std::span<const Tensor> parts);
 
+/// Positions by key, each key's in rising order: those of key n are order[starts[n]] ..
+/// order[starts[n + 1] - 1].
+struct RowsByKey {
+  Tensor starts, order;  // (N + 1), (M) i32
+};
+/// A stable counting sort of keys (M) i32 in [0, count), unchecked, on their device.
+RowsByKey rows_by_key(const Tensor& keys, std::int64_t count);
+/// Sums of the rows of x (M, d) of each key, (N, d), in order of their positions. No gradient.
+Tensor sum_by_key(const Tensor& x, const RowsByKey& by);
+
 TESSERA_DECLARE_KERNEL(gather_forward,
                        void(View<const float, 2> x, View<const std::int32_t, 1> index,
                             View<float, 2> y, Stream));
@@ -27,5 +38,10 @@ TESSERA_DECLARE_KERNEL(gather_forward,
 TESSERA_DECLARE_KERNEL(gather_backward,
                        void(View<const float, 2> dy, View<const std::int32_t, 1> starts,
                             View<const std::int32_t, 1> order, View<float, 2> dx, Stream));
+/// Devices: `starts` (N + 1) and `order` (M) of rows_by_key. counts: scratch (ceil(M / kSortChunk),
+/// N).
+TESSERA_DECLARE_KERNEL(gather_sort,
+                       void(View<const std::int32_t, 1> keys, View<std::int32_t, 2> counts,
+                            View<std::int32_t, 1> starts, View<std::int32_t, 1> order, Stream));
 
 }  // namespace tessera

@@ -1,25 +1,32 @@
 #include "kernels/vq/vq.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/autograd.h"
+#include "core/parallel.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
+#include "kernels/reduce/reduce.h"
 
 namespace tessera {
 namespace {
 
 constexpr auto kNearest = TESSERA_KERNEL(vq_nearest);
+constexpr auto kPrepare = TESSERA_KERNEL(vq_prepare);
+constexpr auto kEffective = TESSERA_KERNEL(vq_effective);
+constexpr auto kQuantize = TESSERA_KERNEL(vq_quantize);
+constexpr auto kBackward = TESSERA_KERNEL(vq_backward);
+constexpr auto kCodebookBackward = TESSERA_KERNEL(vq_codebook_backward);
 
-std::span<float> values(const Tensor& t) { return t.span<float>(); }
+View<const float, 2> matrix(const Tensor& t) { return t.view<const float, 2>(); }
+View<const float, 1> vector(const Tensor& t) { return t.view<const float, 1>(); }
 
-double mean_squared_distance(const Tensor& a, const Tensor& b) {
-  double total = 0;
-  for (std::size_t i = 0; i < values(a).size(); ++i) {
-    const double r = static_cast<double>(values(a)[i]) - static_cast<double>(values(b)[i]);
-    total += r * r;
-  }
-  return total / static_cast<double>(std::max<std::size_t>(1, values(a).size()));
+Tensor empty_like(const Tensor& t) { return Tensor::empty(t.shape(), DType::f32, t.device()); }
+
+// A gradient as the kernels read it: no elements where nobody asked for it.
+Tensor given(const Tensor& gradient, const Shape& shape, const Shape& none, Device device) {
+  return gradient.defined() ? gradient.contiguous().reshape(shape)
+                            : Tensor::empty(none, DType::f32, device);
 }
 
 struct VqBackward {
@@ -27,83 +34,61 @@ struct VqBackward {
   VqOptions options;
 
   std::vector<Tensor> operator()(std::span<const Tensor> g) const {
-    const std::int64_t t = z.get().shape(0), d = z.get().shape(1), k = codebook.get().shape(0);
-    const Tensor dz = g[0].defined() ? g[0].clone() : Tensor::zeros({t, d});
-    const float dloss = g[1].defined() ? g[1].item() : 0.0F;
-    const float unit = 2.0F * dloss / static_cast<float>(std::max<std::int64_t>(1, t * d));
-    const Tensor sums = Tensor::zeros({k, d});  // G
-    const auto code = codes.get().span<const std::int32_t>();
-    for (std::int64_t i = 0; i < t; ++i) {
-      for (std::int64_t c = 0; c < d; ++c) {
-        const auto at = static_cast<std::size_t>(i * d + c);
-        const float r = values(z.get())[at] - values(quantized.get())[at];
-        float& up = values(dz)[at];
-        values(sums)[static_cast<std::size_t>(code[static_cast<std::size_t>(i)] * d + c)] +=
-            options.nu * up - options.beta * unit * r;
-        up += (1 - options.beta) * unit * r;
-      }
-    }
-    return with_codebook_gradients(dz, sums, k, d);
+    const Tensor &x = z.get(), &q = quantized.get();
+    const std::int64_t t = x.shape(0), d = x.shape(1);
+    const VqSlopes slopes{options.nu, options.beta,
+                          2.0F / static_cast<float>(std::max<std::int64_t>(1, t * d))};
+    const Tensor dq = given(g[0], {t, d}, {0, d}, x.device());
+    const Tensor dloss = given(g[1], {1}, {0}, x.device());
+    const Tensor dz = empty_like(x), dcode = empty_like(x);
+    kBackward(x.device(), matrix(dq), vector(dloss), matrix(x), matrix(q), slopes,
+              dz.view<float, 2>(), dcode.view<float, 2>(), Stream{});
+    const Tensor sums =
+        sum_by_key(dcode, rows_by_key(codes.get(), codebook.get().shape(0)));  // G (K, D)
+    return with_codebook_gradients(dz, sums);
   }
 
  private:
-  std::vector<Tensor> with_codebook_gradients(const Tensor& dz, const Tensor& sums, std::int64_t k,
-                                              std::int64_t d) const {
-    const float a = options.affine_lr;
-    const Tensor de = Tensor::empty({k, d}), ds = Tensor::zeros({d}), db = Tensor::zeros({d});
-    for (std::int64_t row = 0; row < k; ++row) {
-      for (std::int64_t c = 0; c < d; ++c) {
-        const auto at = static_cast<std::size_t>(row * d + c), column = static_cast<std::size_t>(c);
-        const float s = values(sums)[at];
-        values(de)[at] = (1 + a * values(scale.get())[column]) * s;
-        values(ds)[column] += a * s * values(codebook.get())[at];
-        values(db)[column] += a * s;
-      }
-    }
+  std::vector<Tensor> with_codebook_gradients(const Tensor& dz, const Tensor& sums) const {
+    const Tensor de = empty_like(sums), ds = empty_like(scale.get()), db = empty_like(scale.get());
+    kCodebookBackward(sums.device(), matrix(sums), matrix(codebook.get()), vector(scale.get()),
+                      options.affine_lr, de.view<float, 2>(), ds.view<float, 1>(),
+                      db.view<float, 1>(), Stream{});
     return {dz, de, ds, db};
   }
 };
 
 }  // namespace
 
-Tensor vq_effective_codebook(const Tensor& codebook, const Tensor& scale, const Tensor& bias,
+Tensor vq_effective_codebook(const Tensor& codebook0, const Tensor& scale, const Tensor& bias,
                              float affine_lr) {
-  const std::int64_t k = codebook.shape(0), d = codebook.shape(1);
+  const std::int64_t d = codebook0.shape(1);
   TESSERA_CHECK(scale.shape() == Shape{d} && bias.shape() == Shape{d},
                 "vq: affine scale and bias must be ({}), got {} and {}", d, scale.shape(),
                 bias.shape());
-  Tensor e = Tensor::empty({k, d});
-  for (std::int64_t row = 0; row < k; ++row) {
-    for (std::int64_t c = 0; c < d; ++c) {
-      const auto at = static_cast<std::size_t>(row * d + c), column = static_cast<std::size_t>(c);
-      values(e)[at] = (1 + affine_lr * values(scale)[column]) * values(codebook)[at] +
-                      affine_lr * values(bias)[column];
-    }
-  }
+  const Tensor codebook = codebook0.detach().contiguous();
+  Tensor e = empty_like(codebook);
+  kEffective(e.device(), matrix(codebook), vector(scale.detach().contiguous()),
+             vector(bias.detach().contiguous()), affine_lr, e.view<float, 2>(), Stream{});
   return e;
 }
 
-Tensor vq_assign(const Tensor& z0, const Tensor& codebook) {
-  TESSERA_CHECK(z0.rank() == 2 && codebook.rank() == 2 && z0.shape(1) == codebook.shape(1) &&
-                    codebook.shape(0) > 0,
+Tensor vq_assign(const Tensor& z0, const Tensor& codebook0) {
+  TESSERA_CHECK(z0.rank() == 2 && codebook0.rank() == 2 && z0.shape(1) == codebook0.shape(1) &&
+                    codebook0.shape(0) > 0,
                 "vq: z must be (T, D) and the codebook (K, D), got {} and {}", z0.shape(),
-                codebook.shape());
+                codebook0.shape());
   const NoGrad off;
-  const Tensor z = z0.contiguous();
+  const Tensor z = z0.contiguous(), codebook = codebook0.contiguous();
   const std::int64_t k = codebook.shape(0), d = codebook.shape(1);
-  const Tensor half_norm = Tensor::empty({k});
-  for (std::int64_t row = 0; row < k; ++row) {
-    float sum = 0;
-    for (std::int64_t c = 0; c < d; ++c) {
-      const float e = values(codebook)[static_cast<std::size_t>(row * d + c)];
-      sum = std::fma(e, e, sum);
-    }
-    values(half_norm)[static_cast<std::size_t>(row)] = 0.5F * sum;
-  }
-  Tensor codes = Tensor::empty({z.shape(0)}, DType::i32, z.device());
-  kNearest(z.device(), z.view<const float, 2>(),
-           codebook.transpose(0, 1).contiguous().view<const float, 2>(),
-           half_norm.view<const float, 1>(), codes.view<std::int32_t, 1>(), Stream{});
+  const Device device = z.device();
+  const Tensor codes_t = Tensor::empty({d, k}, DType::f32, device);
+  const Tensor half_norm = Tensor::empty({k}, DType::f32, device);
+  kPrepare(device, matrix(codebook), codes_t.view<float, 2>(), half_norm.view<float, 1>(),
+           Stream{});
+  Tensor codes = Tensor::empty({z.shape(0)}, DType::i32, device);
+  kNearest(device, matrix(z), matrix(codes_t), vector(half_norm), codes.view<std::int32_t, 1>(),
+           Stream{});
   return codes;
 }
 
@@ -112,18 +97,21 @@ Tensor vq_lookup(const Tensor& codes, const Tensor& codebook) {
   return gather_rows(codebook, codes);
 }
 
-VqResult vector_quantize(const Tensor& z0, const Tensor& codebook, const Tensor& scale,
-                         const Tensor& bias, const VqOptions& options) {
-  const Tensor z = z0.detach().contiguous();
-  const Tensor effective =
-      vq_effective_codebook(codebook.detach(), scale.detach(), bias.detach(), options.affine_lr);
-  const Tensor codes = vq_assign(z, effective);
-  const Tensor quantized = vq_lookup(codes, effective);
-  const Tensor loss = Tensor::scalar(static_cast<float>(mean_squared_distance(z, quantized)));
+VqResult vector_quantize(const Tensor& z0, const Tensor& codebook0, const Tensor& scale0,
+                         const Tensor& bias0, const VqOptions& options) {
+  const Tensor z = z0.detach().contiguous(), codebook = codebook0.detach().contiguous();
+  const Tensor scale = scale0.detach().contiguous();
+  const Tensor effective = vq_effective_codebook(codebook, scale, bias0, options.affine_lr);
+  const Tensor codes = vq_assign(z, effective), quantized = empty_like(z);
+  const Tensor partials = Tensor::empty({chunk_count(z.size(), kVqBlock)}, DType::f32, z.device());
+  kQuantize(z.device(), matrix(z), codes.view<const std::int32_t, 1>(), matrix(effective),
+            quantized.view<float, 2>(), partials.view<float, 1>(), Stream{});
+  const auto elements = static_cast<float>(std::max<std::int64_t>(1, z.size()));
+  const Tensor loss = tessera::scale(sum(partials), 1.0F / elements);
   const VqBackward backward{Saved(z),        Saved(quantized), Saved(codes),
                             Saved(codebook), Saved(scale),     options};
-  const std::vector<Tensor> outputs =
-      differentiable(std::vector<Tensor>{quantized, loss}, {z0, codebook, scale, bias}, backward);
+  const std::vector<Tensor> outputs = differentiable(std::vector<Tensor>{quantized, loss},
+                                                     {z0, codebook0, scale0, bias0}, backward);
   return {outputs[0], codes, outputs[1]};
 }
 

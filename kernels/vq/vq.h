@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/vq/vq_types.h"
 
 namespace tessera {
 
@@ -43,5 +44,28 @@ Tensor vq_lookup(const Tensor& codes, const Tensor& effective_codebook);
 TESSERA_DECLARE_KERNEL(vq_nearest,
                        void(View<const float, 2> z, View<const float, 2> codes_t,
                             View<const float, 1> half_norm, View<std::int32_t, 1> codes, Stream));
+/// codes_t (D, K) and half_norm (K) of codes (K, D): |e|^2 / 2 by fused multiply-adds in the order
+/// of d.
+TESSERA_DECLARE_KERNEL(vq_prepare, void(View<const float, 2> codes, View<float, 2> codes_t,
+                                        View<float, 1> half_norm, Stream));
+/// out (K, D) = (1 + affine_lr s) e + affine_lr b.
+TESSERA_DECLARE_KERNEL(vq_effective, void(View<const float, 2> codebook, View<const float, 1> scale,
+                                          View<const float, 1> bias, float affine_lr,
+                                          View<float, 2> out, Stream));
+/// q (T, D): row codes[i] of the codebook. partials: sums of (z - q)^2 over each kVqBlock elements.
+TESSERA_DECLARE_KERNEL(vq_quantize, void(View<const float, 2> z, View<const std::int32_t, 1> codes,
+                                         View<const float, 2> codebook, View<float, 2> q,
+                                         View<float, 1> partials, Stream));
+/// dz and each row's part of its code's gradient, (T, D). dq (T, D) and dloss (1) are zero where
+/// they have no elements.
+TESSERA_DECLARE_KERNEL(vq_backward,
+                       void(View<const float, 2> dq, View<const float, 1> dloss,
+                            View<const float, 2> z, View<const float, 2> q, VqSlopes slopes,
+                            View<float, 2> dz, View<float, 2> dcode, Stream));
+/// de (K, D), ds and db (D) of the sums G (K, D).
+TESSERA_DECLARE_KERNEL(vq_codebook_backward,
+                       void(View<const float, 2> sums, View<const float, 2> codebook,
+                            View<const float, 1> scale, float affine_lr, View<float, 2> de,
+                            View<float, 1> ds, View<float, 1> db, Stream));
 
 }  // namespace tessera

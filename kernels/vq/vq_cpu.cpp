@@ -151,5 +151,71 @@ void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
   });
 }
 
+void vq_prepare(View<const float, 2> codes, View<float, 2> codes_t, View<float, 1> half_norm,
+                Stream) {
+  for (std::int64_t k = 0; k < codes.shape[0]; ++k) {
+    float sum = 0;
+    for (std::int64_t d = 0; d < codes.shape[1]; ++d) {
+      codes_t(d, k) = codes(k, d);
+      sum = __builtin_fmaf(codes(k, d), codes(k, d), sum);
+    }
+    half_norm(k) = 0.5F * sum;
+  }
+}
+
+void vq_effective(View<const float, 2> codebook, View<const float, 1> scale,
+                  View<const float, 1> bias, float affine_lr, View<float, 2> out, Stream) {
+  for (std::int64_t k = 0; k < out.shape[0]; ++k) {
+    for (std::int64_t d = 0; d < out.shape[1]; ++d) {
+      out(k, d) = (1 + affine_lr * scale(d)) * codebook(k, d) + affine_lr * bias(d);
+    }
+  }
+}
+
+void vq_quantize(View<const float, 2> z, View<const std::int32_t, 1> codes,
+                 View<const float, 2> codebook, View<float, 2> q, View<float, 1> partials, Stream) {
+  const std::int64_t n = z.size(), width = z.shape[1];
+  parallel_for(chunk_count(n, kVqBlock), [&](std::int64_t block) {
+    const std::int64_t end = (block + 1) * kVqBlock < n ? (block + 1) * kVqBlock : n;
+    double sum = 0;
+    for (std::int64_t at = block * kVqBlock; at < end; ++at) {
+      const std::int64_t i = at / width, d = at % width;
+      const float e = codebook(codes(i), d);
+      const double r = static_cast<double>(z(i, d)) - static_cast<double>(e);
+      q(i, d) = e;
+      sum += r * r;
+    }
+    partials(block) = static_cast<float>(sum);
+  });
+}
+
+void vq_backward(View<const float, 2> dq, View<const float, 1> dloss, View<const float, 2> z,
+                 View<const float, 2> q, VqSlopes slopes, View<float, 2> dz, View<float, 2> dcode,
+                 Stream) {
+  const float unit = dloss.shape[0] > 0 ? dloss(0) * slopes.unit : 0.0F;
+  for (std::int64_t i = 0; i < z.shape[0]; ++i) {
+    for (std::int64_t d = 0; d < z.shape[1]; ++d) {
+      const float up = dq.shape[0] > 0 ? dq(i, d) : 0.0F, slope = unit * (z(i, d) - q(i, d));
+      dz(i, d) = up + (1 - slopes.beta) * slope;
+      dcode(i, d) = slopes.nu * up - slopes.beta * slope;
+    }
+  }
+}
+
+void vq_codebook_backward(View<const float, 2> sums, View<const float, 2> codebook,
+                          View<const float, 1> scale, float affine_lr, View<float, 2> de,
+                          View<float, 1> ds, View<float, 1> db, Stream) {
+  for (std::int64_t d = 0; d < sums.shape[1]; ++d) {
+    ds(d) = db(d) = 0;
+  }
+  for (std::int64_t k = 0; k < sums.shape[0]; ++k) {
+    for (std::int64_t d = 0; d < sums.shape[1]; ++d) {
+      de(k, d) = (1 + affine_lr * scale(d)) * sums(k, d);
+      ds(d) += affine_lr * sums(k, d) * codebook(k, d);
+      db(d) += affine_lr * sums(k, d);
+    }
+  }
+}
+
 }  // namespace tessera::cpu
 #endif

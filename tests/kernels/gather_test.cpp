@@ -1,5 +1,8 @@
 #include "kernels/gather/gather.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "support/gradcheck.h"
 
 namespace tessera {
@@ -18,6 +21,32 @@ TEST(Gather, RowsMayRepeatAndTheirGradientsAdd) {
              return y;
            },
            {random({4, 33}, 1)});
+}
+
+// Around a warp, a chunk of 512 keys and the 1,024 keys that are scanned at a time.
+TEST(Gather, SortingByKeyIsStableOnEveryDevice) {
+  for (const std::int64_t count : {1, 33, 1500}) {
+    for (const std::size_t m : {0, 1, 31, 513, 1100}) {
+      std::vector<std::int32_t> keys, order(m), starts(static_cast<std::size_t>(count) + 1, 0);
+      for (std::size_t i = 0; i < m; ++i) {
+        keys.push_back(static_cast<std::int32_t>(i * i * 7 % static_cast<std::size_t>(count)));
+      }
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::stable_sort(order, {},
+                               [&](std::int32_t i) { return keys[static_cast<std::size_t>(i)]; });
+      for (const std::int32_t k : keys) {
+        for (std::size_t n = static_cast<std::size_t>(k) + 1; n < starts.size(); ++n) ++starts[n];
+      }
+      on_every_device([&](Device device, const std::string& level) {
+        const RowsByKey by =
+            rows_by_key(Tensor::from(keys, {static_cast<std::int64_t>(m)}, device), count);
+        EXPECT_EQ(by.starts.to_vector<std::int32_t>(), starts)
+            << level << " " << m << " of " << count;
+        EXPECT_EQ(by.order.to_vector<std::int32_t>(), order)
+            << level << " " << m << " of " << count;
+      });
+    }
+  }
 }
 
 TEST(Gather, ConcatStacksRowsInOrder) {

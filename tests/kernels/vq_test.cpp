@@ -69,34 +69,81 @@ TEST(Vq, ZeroAffineLeavesTheCodebookAsItIs) {
 TEST(Vq, GradientsHaveTheirClosedForm) {
   const std::int64_t t = 33, k = 5, d = 3;
   for (const float nu : {0.0F, 1.0F}) {
-    Tensor z = random({t, d}, 1), e = random({k, d}, 2), s = random({d}, 3, 0.1),
-           b = random({d}, 4, 0.1);
-    for (Tensor* p : {&z, &e, &s, &b}) p->set_requires_grad(true);
-    const Tensor w = random({t, d}, 5);
-    const VqResult r = vector_quantize(z, e, s, b, {.nu = nu});
-    backward(add(sum(mul(r.quantized, w)), scale(r.loss, 10)));
-    const auto Z = doubles(z), Q = doubles(r.quantized), W = doubles(w), E = doubles(e),
-               S = doubles(s);
-    const auto code = r.codes.to_vector<std::int32_t>();
-    std::vector<double> dz(Z.size()), de(E.size()), ds(3), db(3), G(E.size());
-    double loss = 0;
-    for (std::size_t i = 0; i < Z.size(); ++i) {
-      const double gap = Z[i] - Q[i], unit = 10 * 2 * gap / static_cast<double>(t * d);
-      loss += gap * gap / static_cast<double>(t * d);
-      dz[i] = W[i] + 0.1 * unit;
-      G[static_cast<std::size_t>(code[i / 3]) * 3 + i % 3] +=
-          static_cast<double>(nu) * W[i] - 0.9 * unit;
-    }
-    for (std::size_t i = 0; i < E.size(); ++i) {
-      de[i] = (1 + 2 * S[i % 3]) * G[i];
-      ds[i % 3] += 2 * G[i] * E[i];
-      db[i % 3] += 2 * G[i];
-    }
-    EXPECT_NEAR(r.loss.item(), loss, 1e-5 * loss);
-    EXPECT_LE(relative_error(doubles(z.grad()), dz), 1e-5);
-    EXPECT_LE(relative_error(doubles(e.grad()), de), 1e-5);
-    EXPECT_LE(relative_error(doubles(s.grad()), ds), 1e-5);
-    EXPECT_LE(relative_error(doubles(b.grad()), db), 1e-5);
+    const Tensor z0 = random({t, d}, 1), e0 = random({k, d}, 2), s0 = random({d}, 3, 0.1),
+                 b0 = random({d}, 4, 0.1), w = random({t, d}, 5);
+    const auto Z = doubles(z0), W = doubles(w), E = doubles(e0), S = doubles(s0);
+    on_every_device([&](Device device, const std::string& level) {
+      Tensor z = z0.clone().to(device), e = e0.clone().to(device), s = s0.clone().to(device),
+             b = b0.clone().to(device);
+      for (Tensor* p : {&z, &e, &s, &b}) p->set_requires_grad(true);
+      const VqResult r = vector_quantize(z, e, s, b, {.nu = nu});
+      backward(add(sum(mul(r.quantized, w.to(device))), scale(r.loss, 10)));
+      const auto Q = doubles(r.quantized);
+      const auto code = r.codes.to_vector<std::int32_t>();
+      std::vector<double> dz(Z.size()), de(E.size()), ds(3), db(3), G(E.size());
+      double loss = 0;
+      for (std::size_t i = 0; i < Z.size(); ++i) {
+        const double gap = Z[i] - Q[i], unit = 10 * 2 * gap / static_cast<double>(t * d);
+        loss += gap * gap / static_cast<double>(t * d);
+        dz[i] = W[i] + 0.1 * unit;
+        G[static_cast<std::size_t>(code[i / 3]) * 3 + i % 3] +=
+            static_cast<double>(nu) * W[i] - 0.9 * unit;
+      }
+      for (std::size_t i = 0; i < E.size(); ++i) {
+        de[i] = (1 + 2 * S[i % 3]) * G[i];
+        ds[i % 3] += 2 * G[i] * E[i];
+        db[i % 3] += 2 * G[i];
+      }
+      EXPECT_NEAR(r.loss.item(), loss, 1e-5 * loss) << level;
+      EXPECT_LE(relative_error(doubles(z.grad()), dz), 1e-5) << level;
+      EXPECT_LE(relative_error(doubles(e.grad()), de), 1e-5) << level;
+      EXPECT_LE(relative_error(doubles(s.grad()), ds), 1e-5) << level;
+      EXPECT_LE(relative_error(doubles(b.grad()), db), 1e-5) << level;
+    });
+  }
+}
+
+struct Quantised {
+  std::vector<std::int32_t> codes;
+  std::vector<float> quantized, loss, dz, de, ds, db;
+  bool operator==(const Quantised&) const = default;
+};
+
+// Only the loss is used, so that no gradient of the output arrives.
+Quantised quantise(std::int64_t t, std::int64_t k, std::int64_t d, Device device) {
+  Tensor z = random({t, d}, 1).to(device), e = random({k, d}, 2).to(device),
+         s = random({d}, 3, 0.1).to(device), b = random({d}, 4, 0.1).to(device);
+  for (Tensor* p : {&z, &e, &s, &b}) p->set_requires_grad(true);
+  const VqResult r = vector_quantize(z, e, s, b, {});
+  backward(r.loss);
+  return {r.codes.to_vector<std::int32_t>(), r.quantized.to_vector<float>(),
+          r.loss.to_vector<float>(),         z.grad().to_vector<float>(),
+          e.grad().to_vector<float>(),       s.grad().to_vector<float>(),
+          b.grad().to_vector<float>()};
+}
+
+double error(const std::vector<float>& got, const std::vector<float>& expected) {
+  return relative_error({got.begin(), got.end()}, {expected.begin(), expected.end()});
+}
+
+// Codes, rows and their sums in row order are those of the cpu to the bit.
+TEST(Vq, DevicesGiveTheBitsOfTheCpuWhereTheOrderIsTheSame) {
+  for (const std::int64_t t : {0, 1, 31, 600}) {
+    const Quantised expected = quantise(t, 300, 5, kCpu);
+    std::vector<Quantised> first;
+    on_every_device([&](Device device, const std::string& level) {
+      if (device == kCpu) return;
+      const Quantised got = quantise(t, 300, 5, device);
+      EXPECT_EQ(got.codes, expected.codes) << level << " rows " << t;
+      EXPECT_EQ(got.quantized, expected.quantized) << level << " rows " << t;
+      EXPECT_EQ(got.dz, expected.dz) << level << " rows " << t;
+      EXPECT_EQ(got.de, expected.de) << level << " rows " << t;
+      EXPECT_LE(error(got.loss, expected.loss), 1e-6) << level << " rows " << t;
+      EXPECT_LE(error(got.ds, expected.ds), 1e-5) << level << " rows " << t;
+      EXPECT_LE(error(got.db, expected.db), 1e-5) << level << " rows " << t;
+      if (first.empty()) first.push_back(got);
+      EXPECT_EQ(got, first[0]) << level << " rows " << t;
+    });
   }
 }
 
