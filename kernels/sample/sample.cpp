@@ -14,14 +14,16 @@ void check_options(const SampleOptions& o) {
   TESSERA_CHECK(o.top_p > 0 && o.top_p <= 1, "sample: top_p must be in (0, 1], got {}", o.top_p);
 }
 
-std::vector<std::uint8_t> exclusion_flags(const std::vector<int>& excluded, std::int64_t classes) {
-  std::vector<std::uint8_t> flags(static_cast<std::size_t>(classes), 0);
+// (V) u8, on `device`.
+Tensor exclusion_flags(const std::vector<int>& excluded, std::int64_t classes, Device device) {
+  const Tensor host = Tensor::zeros({classes}, DType::u8);
+  const std::span<std::uint8_t> flags = host.span<std::uint8_t>();
   for (const int id : excluded) {
     TESSERA_CHECK(id >= 0 && id < classes, "sample: excluded id {} is outside 0..{}", id,
                   classes - 1);
     flags[static_cast<std::size_t>(id)] = 1;
   }
-  return flags;
+  return host.to(device);
 }
 
 void check_drawn(std::span<const std::int32_t> out) {
@@ -38,11 +40,12 @@ Tensor sample(const Tensor& logits, const SampleOptions& options, const Tensor& 
   TESSERA_CHECK(uniforms.shape() == (Shape{logits.shape(0)}),
                 "sample: uniforms must be ({}), got {}", logits.shape(0), uniforms.shape());
   check_options(options);
-  const auto excluded = exclusion_flags(options.excluded, logits.shape(1));
+  const Tensor excluded = exclusion_flags(options.excluded, logits.shape(1), logits.device());
   const Tensor x = logits.detach().contiguous(), u = uniforms.detach().contiguous();
   const Tensor out = Tensor::empty({logits.shape(0)}, DType::i32, logits.device());
   kSample(logits.device(), x.view<const float, 2>(), u.view<const float, 1>(),
-          {options.temperature, options.top_k, options.top_p, excluded.data()},
+          {options.temperature, options.top_k, options.top_p,
+           excluded.view<const std::uint8_t, 1>().data},
           out.view<std::int32_t, 1>(), Stream{});
   check_drawn(out.to_vector<std::int32_t>());
   return out;

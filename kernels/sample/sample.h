@@ -7,6 +7,7 @@
 #include "core/kernel.h"
 #include "core/rng.h"
 #include "core/tensor.h"
+#include "kernels/sample/sample_types.h"
 
 namespace tessera {
 
@@ -21,20 +22,13 @@ struct SampleOptions {
 /// the first class whose cumulated probability exceeds the row's uniform. top_k acts first, then
 /// top_p on what it left. logits (B, V) f32, uniforms (B) f32 in [0, 1). Returns (B) i32. Throws
 /// Error(usage) on sizes or options that do not fit, Error(numeric) on a row with a NaN or +inf
-/// logit or with no allowed class above -inf. No gradient. Nucleus: Holtzman et al. 2020.
+/// logit or with no allowed class above -inf; devices take up to 16,384 classes. No gradient.
+/// Nucleus: Holtzman et al. 2020.
 Tensor sample(const Tensor& logits, const SampleOptions& options, const Tensor& uniforms);
 
 /// The same with element 0 of each row's key as its uniform: a row's draw does not depend on its
 /// batch.
 Tensor sample(const Tensor& logits, const SampleOptions& options, std::span<const RngKey> keys);
-
-/// What the kernel needs of the options; excluded (V) is 1 where a class is never drawn.
-struct SampleRule {
-  float temperature;
-  std::int64_t top_k;
-  float top_p;
-  const std::uint8_t* excluded;
-};
 
 /// out (B): the class drawn, or -1 where a row cannot be drawn from.
 TESSERA_DECLARE_KERNEL(sample_rows, void(View<const float, 2> logits, View<const float, 1> uniforms,

@@ -11,20 +11,30 @@ namespace tessera {
 namespace {
 using namespace testing_support;  // NOLINT
 
-// The same row n times with evenly spaced uniforms: how often each class came.
-std::vector<int> counts(const std::vector<float>& row, const SampleOptions& options, int n) {
+// The same row n times with evenly spaced uniforms: how often each class came, on a device.
+std::vector<int> counts_on(Device device, const std::vector<float>& row,
+                           const SampleOptions& options, int n) {
   std::vector<float> logits, uniforms;
   for (int i = 0; i < n; ++i) {
     logits.insert(logits.end(), row.begin(), row.end());
     uniforms.push_back(static_cast<float>((i + 0.5) / n));
   }
   const auto classes = static_cast<std::int64_t>(row.size());
-  const Tensor drawn =
-      sample(Tensor::from(logits, {n, classes}), options, Tensor::from(uniforms, {n}));
+  const Tensor drawn = sample(Tensor::from(logits, {n, classes}, device), options,
+                              Tensor::from(uniforms, {n}, device));
   std::vector<int> result(row.size(), 0);
   for (const std::int32_t id : drawn.to_vector<std::int32_t>())
     ++result[static_cast<std::size_t>(id)];
   return result;
+}
+
+// The same on every device, which all agree.
+std::vector<int> counts(const std::vector<float>& row, const SampleOptions& options, int n) {
+  const std::vector<int> expected = counts_on(kCpu, row, options, n);
+  for (const Device device : devices()) {
+    EXPECT_EQ(counts_on(device, row, options, n), expected) << name(device.type);
+  }
+  return expected;
 }
 
 // Classes of probability 0.1, 0.4, 0.2, 0.3.
@@ -66,8 +76,11 @@ TEST(Sample, ExcludedClassesAreNeverDrawn) {
 TEST(Sample, TheEndsOfTheUniformsDrawPossibleClasses) {
   const Tensor x = Tensor::from(
       std::vector<float>{-INFINITY, 0, 0, -INFINITY, -INFINITY, 0, 0, -INFINITY}, {2, 4});
-  const auto y = sample(x, {}, Tensor::from(std::vector<float>{0.0F, 1.0F - 0x1.0p-24F}, {2}));
-  EXPECT_EQ(y.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 2}));
+  const std::vector<float> ends{0.0F, 1.0F - 0x1.0p-24F};
+  for (const Device device : devices()) {
+    const auto y = sample(x.to(device), {}, Tensor::from(ends, {2}, device));
+    EXPECT_EQ(y.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 2}));
+  }
 }
 
 TEST(Sample, ADrawDependsOnItsKeyAloneForAnyThreadCountAndBatch) {
@@ -162,19 +175,79 @@ TEST(Sample, DrawsAtTheEdgesAreEqualOnEverySimdLevel) {
   for (const auto& r : results) EXPECT_EQ(r, results[0]);
 }
 
+#ifdef TESSERA_BUILD_SIMT
+constexpr Device kSimt{DeviceType::simt, 0};
+
+// Rows of a thread, a warp, a block of 64 classes, all threads, and more keys than threads sort at
+// once; uniforms at the edges of classes, where the last bit of a sum decides.
+TEST(SampleSimt, DrawsAreThoseOfTheCpuForAnySchedule) {
+  const std::vector<SampleOptions> all{{.temperature = 0.7F},
+                                       {.temperature = 0},
+                                       {.temperature = 2.5F, .top_k = 20, .excluded = {0, 3}},
+                                       {.top_p = 0.8F},
+                                       {.top_k = 300, .top_p = 0.95F}};
+  for (const std::int64_t classes : {4, 33, 64, 257, 1100}) {
+    const std::int64_t rows = 8;
+    const Tensor x = random({rows, classes}, 2, 2);
+    std::vector<float> u;
+    for (std::int64_t i = 0; i < rows; ++i) u.push_back(static_cast<float>(i) / 8);
+    for (const SampleOptions& o : all) {
+      const Tensor uniforms = Tensor::from(u, {rows});
+      const auto expected = sample(x, o, uniforms).to_vector<std::int32_t>();
+      for (std::uint64_t seed = 0; seed<6; seed += classes> 300 ? 3 : 1) {
+        const simt::ScheduleGuard guard({seed == 0   ? simt::Order::forward
+                                         : seed == 1 ? simt::Order::reverse
+                                                     : simt::Order::random,
+                                         seed});
+        EXPECT_EQ(sample(x.to(kSimt), o, uniforms.to(kSimt)).to_vector<std::int32_t>(), expected)
+            << "classes " << classes << " seed " << seed;
+      }
+    }
+  }
+}
+
+// Equal probabilities again and again, uniforms where a round ends.
+TEST(SampleSimt, DrawsAtTheEdgesAreThoseOfTheCpu) {
+  const std::int64_t rounds = 16, classes = 64 * rounds;
+  const auto pattern = random({64}, 4).to_vector<float>();
+  std::vector<float> logits, u;
+  for (std::int64_t i = 0; i < rounds * classes; ++i)
+    logits.push_back(pattern[static_cast<std::size_t>(i % 64)]);
+  for (std::int64_t i = 0; i < rounds; ++i)
+    u.push_back(static_cast<float>(i) / static_cast<float>(rounds));
+  const Tensor x = Tensor::from(logits, {rounds, classes}), uniforms = Tensor::from(u, {rounds});
+  for (const SampleOptions& o :
+       {SampleOptions{.temperature = 0.7F}, SampleOptions{.top_p = 0.9F}}) {
+    EXPECT_EQ(sample(x.to(kSimt), o, uniforms.to(kSimt)).to_vector<std::int32_t>(),
+              sample(x, o, uniforms).to_vector<std::int32_t>());
+  }
+}
+
+TEST(SampleSimt, RefusesMoreClassesThanItsKernelHolds) {
+  EXPECT_THROW(sample(Tensor::zeros({1, 16385}, DType::f32, kSimt), {},
+                      Tensor::zeros({1}, DType::f32, kSimt)),
+               Error);
+}
+#endif
+
 TEST(Sample, NegligibleWeightsAreZeroAndDoNotSpoilTheRest) {
   EXPECT_EQ(counts({0, -800, -1e30F, 0, -INFINITY}, {}, 10), (Counts{5, 0, 0, 5, 0}));
   EXPECT_EQ(counts({-1e30F, -3e38F}, {}, 10), (Counts{10, 0}));
 }
 
 TEST(Sample, NoRowsGiveNoDraws) {
-  EXPECT_EQ(sample(Tensor::empty({0, 5}), {}, Tensor::empty({0})).size(), 0);
+  for (const Device device : devices()) {
+    const Tensor none = Tensor::empty({0, 5}, DType::f32, device);
+    EXPECT_EQ(sample(none, {}, Tensor::empty({0}, DType::f32, device)).size(), 0);
+  }
 }
 
 TEST(Sample, RowsThatCannotBeDrawnFromAreErrors) {
-  EXPECT_THROW(counts({0, NAN}, {}, 1), Error);
-  EXPECT_THROW(counts({0, INFINITY}, {}, 1), Error);
-  EXPECT_THROW(counts({0, 1}, {.excluded = {0, 1}}, 1), Error);
+  for (const Device device : devices()) {
+    EXPECT_THROW(counts_on(device, {0, NAN}, {}, 1), Error);
+    EXPECT_THROW(counts_on(device, {0, INFINITY}, {}, 1), Error);
+    EXPECT_THROW(counts_on(device, {0, 1}, {.excluded = {0, 1}}, 1), Error);
+  }
 }
 
 TEST(Sample, RejectsOptionsOutOfRange) {
