@@ -1,7 +1,5 @@
 #include "kernels/batchnorm/batchnorm.h"
 
-#include <cmath>
-
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "kernels/elementwise/elementwise.h"
@@ -10,6 +8,7 @@ namespace tessera {
 namespace {
 
 constexpr auto kStatistics = TESSERA_KERNEL(batchnorm_statistics);
+constexpr auto kInverse = TESSERA_KERNEL(batchnorm_inverse);
 constexpr auto kForward = TESSERA_KERNEL(batchnorm_forward);
 constexpr auto kBackward = TESSERA_KERNEL(batchnorm_backward);
 
@@ -20,12 +19,11 @@ void check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias) {
       weight.shape(), bias.shape());
 }
 
-Tensor inverse_deviation(const Tensor& variance, float eps) {
-  std::vector<float> values = variance.to_vector<float>();
-  for (float& v : values) {
-    v = 1.0F / std::sqrt(v + eps);
-  }
-  return Tensor::from(values, variance.shape(), variance.device());
+Tensor inverse_deviation(const Tensor& variance0, float eps) {
+  const Tensor variance = variance0.detach().contiguous();
+  Tensor rstd = Tensor::empty(variance.shape(), DType::f32, variance.device());
+  kInverse(rstd.device(), variance.view<const float, 1>(), eps, rstd.view<float, 1>(), Stream{});
+  return rstd;
 }
 
 Tensor partial_sums(const Tensor& x) {

@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/batchnorm/batchnorm_types.h"
 
 namespace tessera {
 
@@ -23,13 +24,14 @@ BatchNormResult batch_norm(const Tensor& x, const Tensor& weight, const Tensor& 
 Tensor batch_norm_with(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor& mean, const Tensor& variance, float eps = 1e-5F);
 
-inline constexpr std::int64_t kBatchNormBlock = 256;  ///< rows of one partial sum
-
 /// mean and biased variance (C) of x (N, C), N > 0, in two passes. partials: scratch (2, blocks,
 /// C).
 TESSERA_DECLARE_KERNEL(batchnorm_statistics,
                        void(View<const float, 2> x, View<float, 3> partials, View<float, 1> mean,
                             View<float, 1> variance, Stream));
+/// 1 / sqrt(variance + eps).
+TESSERA_DECLARE_KERNEL(batchnorm_inverse,
+                       void(View<const float, 1> variance, float eps, View<float, 1> rstd, Stream));
 TESSERA_DECLARE_KERNEL(batchnorm_forward,
                        void(View<const float, 2> x, View<const float, 1> mean,
                             View<const float, 1> rstd, View<const float, 1> weight,

@@ -10,6 +10,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/parallel.h"
@@ -123,6 +124,12 @@ void batchnorm_statistics(View<const float, 2> x, View<float, 3> partials, View<
     const double shift = total(partials, 0, c) / n;
     mean(c) = static_cast<float>(static_cast<double>(mean(c)) + shift);
     variance(c) = static_cast<float>(total(partials, 1, c) / n - shift * shift);
+  }
+}
+
+void batchnorm_inverse(View<const float, 1> variance, float eps, View<float, 1> rstd, Stream) {
+  for (std::int64_t c = 0; c < rstd.shape[0]; ++c) {
+    rstd(c) = 1.0F / std::sqrt(variance(c) + eps);
   }
 }
 

@@ -57,15 +57,17 @@ TEST(BatchNorm, NormalisesColumnsOverAllRows) {
 }
 
 TEST(BatchNorm, OneRowGivesTheBiasAndNoSlope) {
-  const Tensor x = random({1, 5}, 1).set_requires_grad(true);
-  const Tensor weight = random({5}, 2), bias = random({5}, 3);
-  const BatchNormResult r = batch_norm(x, weight, bias);
-  EXPECT_EQ(r.y.to_vector<float>(), bias.to_vector<float>());
-  EXPECT_EQ(r.variance.to_vector<float>(), std::vector<float>(5, 0.0F));
-  backward(differentiable(Tensor::scalar(0), {r.y}, [](std::span<const Tensor>) {
-    return std::vector<Tensor>{Tensor::full({1, 5}, 1.0F)};
-  }));
-  EXPECT_EQ(x.grad().to_vector<float>(), std::vector<float>(5, 0.0F));
+  for (const Device device : devices()) {
+    const Tensor x = random({1, 5}, 1).to(device).set_requires_grad(true);
+    const Tensor weight = random({5}, 2).to(device), bias = random({5}, 3).to(device);
+    const BatchNormResult r = batch_norm(x, weight, bias);
+    EXPECT_EQ(r.y.to_vector<float>(), bias.to_vector<float>());
+    EXPECT_EQ(r.variance.to_vector<float>(), std::vector<float>(5, 0.0F));
+    backward(differentiable(Tensor::scalar(0), {r.y}, [&](std::span<const Tensor>) {
+      return std::vector<Tensor>{Tensor::full({1, 5}, 1.0F).to(device)};
+    }));
+    EXPECT_EQ(x.grad().to_vector<float>(), std::vector<float>(5, 0.0F));
+  }
 }
 
 TEST(BatchNorm, StatisticsAreThoseOfDoubleEvenFarFromZero) {
@@ -74,8 +76,9 @@ TEST(BatchNorm, StatisticsAreThoseOfDoubleEvenFarFromZero) {
   for (float& v : x.span<float>()) {
     v += 1000.0F;  // 1000 sigma: one f32 pass would be off by several ulp, 6e-5 each
   }
-  on_every_simd_level([&](const char* level) {
-    const BatchNormResult r = batch_norm(x, Tensor::full({4}, 1.0F), Tensor::zeros({4}));
+  on_every_device([&](Device device, const std::string& level) {
+    const BatchNormResult r =
+        batch_norm(x.to(device), Tensor::full({4}, 1.0F).to(device), Tensor::zeros({4}).to(device));
     for (std::size_t j = 0; j < c; ++j) {
       const auto values = column(doubles(x), c, j);
       const double unbiased = variance_of(values) * static_cast<double>(n) / (n - 1.0);
@@ -88,7 +91,8 @@ TEST(BatchNorm, StatisticsAreThoseOfDoubleEvenFarFromZero) {
 TEST(BatchNorm, GivenStatisticsTreatEachRowAlone) {
   const Tensor mean = random({7}, 5), variance = Tensor::full({7}, 4.0F);
   const auto op = [&](const std::vector<Tensor>& t) {
-    return batch_norm_with(t[0], t[1], t[2], mean, variance);
+    const Device device = t[0].device();
+    return batch_norm_with(t[0], t[1], t[2], mean.to(device), variance.to(device));
   };
   const auto expected = [&](const std::vector<std::vector<double>>& in) {
     const auto m = doubles(mean);
@@ -124,6 +128,32 @@ TEST(BatchNorm, IsBitEqualForAnyThreadCount) {
     EXPECT_EQ(r, results[0]);
   }
 }
+
+#ifdef TESSERA_BUILD_SIMT
+TEST(BatchNormSimt, BitsDoNotDependOnTheSchedule) {
+  const Device device{DeviceType::simt, 0};
+  const Tensor up = random({300, 40}, 11).to(device);
+  std::vector<std::vector<float>> first;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard guard({seed == 0   ? simt::Order::forward
+                                     : seed == 1 ? simt::Order::reverse
+                                                 : simt::Order::random,
+                                     seed});
+    Tensor x = random({300, 40}, 9).to(device), w = random({40}, 10).to(device);
+    x.set_requires_grad(true);
+    w.set_requires_grad(true);
+    const BatchNormResult r = batch_norm(x, w, Tensor::zeros({40}).to(device));
+    backward(differentiable(Tensor::scalar(0), {r.y},
+                            [&](std::span<const Tensor>) { return std::vector<Tensor>{up}; }));
+    std::vector<std::vector<float>> got;
+    for (const Tensor& t : {r.y, r.mean, r.variance, x.grad(), w.grad()}) {
+      got.push_back(t.to_vector<float>());
+    }
+    if (first.empty()) first = got;
+    EXPECT_EQ(got, first) << "seed " << seed;
+  }
+}
+#endif
 
 TEST(BatchNorm, RejectsParametersOfOtherWidths) {
   EXPECT_THROW(batch_norm(random({3, 4}, 1), random({5}, 1), random({4}, 1)), Error);
