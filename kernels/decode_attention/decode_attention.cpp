@@ -26,7 +26,18 @@ void check_rows(const KeyValueCache& cache, std::int64_t rows, std::span<const s
   }
 }
 
-float* data(const Tensor& t) { return t.span<float>().data(); }
+float* data(const Tensor& t) { return t.reshape({t.size()}).view<float, 1>().data; }
+
+// Slots, then positions, on a device; undefined on the cpu, which reads the caller's.
+Tensor copied(std::span<const std::int32_t> slots, std::span<const std::int32_t> positions,
+              Device device) {
+  if (device == kCpu) {
+    return {};
+  }
+  std::vector<std::int32_t> both(slots.begin(), slots.end());
+  both.insert(both.end(), positions.begin(), positions.end());
+  return Tensor::from(both, {std::ssize(both)}, device);
+}
 
 }  // namespace
 
@@ -45,13 +56,15 @@ Tensor decode_attention(const Tensor& qkv0, const KeyValueCache& cache,
   check_rows(cache, qkv0.shape(0), slots, positions);
   const Tensor qkv = qkv0.detach().contiguous();
   const Tensor out = Tensor::empty({qkv.shape(0), h, d}, DType::f32, qkv.device());
+  const Tensor places = copied(slots, positions, qkv.device());
+  const std::int32_t* at = places.defined() ? places.view<const std::int32_t, 1>().data : nullptr;
   const DecodeLayout layout{.rows = qkv.shape(0),
                             .heads = h,
                             .width = d,
                             .capacity = cache.values.shape(2),
                             .scale = scale != 0 ? scale : 1.0F / std::sqrt(static_cast<float>(d)),
-                            .slots = slots.data(),
-                            .positions = positions.data()};
+                            .slots = at != nullptr ? at : slots.data(),
+                            .positions = at != nullptr ? at + slots.size() : positions.data()};
   kStep(qkv.device(), data(qkv), layout, data(cache.keys), data(cache.values), data(out), Stream{});
   cache.keys.bump_version();
   cache.values.bump_version();

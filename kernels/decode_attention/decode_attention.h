@@ -7,6 +7,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/decode_attention/decode_attention_types.h"
 
 namespace tessera {
 
@@ -25,19 +26,11 @@ struct KeyValueCache {
 /// then its query attends to rows 0 .. positions[i] of that slot, softmax(scale q k^T) v. Equals
 /// row positions[i] of causal attention over the slot's rows. qkv: (B, 3, H, D) f32. Returns (B, H,
 /// D). scale 0 means D^-1/2. A result depends on its own slot only, not on B. Throws Error(usage)
-/// on shapes that do not fit, on a slot or position outside the cache, on a slot named twice. The
-/// cache is state: written in place. No gradient.
+/// on shapes that do not fit, on a slot or position outside the cache, on a slot named twice, on
+/// devices also if D > 128. The cache is state: written in place. No gradient.
 Tensor decode_attention(const Tensor& qkv, const KeyValueCache& cache,
                         std::span<const std::int32_t> slots,
                         std::span<const std::int32_t> positions, float scale = 0);
-
-/// Extents of a step and where its rows go.
-struct DecodeLayout {
-  std::int64_t rows, heads, width, capacity;
-  float scale;
-  const std::int32_t* slots;      // (rows)
-  const std::int32_t* positions;  // (rows)
-};
 
 /// out (B, H, D); keys and values as in KeyValueCache, contiguous.
 TESSERA_DECLARE_KERNEL(decode_attention_step, void(const float* qkv, DecodeLayout layout,

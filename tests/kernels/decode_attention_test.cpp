@@ -54,12 +54,12 @@ std::vector<float> feed(const Tensor& x, const KeyValueCache& cache, std::int32_
 }
 
 TEST(DecodeAttention, EachStepMatchesTheDoubleReferenceOverThePrefix) {
-  on_every_simd_level([](const char* level) {
-    for (const std::int64_t width : {1, 8, 17, 32}) {
+  on_every_device([](Device device, const std::string& level) {
+    for (const std::int64_t width : {1, 8, 17, 32, 65}) {
       const std::int64_t length = 33, row = kHeads * width;
       const Tensor x = random({length, 3, kHeads, width}, 1);
-      const auto cache = KeyValueCache::create(1, kHeads, width, length);
-      const auto out = feed(x, cache, 0);
+      const auto cache = KeyValueCache::create(1, kHeads, width, length, device);
+      const auto out = feed(x.to(device), cache, 0);
       const auto values = doubles(x);
       for (std::int64_t n = 1; n <= length; ++n) {
         const std::vector<double> got(out.begin() + (n - 1) * row, out.begin() + n * row);
@@ -80,22 +80,26 @@ TEST(DecodeAttention, EqualsCausalAttentionOverTheWholeSequence) {
 
 // Slots at different positions in one step, in any order, beside slots full of NaN.
 TEST(DecodeAttention, ARowDependsOnItsOwnSlotOnly) {
-  const std::int64_t width = 8;
-  const auto cache = KeyValueCache::create(5, kHeads, width, 40);
-  fill(cache.keys, NAN);
-  fill(cache.values, NAN);
-  const Tensor a = random({31, 3, kHeads, width}, 3), b = random({3, 3, kHeads, width}, 4);
-  const auto alone_a = feed(a, KeyValueCache::create(1, kHeads, width, 40), 0);
-  const auto alone_b = feed(b, KeyValueCache::create(1, kHeads, width, 40), 0);
-  feed(a.slice(0, 0, 30), cache, 4);
-  feed(b.slice(0, 0, 2), cache, 1);
-  Tensor both = Tensor::empty({2, 3, kHeads, width});
-  copy_into(both.slice(0, 0, 1), a.slice(0, 30, 31));
-  copy_into(both.slice(0, 1, 2), b.slice(0, 2, 3));
-  const auto got = decode_attention(both, cache, Indices{4, 1}, Indices{30, 2}).to_vector<float>();
-  const auto row = static_cast<std::size_t>(kHeads * width);
-  EXPECT_TRUE(std::equal(got.begin(), got.begin() + row, alone_a.end() - row));
-  EXPECT_TRUE(std::equal(got.begin() + row, got.end(), alone_b.end() - row));
+  const std::int64_t width = 8, capacity = 48;
+  for (const Device device : devices()) {
+    const auto cache = KeyValueCache::create(5, kHeads, width, capacity, device);
+    fill(cache.keys, NAN);
+    fill(cache.values, NAN);
+    const Tensor a = random({40, 3, kHeads, width}, 3).to(device),
+                 b = random({3, 3, kHeads, width}, 4).to(device);
+    const auto alone_a = feed(a, KeyValueCache::create(1, kHeads, width, capacity, device), 0);
+    const auto alone_b = feed(b, KeyValueCache::create(1, kHeads, width, capacity, device), 0);
+    feed(a.slice(0, 0, 39), cache, 4);
+    feed(b.slice(0, 0, 2), cache, 1);
+    Tensor both = Tensor::empty({2, 3, kHeads, width}, DType::f32, device);
+    copy_into(both.slice(0, 0, 1), a.slice(0, 39, 40));
+    copy_into(both.slice(0, 1, 2), b.slice(0, 2, 3));
+    const auto got =
+        decode_attention(both, cache, Indices{4, 1}, Indices{39, 2}).to_vector<float>();
+    const auto row = static_cast<std::size_t>(kHeads * width);
+    EXPECT_TRUE(std::equal(got.begin(), got.begin() + row, alone_a.end() - row));
+    EXPECT_TRUE(std::equal(got.begin() + row, got.end(), alone_b.end() - row));
+  }
 }
 
 TEST(DecodeAttention, AReusedSlotForgetsItsFormerRows) {
@@ -122,10 +126,42 @@ TEST(DecodeAttention, IsBitEqualForAnyThreadCount) {
   set_num_threads(threads);
 }
 
+#ifdef TESSERA_BUILD_SIMT
+// Bits of a long sequence for any schedule: several rounds of 32 keys.
+TEST(DecodeAttentionSimt, BitsDoNotDependOnTheSchedule) {
+  const Device device{DeviceType::simt, 0};
+  const Tensor x = random({70, 3, kHeads, 16}, 2).to(device);
+  std::vector<float> first;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard guard({seed == 0   ? simt::Order::forward
+                                     : seed == 1 ? simt::Order::reverse
+                                                 : simt::Order::random,
+                                     seed});
+    const auto got = feed(x, KeyValueCache::create(1, kHeads, 16, 70, device), 0);
+    if (first.empty()) first = got;
+    EXPECT_EQ(got, first) << "seed " << seed;
+  }
+}
+
+// The cached keys and values of the last row's step are read once; what it writes is one row.
+TEST(DecodeAttentionSimt, AStepReadsTheCacheOnce) {
+  const Device device{DeviceType::simt, 0};
+  const std::int64_t width = 32, rows = 64;
+  const Tensor x = random({rows, 3, kHeads, width}, 2).to(device);
+  feed(x, KeyValueCache::create(1, kHeads, width, rows, device), 0);
+  const auto ideal = static_cast<double>(kHeads * rows * width * 2 * 4 / 32);
+  const auto sectors = static_cast<double>(simt::last_launch().sectors_read);
+  EXPECT_GE(sectors, ideal);
+  EXPECT_LE(sectors, 1.15 * ideal);
+}
+#endif
+
 TEST(DecodeAttention, NoRowsGiveNoRows) {
-  const auto cache = KeyValueCache::create(2, kHeads, 8, 4);
-  EXPECT_EQ(decode_attention(Tensor::empty({0, 3, kHeads, 8}), cache, {}, {}).shape(),
-            (Shape{0, kHeads, 8}));
+  for (const Device device : devices()) {
+    const auto cache = KeyValueCache::create(2, kHeads, 8, 4, device);
+    const Tensor none = Tensor::empty({0, 3, kHeads, 8}, DType::f32, device);
+    EXPECT_EQ(decode_attention(none, cache, {}, {}).shape(), (Shape{0, kHeads, 8}));
+  }
 }
 
 TEST(DecodeAttention, RejectsWhatDoesNotFitTheCache) {
