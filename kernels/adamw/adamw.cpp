@@ -21,11 +21,13 @@ double squared_norm_of(const Tensor& x) {
     kNorm(kCpu, x.view<const float, 1>(), &square, Stream{});
     return square;
   }
-  const Tensor blocks =
-      Tensor::empty({chunk_count(x.size(), kSquaredNormBlock)}, DType::f32, x.device());
-  kNormBlocks(x.device(), x.view<const float, 1>(), blocks.view<float, 1>(), Stream{});
-  for (const float part : blocks.to_vector<float>()) {
-    square += static_cast<double>(part);
+  const std::int64_t blocks = chunk_count(x.size(), kSquaredNormBlock);
+  const Tensor parts = Tensor::empty({2, blocks}, DType::f32, x.device());
+  kNormBlocks(x.device(), x.view<const float, 1>(), parts.view<float, 2>(), Stream{});
+  const std::vector<float> part = parts.to_vector<float>();
+  for (std::size_t b = 0; b < part.size() / 2; ++b) {
+    const auto power = static_cast<double>(part[part.size() / 2 + b]);
+    square += static_cast<double>(part[b]) / (power * power);
   }
   return square;
 }

@@ -33,10 +33,11 @@ double adamw_step(const Tensor& parameters, const Tensor& gradients, const Tenso
 /// out (1) f64 = sum of squares, in fixed chunks merged as a tree.
 TESSERA_DECLARE_KERNEL(squared_norm, void(View<const float, 1> x, double* out, Stream));
 
-/// Devices: the sum of squares of each block of kSquaredNormBlock, out (blocks) f32; the host adds
-/// them in double, in order.
+/// Devices: for each block of kSquaredNormBlock elements a power of two that brings the largest of
+/// them near one, and the sum of squares of what it multiplies, so that no square leaves the range
+/// of f32. out (2, blocks): sums, powers. The host adds in double, in order.
 TESSERA_DECLARE_KERNEL(squared_norm_blocks,
-                       void(View<const float, 1> x, View<float, 1> out, Stream));
+                       void(View<const float, 1> x, View<float, 2> out, Stream));
 
 TESSERA_DECLARE_KERNEL(adamw_update,
                        void(View<float, 1> p, View<const float, 1> g, View<float, 1> m,

@@ -1,4 +1,6 @@
 // One streaming pass over the flat buffers, 28 bytes a parameter, and the norm in fixed blocks.
+#include <bit>
+
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/adamw/adamw_types.h"
@@ -8,31 +10,61 @@ namespace {
 
 constexpr int kThreads = 256;
 
+constexpr int kItems = kSquaredNormBlock / kThreads;
+
 struct NormSmem {
-  float part[kThreads / 32];
+  float top[kThreads / 32], sum[kThreads / 32];
 };
+
+// The power of two that brings x, not negative, into [1, 2), or near it at the ends of the range;
+// infinity and NaN stay what they are when multiplied by it.
+TESSERA_DEVICE float inverse_power(float x) {
+  constexpr std::uint32_t kMost = 253;
+  const std::uint32_t exponent = std::bit_cast<std::uint32_t>(x) >> 23U;
+  return std::bit_cast<float>((254U - (exponent < kMost ? exponent : kMost)) << 23U);
+}
 
 // 16 squares a thread, then the warp by halves, then the warps in order.
 TESSERA_GLOBAL void __launch_bounds__(kThreads)
-    norm_kernel(View<const float, 1> x, View<float, 1> out) {
+    norm_kernel(View<const float, 1> x, View<float, 2> out) {
   TESSERA_SMEM(NormSmem, s);
-  const std::int64_t begin = static_cast<std::int64_t>(block_idx().x) * kSquaredNormBlock;
+  const std::int64_t begin =
+      static_cast<std::int64_t>(block_idx().x) * kSquaredNormBlock + linear_thread();
+  float value[kItems];
+  float top = 0;
+  TESSERA_UNROLL
+  for (int i = 0; i < kItems; ++i) {
+    const std::int64_t at = begin + i * kThreads;
+    value[i] = at < x.shape[0] ? ldg(x.data + at) : 0.0F;
+    top = max(top, value[i] < 0 ? -value[i] : value[i]);
+  }
+  top = max_over_warp(top);
+  if (lane() == 0) {
+    s.top[warp()] = top;
+  }
+  sync_block();
+  for (const float other : s.top) {
+    top = max(top, other);
+  }
+  const float power = inverse_power(top);
   float total = 0;
-  for (std::int64_t i = linear_thread(); i < kSquaredNormBlock; i += kThreads) {
-    const float value = begin + i < x.shape[0] ? ldg(x.data + begin + i) : 0.0F;
-    total = fma(value, value, total);
+  TESSERA_UNROLL
+  for (int i = 0; i < kItems; ++i) {
+    const float scaled = value[i] * power;
+    total = fma(scaled, scaled, total);
   }
   total = sum_over_warp(total);
   if (lane() == 0) {
-    s.part[warp()] = total;
+    s.sum[warp()] = total;
   }
   sync_block();
   if (linear_thread() == 0) {
     float merged = 0;
-    for (const float part : s.part) {
+    for (const float part : s.sum) {
       merged += part;
     }
-    stg(out.data + block_idx().x, merged);
+    stg(&out(0, block_idx().x), merged);
+    stg(&out(1, block_idx().x), power);
   }
 }
 
@@ -54,11 +86,11 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void squared_norm_blocks(View<const float, 1> x, View<float, 1> out, Stream stream) {
-  if (out.shape[0] > 0) {
+void squared_norm_blocks(View<const float, 1> x, View<float, 2> out, Stream stream) {
+  if (out.shape[1] > 0) {
     launch(norm_kernel,
            {"squared_norm_blocks",
-            {static_cast<unsigned>(out.shape[0])},
+            {static_cast<unsigned>(out.shape[1])},
             {kThreads},
             sizeof(NormSmem),
             stream},

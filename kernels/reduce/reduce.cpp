@@ -3,17 +3,31 @@
 #include <algorithm>
 
 #include "core/autograd.h"
+#include "core/parallel.h"
 #include "kernels/elementwise/elementwise.h"
 
 namespace tessera {
 namespace {
 constexpr auto kSum = TESSERA_KERNEL(reduce_sum);
+constexpr Kernel<reduce_blocks_signature> kBlocks{
+    "reduce_blocks", nullptr, TESSERA_CUDA_SLOT(reduce_blocks), TESSERA_SIMT_SLOT(reduce_blocks)};
+
+// x (n), or sums of its blocks, of blocks of these ..., as few as one block of a device takes.
+Tensor few_enough(Tensor x) {
+  while (x.device() != kCpu && x.size() > kSumBlock) {
+    const Tensor sums = Tensor::empty({chunk_count(x.size(), kSumBlock)}, DType::f32, x.device());
+    kBlocks(x.device(), x.view<const float, 1>(), sums.view<float, 1>(), Stream{});
+    x = sums;
+  }
+  return x;
+}
 }  // namespace
 
 Tensor sum(const Tensor& x0) {
   const Tensor x = x0.detach().contiguous();
   Tensor total = Tensor::empty({1}, DType::f32, x.device());
-  kSum(x.device(), x.reshape({x.size()}).view<const float, 1>(), total.view<float, 1>(), Stream{});
+  kSum(x.device(), few_enough(x.reshape({x.size()})).view<const float, 1>(), total.view<float, 1>(),
+       Stream{});
   const auto backward = [shape = x.shape()](std::span<const Tensor> g) {
     return std::vector<Tensor>{Tensor::full(shape, g[0].item(), DType::f32, g[0].device())};
   };

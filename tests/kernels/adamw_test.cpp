@@ -9,8 +9,9 @@ using namespace testing_support;  // NOLINT
 
 TEST(AdamW, TwentyStepsMatchTheDoubleReference) {
   const std::int64_t n = 257;
-  on_every_simd_level([&](const char* level) {
-    const Tensor p = random({n}, 1), m = Tensor::zeros({n}), v = Tensor::zeros({n});
+  on_every_device([&](Device device, const std::string& level) {
+    const Tensor p = random({n}, 1).to(device), m = Tensor::zeros({n}).to(device),
+                 v = Tensor::zeros({n}).to(device);
     std::vector<double> P = doubles(p), M(257, 0.0), V(257, 0.0);
     const AdamWSpan spans[] = {{.begin = 0, .end = 100},
                                {.begin = 100, .end = n, .lr_scale = 0.1F, .weight_decay_scale = 0}};
@@ -29,8 +30,9 @@ TEST(AdamW, TwentyStepsMatchTheDoubleReference) {
         P[i] -= lr * (M[i] / (1 - std::pow(0.9, step))) /
                 (std::sqrt(V[i] / (1 - std::pow(0.999, step))) + 1e-8);
       }
-      const double got = adamw_step(
-          p, g, m, v, spans, {.lr = 1e-2F, .weight_decay = 0.1F, .clip_norm = 5, .step = step});
+      const double got =
+          adamw_step(p, g.to(device), m, v, spans,
+                     {.lr = 1e-2F, .weight_decay = 0.1F, .clip_norm = 5, .step = step});
       EXPECT_NEAR(got, norm, 1e-4 * norm);
     }
     EXPECT_LE(relative_error(doubles(p), P), 1e-5) << level;
@@ -38,12 +40,35 @@ TEST(AdamW, TwentyStepsMatchTheDoubleReference) {
 }
 
 TEST(AdamW, NonFiniteGradientsChangeNothing) {
-  const Tensor p = random({33}, 1), m = Tensor::zeros({33}), v = Tensor::zeros({33}),
-               g = Tensor::full({33}, NAN);
-  const auto before = p.to_vector<float>();
-  const AdamWSpan all[] = {{.begin = 0, .end = 33}};
-  EXPECT_THROW(adamw_step(p, g, m, v, all, {}), Error);
-  EXPECT_EQ(p.to_vector<float>(), before);
+  for (const Device device : devices()) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      const Tensor p = random({33}, 1).to(device), m = Tensor::zeros({33}).to(device),
+                   v = Tensor::zeros({33}).to(device), g = Tensor::full({33}, bad).to(device);
+      const auto before = p.to_vector<float>();
+      const AdamWSpan all[] = {{.begin = 0, .end = 33}};
+      EXPECT_THROW(adamw_step(p, g, m, v, all, {}), Error) << name(device.type);
+      EXPECT_EQ(p.to_vector<float>(), before) << name(device.type);
+    }
+  }
+}
+
+// Squares of these leave the range of f32; blocks of devices have 4,096 elements.
+TEST(AdamW, TheNormOfTinyAndOfHugeGradientsIsThatOfDouble) {
+  for (const float size : {1e-30F, 1e-10F, 1.0F, 1e30F}) {
+    Tensor g0 = random({9001}, 3);
+    double square = 0;
+    for (float& x : g0.span<float>()) {
+      x *= size;
+      square += static_cast<double>(x) * static_cast<double>(x);
+    }
+    on_every_device([&](Device device, const std::string& level) {
+      const Tensor p = random({9001}, 1).to(device), m = Tensor::zeros({9001}).to(device),
+                   v = Tensor::zeros({9001}).to(device);
+      const AdamWSpan all[] = {{.begin = 0, .end = 9001}};
+      const double norm = adamw_step(p, g0.to(device), m, v, all, {.clip_norm = 1});
+      EXPECT_NEAR(norm / std::sqrt(square), 1, 1e-6) << level << " size " << size;
+    });
+  }
 }
 
 TEST(AdamW, IsBitEqualForAnyThreadCount) {

@@ -54,6 +54,23 @@ TEST(Reduce, SumOfManyBlocksMatchesTheDoubleReference) {
   });
 }
 
+TEST(Reduce, DevicesAddBlocksOfAnyNumberInAFixedOrder) {
+  for (const std::int64_t n : {16383, 16384, 16385, 50000}) {
+    Tensor x = random({n}, 5);
+    x.span<float>()[0] += 1000.0F;
+    const auto values = doubles(x);
+    const double expected = std::accumulate(values.begin(), values.end(), 0.0);
+    std::vector<float> first;
+    on_every_device([&](Device device, const std::string& level) {
+      const float got = sum(x.to(device)).item();
+      EXPECT_NEAR(got, expected, 1e-5 * std::abs(expected)) << level << " n " << n;
+      if (device == kCpu) return;
+      if (first.empty()) first.push_back(got);
+      EXPECT_EQ(got, first[0]) << level << " n " << n;
+    });
+  }
+}
+
 TEST(Reduce, MeanOfNothingIsZero) { EXPECT_EQ(mean(Tensor::zeros({0})).item(), 0.0F); }
 
 TEST(Reduce, IsBitEqualForAnyThreadCount) {
