@@ -15,7 +15,8 @@ Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, 
 Tensor multiply(Device device, Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
                 const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) {
   Tensor c = Tensor::empty({m, n}, DType::f32, device);
-  const std::int64_t floats = device == kCpu ? gemm_workspace(k, n) : 0;  // devices pack nothing
+  const std::int64_t floats =
+      device == kCpu ? gemm_workspace(k, n) : GemmPlan(m, n, k).workspace(m, n);
   const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
   kGemm(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(), Stream{});
   return c;

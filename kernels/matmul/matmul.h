@@ -42,7 +42,8 @@ class PackedWeights {
 /// a b. a: (M, K); b: (K, N). Returns (M, N). Differentiable in both.
 Tensor matmul(const Tensor& a, const Tensor& b);
 
-/// c (M, N) = a (M, K) b (K, N), with the epilogue. `panels`: scratch of gemm_workspace floats.
+/// c (M, N) = a (M, K) b (K, N), with the epilogue. `panels`: scratch of gemm_workspace floats,
+/// on devices of GemmPlan's or none.
 /// K is summed in ascending order in one accumulator per element: bits depend on the SIMD level
 /// only.
 TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,

@@ -1,7 +1,18 @@
-// GEMM in fp32, activations and column sums. A block makes a 64 x 64 tile of c, a thread 4 x 4 of
-// it; both operands pass through shared memory in steps of 16 along k, with free strides. One fma
-// chain per element, k ascending from the bias, so the bits depend on the problem alone. Bound by
-// fp32 fma: m n k of them; shared memory is read 8 floats for 16 fma.
+// GEMM, activations and column sums.
+// Thin products, in fp32: a block makes a 64 x 64 tile of c, a thread 4 x 4 of
+// it; both operands pass through shared memory in steps of 16 along k, with
+// free strides. One fma chain per element, k ascending from the bias, so the
+// bits depend on the problem alone. All others on tensor cores: each f32 is the
+// sum of two bf16 but for 2^-18 of it, and a b is taken as high high + high low
+// + low high in f32 accumulators (the split of Henry, Tang, Heinecke,
+// "Leveraging the bfloat16 artificial intelligence datatype for
+// higher-precision computations", 2019): 2e-6 relative on random data, at a
+// third of the bf16 rate. A block of eight warps makes a 128 x 64 tile of c, a
+// warp 32 x 32 of it; the next step of 32 along k is on its way to registers
+// while this one is multiplied. Rows of shared memory are 80 bytes apart: the
+// eight rows of an ldmatrix lie in all banks.
+#include <bit>
+
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/matmul/matmul_types.h"
@@ -14,7 +25,8 @@ constexpr int kStep = 16;
 constexpr int kThreads = 256;
 constexpr int kPointThreads = 256;
 
-// Phi(x) and exp(-x^2/2). erfc by the minimax fit of kernels/matmul/activation-inl.h.
+// Phi(x) and exp(-x^2/2). erfc by the minimax fit of
+// kernels/matmul/activation-inl.h.
 struct Normal {
   float cdf, bell;
 };
@@ -76,8 +88,9 @@ struct GemmSmem {
   float b[kStep][kTile + 1];
 };
 
-// Copies kTile lines by kStep of k: element (line, k) at data[line * outer + k * inner].
-// Neighbouring threads follow the unit stride. What lies outside becomes zero.
+// Copies kTile lines by kStep of k: element (line, k) at data[line * outer + k
+// * inner]. Neighbouring threads follow the unit stride. What lies outside
+// becomes zero.
 TESSERA_DEVICE void load_tile(float (&tile)[kStep][kTile + 1], const float* data,
                               std::int64_t outer, std::int64_t inner, std::int64_t first,
                               std::int64_t lines, std::int64_t k0, std::int64_t k) {
@@ -111,7 +124,8 @@ TESSERA_DEVICE void store_value(const GemmEpilogue& epilogue, const View<float, 
   stg(&c(i, j), activate(value, epilogue.activation));
 }
 
-// Thread (row, col) of 16 x 16 owns c at rows row + 16 i and columns col + 16 j: whole sectors.
+// Thread (row, col) of 16 x 16 owns c at rows row + 16 i and columns col + 16
+// j: whole sectors.
 TESSERA_GLOBAL void __launch_bounds__(kThreads)
     gemm_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue) {
   TESSERA_SMEM(GemmSmem, s);
@@ -147,6 +161,197 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
   }
 }
 
+// ---- tensor cores ----
+
+constexpr int kTileRows = GemmPlan::kRows;  // of c
+constexpr int kTileColumns = GemmPlan::kColumns;
+constexpr int kDepth = GemmPlan::kStep;  // of k in a step
+constexpr int kWarps = kThreads / 32;
+constexpr int kStride = kDepth + 8;
+
+/// Lines of one operand, k along each, split in two bf16: x = high + low.
+template <int kLines>
+struct alignas(16) SplitTile {
+  std::uint16_t high[kLines][kStride], low[kLines][kStride];
+};
+
+struct TensorSmem {
+  SplitTile<kTileRows> a;
+  SplitTile<kTileColumns> b;
+};
+
+/// One operand with its lines outside and k inside, as the loads walk it.
+struct Lines {
+  const float* data;
+  std::int64_t outer, inner, count, k;
+};
+
+/// A thread's part of a step of one operand, and where it lies: neighbouring
+/// lanes follow the unit stride.
+template <int kLines>
+struct Piece {
+  static constexpr int kItems = kLines * kDepth / kThreads;
+  static constexpr int kGroups = kLines / 32;
+  float x[kItems];
+
+  TESSERA_DEVICE static int line_of(const Lines& from, int i) {
+    return from.inner == 1 ? warp() + kWarps * i : lane() + 32 * (i % kGroups);
+  }
+  TESSERA_DEVICE static int depth_of(const Lines& from, int i) {
+    return from.inner == 1 ? lane() : warp() + kWarps * (i / kGroups);
+  }
+  TESSERA_DEVICE void fetch(const Lines& from, std::int64_t first, std::int64_t k0) {
+    TESSERA_UNROLL
+    for (int i = 0; i < kItems; ++i) {
+      const std::int64_t line = first + line_of(from, i);
+      const std::int64_t k = k0 + depth_of(from, i);
+      const bool there = line < from.count && k < from.k;
+      x[i] = there ? ldg(from.data + line * from.outer + k * from.inner) : 0.0F;
+    }
+  }
+  TESSERA_DEVICE void put(const Lines& from, SplitTile<kLines>& tile) const;
+};
+
+// What bf16 leaves of x. Infinities, and what rounds to one (3.39e38), come out of a product as
+// NaN.
+TESSERA_DEVICE float rest_of(float x, std::uint32_t high) { return x - std::bit_cast<float>(high); }
+
+template <int kLines>
+TESSERA_DEVICE void Piece<kLines>::put(const Lines& from, SplitTile<kLines>& tile) const {
+  TESSERA_UNROLL
+  for (int i = 0; i < kItems; i += 2) {
+    const std::uint32_t high = pack_bf16x2(x[i], x[i + 1]);
+    const std::uint32_t low =
+        pack_bf16x2(rest_of(x[i], high << 16U), rest_of(x[i + 1], high & 0xffff0000U));
+    TESSERA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int line = line_of(from, i + half);
+      const int k = depth_of(from, i + half);
+      tile.high[line][k] = static_cast<std::uint16_t>(high >> 16 * half);
+      tile.low[line][k] = static_cast<std::uint16_t>(low >> 16 * half);
+    }
+  }
+}
+
+/// A warp's 32 x 32 of c: two strips of 16 rows by four of 8 columns.
+using WarpTile = Acc[2][4];
+
+// Element e of a lane's part of a 16 x 8 accumulator (PTX ISA, mma.m16n8k16):
+// rows l / 4 and + 8, columns 2 (l % 4) and + 1.
+TESSERA_DEVICE int tile_row(int strip, int e) { return 16 * strip + lane() / 4 + 8 * (e / 2); }
+TESSERA_DEVICE int tile_column(int part, int e) { return 8 * part + 2 * (lane() % 4) + e % 2; }
+
+// The 16 x 16 of rows [line, line + 16) and k [k, k + 16) as the first operand.
+TESSERA_DEVICE void load_rows(std::uint32_t (&r)[4], const std::uint16_t (*tile)[kStride], int line,
+                              int k) {
+  ldmatrix_x4(r, &tile[line + lane() % 16][k + lane() / 16 * 8]);
+}
+
+// Two second operands of 8 columns each: columns [line, line + 16).
+TESSERA_DEVICE void load_columns(std::uint32_t (&r)[2][2], const std::uint16_t (*tile)[kStride],
+                                 int line, int k) {
+  std::uint32_t four[4];
+  ldmatrix_x4(four, &tile[line + lane() / 16 * 8 + lane() % 8][k + lane() / 8 % 2 * 8]);
+  TESSERA_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    r[e / 2][e % 2] = four[e];
+  }
+}
+
+// sum += a b over 16 of k, small products first.
+TESSERA_DEVICE void multiply_step(const TensorSmem& s, int row, int column, int k, WarpTile& sum) {
+  std::uint32_t a_high[2][4];
+  std::uint32_t a_low[2][4];
+  TESSERA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    load_rows(a_high[i], s.a.high, row + 16 * i, k);
+    load_rows(a_low[i], s.a.low, row + 16 * i, k);
+  }
+  TESSERA_UNROLL
+  for (int j = 0; j < 4; j += 2) {
+    std::uint32_t b_high[2][2];
+    std::uint32_t b_low[2][2];
+    load_columns(b_high, s.b.high, column + 8 * j, k);
+    load_columns(b_low, s.b.low, column + 8 * j, k);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      Acc& part = sum[e / 2][j + e % 2];
+      mma_m16n8k16(part, a_low[e / 2], b_high[e % 2]);
+      mma_m16n8k16(part, a_high[e / 2], b_low[e % 2]);
+      mma_m16n8k16(part, a_high[e / 2], b_high[e % 2]);
+    }
+  }
+}
+
+// Block (tile, part): the part's stretch of k. c is that of the part; only a lone part has an
+// epilogue that does anything.
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
+    tensor_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
+                  GemmEpilogue epilogue) {
+  TESSERA_SMEM(TensorSmem, s);
+  const std::int64_t part = block_idx().y;
+  const std::int64_t begin = part * depth;
+  k = k - begin < depth ? k - begin : depth;
+  a.data += begin * a.col;
+  b.data += begin * b.row;
+  c.data += part * c.shape[0] * c.shape[1];
+  const std::int64_t tiles = (c.shape[1] + kTileColumns - 1) / kTileColumns;
+  const std::int64_t top = block_idx().x / tiles * kTileRows;
+  const std::int64_t left = block_idx().x % tiles * kTileColumns;
+  const int row = warp() / 2 * 32;
+  const int column = warp() % 2 * 32;
+  const Lines rows{a.data, a.row, a.col, c.shape[0], k};
+  const Lines columns{b.data, b.col, b.row, c.shape[1], k};
+  WarpTile sum;
+  TESSERA_UNROLL
+  for (int e = 0; e < 32; ++e) {
+    const int i = e / 16;
+    const int j = e / 4 % 4;
+    sum[i][j].c[e % 4] = start_value(epilogue, c, top + row + tile_row(i, e % 4),
+                                     left + column + tile_column(j, e % 4));
+  }
+  Piece<kTileRows> next_a;
+  Piece<kTileColumns> next_b;
+  next_a.fetch(rows, top, 0);
+  next_b.fetch(columns, left, 0);
+  for (std::int64_t k0 = 0; k0 < k; k0 += kDepth) {
+    next_a.put(rows, s.a);
+    next_b.put(columns, s.b);
+    sync_block();
+    next_a.fetch(rows, top, k0 + kDepth);
+    next_b.fetch(columns, left, k0 + kDepth);
+    TESSERA_UNROLL
+    for (int step = 0; step < kDepth; step += 16) {
+      multiply_step(s, row, column, step, sum);
+    }
+    sync_block();  // the tiles may be overwritten
+  }
+  TESSERA_UNROLL
+  for (int e = 0; e < 32; ++e) {
+    const int i = e / 16;
+    const int j = e / 4 % 4;
+    store_value(epilogue, c, top + row + tile_row(i, e % 4), left + column + tile_column(j, e % 4),
+                sum[i][j].c[e % 4]);
+  }
+}
+
+// c = epilogue(sum of the parts in order), a thread per element.
+TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
+    add_parts_kernel(const float* sums, std::int64_t parts, View<float, 2> c,
+                     GemmEpilogue epilogue) {
+  const std::int64_t n = c.shape[0] * c.shape[1];
+  const std::int64_t at = global_thread();
+  if (at < n) {
+    const std::int64_t i = at / c.shape[1];
+    const std::int64_t j = at % c.shape[1];
+    float sum = start_value(epilogue, c, i, j);
+    for (std::int64_t part = 0; part < parts; ++part) {
+      sum += ldg(sums + part * n + at);
+    }
+    store_value(epilogue, c, i, j, sum);
+  }
+}
+
 TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
     activation_kernel(View<const float, 1> z, View<float, 1> y, Activation activation) {
   const std::int64_t i = global_thread();
@@ -168,8 +373,8 @@ struct ColumnSmem {
   float sum[8][32];
 };
 
-// A block owns 32 columns; warp w adds rows w, w + 8, ... of each block of 256 rows, then the
-// blocks, then the warps are added in order.
+// A block owns 32 columns; warp w adds rows w, w + 8, ... of each block of 256
+// rows, then the blocks, then the warps are added in order.
 TESSERA_GLOBAL void __launch_bounds__(256)
     column_sums_kernel(View<const float, 2> x, View<float, 1> out) {
   TESSERA_SMEM(ColumnSmem, s);
@@ -198,12 +403,33 @@ TESSERA_GLOBAL void __launch_bounds__(256)
 }  // namespace
 
 void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
-          View<float, 1> /*panels*/, Stream stream) {
-  const unsigned blocks = blocks_for(c.shape[0], kTile) * blocks_for(c.shape[1], kTile);
-  if (blocks > 0) {
+          View<float, 1> panels, Stream stream) {
+  if (c.size() == 0) {
+    return;
+  }
+  if (k < 16 || c.shape[0] < 16 || c.shape[1] < 8) {
+    const unsigned blocks = blocks_for(c.shape[0], kTile) * blocks_for(c.shape[1], kTile);
     launch(gemm_kernel, {"gemm", {blocks}, {kThreads}, sizeof(GemmSmem), stream}, a, b, c, k,
            epilogue);
+    return;
   }
+  const GemmPlan plan(c.shape[0], c.shape[1], k);
+  const bool whole = plan.parts == 1 || panels.shape[0] < plan.workspace(c.shape[0], c.shape[1]);
+  const auto parts = static_cast<unsigned>(whole ? 1 : plan.parts);
+  const LaunchConfig config{"gemm_tensor",
+                            {static_cast<unsigned>(plan.tiles), parts},
+                            {kThreads},
+                            sizeof(TensorSmem),
+                            stream};
+  if (whole) {
+    launch(tensor_kernel, config, a, b, c, k, k, epilogue);
+    return;
+  }
+  const View<float, 2> sums{panels.data, {c.shape[0], c.shape[1]}, {c.shape[1], 1}};
+  launch(tensor_kernel, config, a, b, sums, k, plan.depth, GemmEpilogue{});
+  launch(add_parts_kernel,
+         {"gemm_add_parts", {blocks_for(c.size(), kPointThreads)}, {kPointThreads}, 0, stream},
+         panels.data, plan.parts, c, epilogue);
 }
 
 void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation,

@@ -23,4 +23,29 @@ struct GemmEpilogue {
   bool packed = false;  ///< the panels still hold b from an earlier call
 };
 
+/// How a device makes c (m, n) with sums over k on tensor cores: c is cut in tiles of 128 x 64, and
+/// where these are few and k is long (gradients of weights), k in parts of `depth`, whose sums are
+/// added in order. A function of the shape alone, so that the bits are.
+struct GemmPlan {
+  static constexpr std::int64_t kRows = 128, kColumns = 64, kStep = 32;
+  std::int64_t tiles, parts, depth;
+
+  constexpr GemmPlan(std::int64_t m, std::int64_t n, std::int64_t k)
+      : tiles(ceil(m, kRows) * ceil(n, kColumns)), parts(1), depth(k) {
+    constexpr std::int64_t kEnoughTiles = 128, kShortest = 1024;
+    if (tiles > 0 && tiles < kEnoughTiles && k >= 2 * kShortest) {
+      const std::int64_t wanted = ceil(kEnoughTiles, tiles), most = k / kShortest;
+      depth = ceil(ceil(k, wanted < most ? wanted : most), kStep) * kStep;
+      parts = ceil(k, depth);
+    }
+  }
+  /// Floats of scratch for the sums of the parts.
+  [[nodiscard]] constexpr std::int64_t workspace(std::int64_t m, std::int64_t n) const {
+    return parts > 1 ? parts * m * n : 0;
+  }
+
+ private:
+  static constexpr std::int64_t ceil(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+};
+
 }  // namespace tessera

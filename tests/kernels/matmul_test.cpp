@@ -11,6 +11,9 @@
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "core/rng.h"
+#ifdef TESSERA_BUILD_SIMT
+#include "core/simt/executor.h"
+#endif
 
 namespace tessera {
 namespace {
@@ -155,6 +158,113 @@ TEST(Matmul, AccumulatesOntoWhatTheResultHolds) {
   }
   hwy::SetSupportedTargetsForTest(0);
 }
+
+struct Linears {
+  std::vector<float> y, dx, dw, db;
+  bool operator==(const Linears&) const = default;
+};
+
+// A linear layer and its gradients for the upstream gradient g, on a device.
+Linears run_linear(std::int64_t t, std::int64_t i, std::int64_t o, Activation act, Device device,
+                   float size = 1) {
+  Tensor x0 = random({t, i}, 1);
+  for (float& v : x0.span<float>()) v *= size;
+  Tensor x = x0.to(device), w = random({o, i}, 2).to(device), b = random({o}, 3).to(device);
+  for (Tensor* p : {&x, &w, &b}) p->set_requires_grad(true);
+  const Tensor y = linear(x, w, b, act), g = random({t, o}, 4).to(device);
+  backward(differentiable(Tensor::scalar(0), {y},
+                          [&](std::span<const Tensor>) { return std::vector<Tensor>{g}; }));
+  return {y.to_vector<float>(), x.grad().to_vector<float>(), w.grad().to_vector<float>(),
+          b.grad().to_vector<float>()};
+}
+
+double device_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  return relative_error(got, {expected.begin(), expected.end()});
+}
+
+// Below and above a tile of 16, a step of 32 and a block's 128 x 64; every form of the operands
+// occurs in forward and the two gradients. Thin ones are left to the fp32 kernel; the sum over 3000
+// rows is cut in parts.
+TEST(MatmulDevices, LinearAndItsGradientsAreThoseOfTheCpu) {
+  struct Sizes {
+    std::int64_t t, i, o;
+  };
+  for (const auto& [t, i, o] :
+       {Sizes{1, 1, 1}, Sizes{15, 17, 7}, Sizes{16, 16, 16}, Sizes{33, 31, 65}, Sizes{129, 40, 70},
+        Sizes{17, 130, 9}, Sizes{3000, 16, 16}}) {
+    for (const float size : {1e-3F, 1.0F, 1e3F}) {
+      const Linears expected = run_linear(t, i, o, Activation::none, kCpu, size);
+      for (const Device device : devices()) {
+        const Linears got = run_linear(t, i, o, Activation::none, device, size);
+        EXPECT_LE(device_error(got.y, expected.y), 1e-5) << name(device.type) << " " << t;
+        EXPECT_LE(device_error(got.dx, expected.dx), 1e-5) << name(device.type) << " " << t;
+        EXPECT_LE(device_error(got.dw, expected.dw), 1e-5) << name(device.type) << " " << t;
+        EXPECT_LE(device_error(got.db, expected.db), 1e-5) << name(device.type) << " " << t;
+      }
+    }
+  }
+}
+
+TEST(MatmulDevices, PlansCutLongSumsOfSmallResultsOnly) {
+  EXPECT_EQ(GemmPlan(16, 16, 3000).parts, 2);
+  EXPECT_EQ(GemmPlan(16, 16, 2047).parts, 1);
+  EXPECT_EQ(GemmPlan(768, 256, 51200).parts, 6);  // 24 tiles
+  EXPECT_EQ(GemmPlan(768, 256, 51200).depth % GemmPlan::kStep, 0);
+  EXPECT_EQ(GemmPlan(51200, 768, 4096).parts, 1);
+  EXPECT_EQ(GemmPlan(0, 16, 3000).workspace(0, 16), 0);
+}
+
+TEST(MatmulDevices, ActivationsAreThoseOfTheCpu) {
+  for (const Activation act : {Activation::relu, Activation::gelu, Activation::silu}) {
+    const Linears expected = run_linear(33, 20, 35, act, kCpu);
+    for (const Device device : devices()) {
+      const Linears got = run_linear(33, 20, 35, act, device);
+      EXPECT_LE(device_error(got.y, expected.y), 1e-5) << name(device.type);
+      EXPECT_LE(device_error(got.dx, expected.dx), 1e-5) << name(device.type);
+      EXPECT_LE(device_error(got.dw, expected.dw), 1e-5) << name(device.type);
+    }
+  }
+}
+
+TEST(MatmulDevices, InfinityAndNanReachTheirRowsOnly) {
+  for (const Device device : devices()) {
+    Tensor a = random({40, 20}, 1);
+    a.span<float>()[3 * 20 + 7] = std::numeric_limits<float>::infinity();
+    a.span<float>()[30 * 20 + 1] = std::nanf("");
+    const auto c = matmul(a.to(device), random({20, 12}, 2).to(device)).to_vector<float>();
+    for (std::size_t i = 0; i < c.size(); ++i) {
+      EXPECT_EQ(std::isfinite(c[i]), i / 12 != 3 && i / 12 != 30)
+          << name(device.type) << " row " << i / 12;
+    }
+  }
+}
+
+#ifdef TESSERA_BUILD_SIMT
+TEST(MatmulSimt, BitsDoNotDependOnTheSchedule) {
+  const Device device{DeviceType::simt, 0};
+  std::vector<Linears> first;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard guard({seed == 0   ? simt::Order::forward
+                                     : seed == 1 ? simt::Order::reverse
+                                                 : simt::Order::random,
+                                     seed});
+    const Linears got = run_linear(130, 40, 70, Activation::gelu, device);
+    if (first.empty()) first.push_back(got);
+    EXPECT_EQ(got, first[0]) << "seed " << seed;
+  }
+}
+
+// A block of c reads its rows of a and columns of b once, in whole sectors.
+TEST(MatmulSimt, OperandsAreReadOnceABlockInWholeSectors) {
+  const Device device{DeviceType::simt, 0};
+  const std::int64_t m = 256, n = 128, k = 64;
+  matmul(random({m, k}, 1).to(device), random({k, n}, 2).to(device));
+  const auto blocks = static_cast<std::uint64_t>(m / 128 * (n / 64));
+  EXPECT_EQ(simt::last_launch().sectors_read,
+            blocks * static_cast<std::uint64_t>((128 + 64) * k * 4 / 32));
+  EXPECT_EQ(simt::last_launch().sectors_written, static_cast<std::uint64_t>(m * n * 4 / 32));
+}
+#endif
 
 // A NaN is not hidden, an infinity has its limit, the far tail keeps its sign.
 TEST(Matmul, ActivationsOfExtremeInputs) {

@@ -35,6 +35,7 @@ foreach(row
     "p_ldg|st.global.v4"
     "p_fma|fma.rn.f32"
     "p_add|add.rn.f32"
+    "p_pack_bf16x2|cvt.rn.bf16x2.f32"
     "p_rsqrt|rsqrt.approx.ftz.f32"
     "p_rcp|rcp.approx.ftz.f32"
     "p_ex2|ex2.approx.ftz.f32"
