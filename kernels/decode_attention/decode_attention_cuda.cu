@@ -61,7 +61,7 @@ TESSERA_DEVICE float score_of(const Step& s, std::int64_t key, float slope) {
 }
 
 template <int kItems>
-TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
+TESSERA_GLOBAL void __launch_bounds__(32 * kWarps, 8)
     step_kernel(const float* qkv, DecodeLayout l, float* keys, float* values, float* out) {
   const std::int64_t task = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
   if (task >= l.rows * l.heads) {

@@ -218,7 +218,6 @@ TESSERA_DEVICE void truncate(const Row& row, const SampleRule& rule, Smem<kClass
   if (rule.top_p < 1) {
     add_ranks(row, most, static_cast<double>(rule.top_p) * s.total, s);
   }
-  sync_block();
   for (std::int64_t b = linear_thread(); b < row.blocks(); b += kThreads) {
     double sum = 0;
     for (std::int64_t j = b * kBlock; j < (b + 1) * kBlock; ++j) {
