@@ -180,44 +180,55 @@ struct TensorSmem {
   SplitTile<kTileColumns> b;
 };
 
-/// One operand with its lines outside and k inside, as the loads walk it.
-struct Lines {
-  const float* data;
-  std::int64_t outer, inner, count, k;
+/// What is left of one operand from a thread's first element on: lines outside, k inside.
+struct Rest {
+  const float* at;
+  std::int64_t outer, inner;
+  int depth, lines;
 };
 
-/// A thread's part of a step of one operand, and where it lies: neighbouring
-/// lanes follow the unit stride.
-template <int kLines>
+/// A thread's part of a step of one operand. kAlongK: the unit stride is that of k. Neighbouring
+/// lanes follow the unit stride; items lie at fixed distances from the first.
+template <int kLines, bool kAlongK>
 struct Piece {
   static constexpr int kItems = kLines * kDepth / kThreads;
   static constexpr int kGroups = kLines / 32;
   float x[kItems];
 
-  TESSERA_DEVICE static int line_of(const Lines& from, int i) {
-    return from.inner == 1 ? warp() + kWarps * i : lane() + 32 * (i % kGroups);
+  TESSERA_DEVICE static int first_line() { return kAlongK ? warp() : lane(); }
+  TESSERA_DEVICE static int first_depth() { return kAlongK ? lane() : warp(); }
+  TESSERA_DEVICE static constexpr int line_of(int i) {
+    return kAlongK ? kWarps * i : 32 * (i % kGroups);
   }
-  TESSERA_DEVICE static int depth_of(const Lines& from, int i) {
-    return from.inner == 1 ? lane() : warp() + kWarps * (i / kGroups);
+  TESSERA_DEVICE static constexpr int depth_of(int i) {
+    return kAlongK ? 0 : kWarps * (i / kGroups);
   }
-  TESSERA_DEVICE void fetch(const Lines& from, std::int64_t first, std::int64_t k0) {
+  // The thread's first element of lines [first, count) of an operand, k of them each.
+  TESSERA_DEVICE static Rest rest(const float* data, std::int64_t outer, std::int64_t inner,
+                                  std::int64_t first, std::int64_t count, std::int64_t k) {
+    const std::int64_t lines = count - first < kLines ? count - first : kLines;
+    return {data + (first + first_line()) * outer + first_depth() * inner, outer, inner,
+            static_cast<int>(k) - first_depth(), static_cast<int>(lines) - first_line()};
+  }
+  // The items of the step that begins at the rest, which moves on to the next.
+  TESSERA_DEVICE void fetch(Rest& from) {
     TESSERA_UNROLL
     for (int i = 0; i < kItems; ++i) {
-      const std::int64_t line = first + line_of(from, i);
-      const std::int64_t k = k0 + depth_of(from, i);
-      const bool there = line < from.count && k < from.k;
-      x[i] = there ? ldg(from.data + line * from.outer + k * from.inner) : 0.0F;
+      const bool there = line_of(i) < from.lines && depth_of(i) < from.depth;
+      x[i] = there ? ldg(from.at + line_of(i) * from.outer + depth_of(i) * from.inner) : 0.0F;
     }
+    from.at += kDepth * from.inner;
+    from.depth -= kDepth;
   }
-  TESSERA_DEVICE void put(const Lines& from, SplitTile<kLines>& tile) const;
+  TESSERA_DEVICE void put(SplitTile<kLines>& tile) const;
 };
 
 // What bf16 leaves of x. Infinities, and what rounds to one (3.39e38), come out of a product as
 // NaN.
 TESSERA_DEVICE float rest_of(float x, std::uint32_t high) { return x - std::bit_cast<float>(high); }
 
-template <int kLines>
-TESSERA_DEVICE void Piece<kLines>::put(const Lines& from, SplitTile<kLines>& tile) const {
+template <int kLines, bool kAlongK>
+TESSERA_DEVICE void Piece<kLines, kAlongK>::put(SplitTile<kLines>& tile) const {
   TESSERA_UNROLL
   for (int i = 0; i < kItems; i += 2) {
     const std::uint32_t high = pack_bf16x2(x[i], x[i + 1]);
@@ -225,8 +236,8 @@ TESSERA_DEVICE void Piece<kLines>::put(const Lines& from, SplitTile<kLines>& til
         pack_bf16x2(rest_of(x[i], high << 16U), rest_of(x[i + 1], high & 0xffff0000U));
     TESSERA_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int line = line_of(from, i + half);
-      const int k = depth_of(from, i + half);
+      const int line = first_line() + line_of(i + half);
+      const int k = first_depth() + depth_of(i + half);
       tile.high[line][k] = static_cast<std::uint16_t>(high >> 16 * half);
       tile.low[line][k] = static_cast<std::uint16_t>(low >> 16 * half);
     }
@@ -269,23 +280,48 @@ TESSERA_DEVICE void multiply_step(const TensorSmem& s, int row, int column, int 
   }
   TESSERA_UNROLL
   for (int j = 0; j < 4; j += 2) {
-    std::uint32_t b_high[2][2];
-    std::uint32_t b_low[2][2];
-    load_columns(b_high, s.b.high, column + 8 * j, k);
-    load_columns(b_low, s.b.low, column + 8 * j, k);
+    std::uint32_t columns[2][2];
+    load_columns(columns, s.b.low, column + 8 * j, k);
     TESSERA_UNROLL
     for (int e = 0; e < 4; ++e) {
-      Acc& part = sum[e / 2][j + e % 2];
-      mma_m16n8k16(part, a_low[e / 2], b_high[e % 2]);
-      mma_m16n8k16(part, a_high[e / 2], b_low[e % 2]);
-      mma_m16n8k16(part, a_high[e / 2], b_high[e % 2]);
+      mma_m16n8k16(sum[e / 2][j + e % 2], a_high[e / 2], columns[e % 2]);
+    }
+    load_columns(columns, s.b.high, column + 8 * j, k);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      mma_m16n8k16(sum[e / 2][j + e % 2], a_low[e / 2], columns[e % 2]);
+      mma_m16n8k16(sum[e / 2][j + e % 2], a_high[e / 2], columns[e % 2]);
     }
   }
 }
 
 // Block (tile, part): the part's stretch of k. c is that of the part; only a lone part has an
 // epilogue that does anything.
-TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
+// Whether the pairs of columns that a lane has may be stored as 8 bytes.
+TESSERA_DEVICE bool pairs_are_aligned(const GemmEpilogue& epilogue, const View<float, 2>& c) {
+  const auto addresses =
+      reinterpret_cast<std::uintptr_t>(c.data) | reinterpret_cast<std::uintptr_t>(epilogue.keep);
+  const std::int64_t strides = c.stride[0] | (epilogue.keep == nullptr ? 0 : c.shape[1]);
+  return addresses % sizeof(Float2) == 0 && strides % 2 == 0;
+}
+
+// c (i, j) and (i, j + 1), j even: as one store where it can be, so that sectors are written whole.
+TESSERA_DEVICE void store_pair(const GemmEpilogue& epilogue, const View<float, 2>& c,
+                               std::int64_t i, std::int64_t j, float x, float y, bool aligned) {
+  if (!aligned || i >= c.shape[0] || j + 1 >= c.shape[1]) {
+    store_value(epilogue, c, i, j, x);
+    store_value(epilogue, c, i, j + 1, y);
+    return;
+  }
+  if (epilogue.keep != nullptr) {
+    stg(reinterpret_cast<Float2*>(epilogue.keep + i * c.shape[1] + j), Float2{x, y});
+  }
+  stg(reinterpret_cast<Float2*>(&c(i, j)),
+      Float2{activate(x, epilogue.activation), activate(y, epilogue.activation)});
+}
+
+template <bool kAlongA, bool kAlongB>
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     tensor_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
                   GemmEpilogue epilogue) {
   TESSERA_SMEM(TensorSmem, s);
@@ -300,8 +336,10 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
   const std::int64_t left = block_idx().x % tiles * kTileColumns;
   const int row = warp() / 2 * 32;
   const int column = warp() % 2 * 32;
-  const Lines rows{a.data, a.row, a.col, c.shape[0], k};
-  const Lines columns{b.data, b.col, b.row, c.shape[1], k};
+  using PieceA = Piece<kTileRows, kAlongA>;
+  using PieceB = Piece<kTileColumns, kAlongB>;
+  Rest rows = PieceA::rest(a.data, a.row, a.col, top, c.shape[0], k);
+  Rest columns = PieceB::rest(b.data, b.col, b.row, left, c.shape[1], k);
   WarpTile sum;
   TESSERA_UNROLL
   for (int e = 0; e < 32; ++e) {
@@ -310,28 +348,29 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
     sum[i][j].c[e % 4] = start_value(epilogue, c, top + row + tile_row(i, e % 4),
                                      left + column + tile_column(j, e % 4));
   }
-  Piece<kTileRows> next_a;
-  Piece<kTileColumns> next_b;
-  next_a.fetch(rows, top, 0);
-  next_b.fetch(columns, left, 0);
-  for (std::int64_t k0 = 0; k0 < k; k0 += kDepth) {
-    next_a.put(rows, s.a);
-    next_b.put(columns, s.b);
+  PieceA next_a;
+  PieceB next_b;
+  next_a.fetch(rows);
+  next_b.fetch(columns);
+  for (int left_k = static_cast<int>(k); left_k > 0; left_k -= kDepth) {
+    next_a.put(s.a);
+    next_b.put(s.b);
     sync_block();
-    next_a.fetch(rows, top, k0 + kDepth);
-    next_b.fetch(columns, left, k0 + kDepth);
+    next_a.fetch(rows);
+    next_b.fetch(columns);
     TESSERA_UNROLL
     for (int step = 0; step < kDepth; step += 16) {
       multiply_step(s, row, column, step, sum);
     }
     sync_block();  // the tiles may be overwritten
   }
+  const bool aligned = pairs_are_aligned(epilogue, c);
   TESSERA_UNROLL
-  for (int e = 0; e < 32; ++e) {
+  for (int e = 0; e < 32; e += 2) {
     const int i = e / 16;
     const int j = e / 4 % 4;
-    store_value(epilogue, c, top + row + tile_row(i, e % 4), left + column + tile_column(j, e % 4),
-                sum[i][j].c[e % 4]);
+    store_pair(epilogue, c, top + row + tile_row(i, e % 4), left + column + tile_column(j, e % 4),
+               sum[i][j].c[e % 4], sum[i][j].c[e % 4 + 1], aligned);
   }
 }
 
@@ -400,6 +439,16 @@ TESSERA_GLOBAL void __launch_bounds__(256)
   }
 }
 
+using TensorKernel = void(Operand, Operand, View<float, 2>, std::int64_t, std::int64_t,
+                          GemmEpilogue);
+
+TensorKernel* tensor_kernel_for(bool along_a, bool along_b) {
+  if (along_a) {
+    return along_b ? tensor_kernel<true, true> : tensor_kernel<true, false>;
+  }
+  return along_b ? tensor_kernel<false, true> : tensor_kernel<false, false>;
+}
+
 }  // namespace
 
 void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
@@ -421,12 +470,13 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
                             {kThreads},
                             sizeof(TensorSmem),
                             stream};
+  auto* kernel = tensor_kernel_for(a.col == 1, b.row == 1);
   if (whole) {
-    launch(tensor_kernel, config, a, b, c, k, k, epilogue);
+    launch(kernel, config, a, b, c, k, k, epilogue);
     return;
   }
   const View<float, 2> sums{panels.data, {c.shape[0], c.shape[1]}, {c.shape[1], 1}};
-  launch(tensor_kernel, config, a, b, sums, k, plan.depth, GemmEpilogue{});
+  launch(kernel, config, a, b, sums, k, plan.depth, GemmEpilogue{});
   launch(add_parts_kernel,
          {"gemm_add_parts", {blocks_for(c.size(), kPointThreads)}, {kPointThreads}, 0, stream},
          panels.data, plan.parts, c, epilogue);

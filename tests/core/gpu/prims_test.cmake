@@ -49,7 +49,6 @@ foreach(row
     "p_atomic_cas|atom.global.cas.b32"
     "p_load_acquire|ld.acquire.gpu.global.u32"
     "p_store_release|st.release.gpu.global.u32"
-    "p_pack_bf16x2|cvt.rn.bf16x2.f32"
     "p_fence|membar.gl"
     "p_mma|mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
     "p_mma_f16|mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
