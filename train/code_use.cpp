@@ -25,7 +25,7 @@ TokenFrequencies::TokenFrequencies(std::int64_t codes)
     : counts_(static_cast<std::size_t>(codes) + 1, 0) {}
 
 void TokenFrequencies::add(const Tensor& codes, std::uint64_t stops) {
-  for (const std::int32_t c : codes.span<const std::int32_t>()) {
+  for (const std::int32_t c : codes.to_vector<std::int32_t>()) {
     ++counts_[static_cast<std::size_t>(c)];
   }
   counts_.back() += stops;

@@ -207,12 +207,16 @@ bool Launch::access_global(const std::byte* p, std::size_t bytes, bool write, bo
   if (!write) {
     require_written(p, bytes, pc);
   }
-  auto& cells = global_cells_[a.data];
-  if (cells.empty()) {
-    cells.resize((a.bytes + 1) / 2);
+  ShadowPages& pages = global_cells_[a.data];
+  if (pages.empty()) {
+    pages.resize(a.bytes / 2 / kShadowPage + 1);
   }
   for (std::size_t g = offset / 2; g <= (offset + bytes - 1) / 2; ++g) {
-    check_race(cells[g], 1, write, atomic, "device memory", g * 2, pc);
+    auto& page = pages[g / kShadowPage];
+    if (page == nullptr) {
+      page = std::make_unique<Cell[]>(kShadowPage);
+    }
+    check_race(page[g % kShadowPage], 1, write, atomic, "device memory", g * 2, pc);
   }
   return true;
 }

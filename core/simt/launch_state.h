@@ -162,7 +162,11 @@ class Launch {
   // By address of a flag what was released there; by block what the running block acquired of it.
   std::unordered_map<const void*, std::vector<std::shared_ptr<const Published>>> released_;
   std::unordered_map<std::uint32_t, std::vector<Acquired>> acquired_;
-  std::unordered_map<const std::byte*, std::vector<Cell>> global_cells_;
+  // Shadow of an allocation, made page by page as the kernel touches it: a launch on a slice of a
+  // large buffer must not pay for the whole.
+  static constexpr std::size_t kShadowPage = 512;
+  using ShadowPages = std::vector<std::unique_ptr<Cell[]>>;
+  std::unordered_map<const std::byte*, ShadowPages> global_cells_;
   Allocation cached_{};
   Traffic reads_, writes_;
   BankTraffic banks_;

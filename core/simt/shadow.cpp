@@ -9,13 +9,16 @@ void HappensBefore::reset(int threads) {
   epoch_ = 0;
   const auto n = static_cast<std::size_t>(threads);
   clock_.assign(n, 1);
-  seen_.assign(n * n, 0);
+  seen_.clear();
 }
 
 void HappensBefore::meet(const std::vector<int>& members) { meet(members, members); }
 
 void HappensBefore::meet(const std::vector<int>& sources, const std::vector<int>& targets) {
   const auto n = static_cast<std::size_t>(threads_);
+  if (seen_.empty()) {
+    seen_.assign(n * n, 0);
+  }
   std::vector<std::uint32_t> joined(n, 0);
   for (const int s : sources) {
     const std::uint32_t* row = &seen_[static_cast<std::size_t>(s) * n];
@@ -38,16 +41,19 @@ void HappensBefore::meet(const std::vector<int>& sources, const std::vector<int>
 Published HappensBefore::publish(int thread, std::uint32_t block) {
   const auto n = static_cast<std::size_t>(threads_);
   const auto me = static_cast<std::size_t>(thread);
-  const auto row = seen_.begin() + static_cast<std::ptrdiff_t>(me * n);
-  Published p{block, epoch_, {row, row + threads_}};
+  Published p{block, epoch_, std::vector<std::uint32_t>(n, 0)};
+  if (!seen_.empty()) {
+    std::copy_n(seen_.begin() + static_cast<std::ptrdiff_t>(me * n), n, p.seen.begin());
+  }
   p.seen[me] = clock_[me]++;
   return p;
 }
 
 bool HappensBefore::ordered(int me, int other, std::uint32_t epoch, std::uint32_t clock) const {
   return me == other || epoch < epoch_ ||
-         seen_[static_cast<std::size_t>(me) * static_cast<std::size_t>(threads_) +
-               static_cast<std::size_t>(other)] >= clock;
+         (!seen_.empty() &&
+          seen_[static_cast<std::size_t>(me) * static_cast<std::size_t>(threads_) +
+                static_cast<std::size_t>(other)] >= clock);
 }
 
 }  // namespace tessera::simt

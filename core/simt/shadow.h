@@ -57,7 +57,8 @@ class HappensBefore {
   int threads_ = 0;
   std::uint32_t epoch_ = 0;
   std::vector<std::uint32_t> clock_;
-  std::vector<std::uint32_t> seen_;  // (threads, threads): row sees column up to this clock
+  // (threads, threads): row sees column up to this clock; empty until a part of the block meets
+  std::vector<std::uint32_t> seen_;
 };
 
 }  // namespace tessera::simt
