@@ -53,8 +53,9 @@ Stamp Launch::now() const {
 bool Launch::before(const Stamp& s) const {
   const std::uint32_t other = s.thread - 1;
   const auto n = static_cast<std::uint32_t>(block_threads_);
-  if (other / n == block_number_) {
-    return order_.ordered(current_->id, static_cast<int>(other % n), s.epoch, s.clock);
+  const std::uint32_t here = other - block_number_ * n;  // no division: this runs at each access
+  if (here < n) {
+    return order_.ordered(current_->id, static_cast<int>(here), s.epoch, s.clock);
   }
   const auto found = acquired_.find(other / n);
   return found != acquired_.end() &&

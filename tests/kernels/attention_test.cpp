@@ -287,6 +287,27 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   }
 }
 
+// More keys than a kernel meets at a time, so that its running maximum starts at -inf.
+TEST(Attention, KeysHiddenByAnInfiniteBiasLeaveTheResultToTheOthers) {
+  const Segments one({0, 70});
+  const Sizes s{one, one, 1, 8, {}};
+  std::vector<float> bias(70 * 70, 0.0F);
+  for (std::size_t i = 0; i < 70; ++i) {
+    std::fill_n(bias.begin() + static_cast<std::ptrdiff_t>(70 * i), 66, -HUGE_VALF);
+  }
+  const Tensor qkv = random({70, 3, 1, 8}, 1), hidden = Tensor::from(bias, {1, 70 * 70});
+  const auto x = doubles(qkv);
+  const auto part = [&](std::int64_t p) {
+    return
+        [&, p](std::int64_t t, std::int64_t h, std::int64_t d) { return x[at(t, p, 3, h, d, s)]; };
+  };
+  const auto expected = attend(s, part(0), part(1), part(2), doubles(hidden));
+  on_every_device([&](Device device, const std::string& level) {
+    const Tensor y = attention(qkv.to(device), one, {.bias = hidden.to(device)});
+    EXPECT_LE(relative_error(doubles(y), expected), 1e-5) << level;
+  });
+}
+
 TEST(Attention, NanInOneSegmentReachesNoOther) {
   const Segments s({0, 7, 12, 30});
   for (const Device device : devices()) {
