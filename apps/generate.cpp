@@ -79,11 +79,10 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   const std::string file = stage.directory() + "/jets.h5";
   std::filesystem::remove(file);  // what an interrupted run left
   write_generated(file, r, job, "tessera generate");
-  const UnlabelledData data = unlabelled_data(c);
-  const auto comparison = compare_generated(
-      original_jets(data.validation, c.generate.jets, data.features),
-      reconstructed_jets(data.validation, c.generate.jets, data.features, *tokenizer.model),
-      r.particles);
+  const UnlabelledData data = pretraining_data(c);
+  const auto comparison =
+      compare_generated(original_jets(data, c.generate.jets),
+                        reconstructed_jets(data, c.generate.jets, *tokenizer.model), r.particles);
   write_text(report, comparison_json(comparison, r).dump());
   record_stage(c, "generate", watch.seconds(), "");
   fmt::print("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",

@@ -54,8 +54,10 @@ RunConfig resolve(const CommandLine& line) {
 
 using RunVerb = void (*)(const RunConfig&, const Options&);
 
+/// `tables`: of the configuration, those that the verb reads.
 CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb, const char* help,
-                       RunVerb function) {
+                       std::vector<std::string> tables, RunVerb function) {
+  tables.insert(tables.begin(), {"run.", "data."});
   CLI::App* sub = app.add_subcommand(verb, help);
   Options& o = line.options;
   sub->add_option("-c,--config", line.config_path,
@@ -68,8 +70,10 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
   sub->add_flag("--dry-run", o.dry_run,
                 "Print the configuration, parameters, memory and step time; write nothing");
   sub->add_flag("--quiet", o.quiet, "No progress");
-  sub->footer("Configuration keys (override with key=value):\n" + run_schema().help() + "\n" +
-              kExitCodes);
+  sub->footer(
+      "Configuration keys of this verb (override with key=value; a file may hold those of every "
+      "verb):\n" +
+      help_of(tables) + "\n" + kExitCodes);
   sub->callback([&line, verb, function] {
     line.action = [&line, verb, function] {
       const RunConfig config = resolve(line);
@@ -85,12 +89,14 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
 
 void add_training_verbs(CLI::App& app, CommandLine& line) {
   add_run_verb(app, line, "train-tokenizer", "Train the particle tokenizer on unlabelled jets",
-               train_tokenizer_verb);
-  add_run_verb(app, line, "pretrain", "Pre-train the backbone on unlabelled jets", pretrain_verb);
+               {"tokenizer."}, train_tokenizer_verb);
+  add_run_verb(app, line, "pretrain", "Pre-train the backbone on unlabelled jets",
+               {"tokenizer.codes", "backbone.", "pretrain."}, pretrain_verb);
   add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
-               generate_verb);
+               {"backbone.kind", "generate."}, generate_verb);
   add_run_verb(app, line, "finetune",
-               "Fine-tune to every task, next to its controls; writes table.csv", finetune_verb)
+               "Fine-tune to every task, next to its controls; writes table.csv",
+               {"backbone.", "finetune."}, finetune_verb)
       ->add_option("--from", line.options.from, "Run directory with the pre-trained backbone");
 }
 

@@ -215,6 +215,18 @@ Schema<RunConfig> run_schema() {
   return schema;
 }
 
+std::string help_of(const std::vector<std::string>& prefixes) {
+  std::istringstream all(run_schema().help());
+  std::string result, key, sentence;
+  while (std::getline(all, key) && std::getline(all, sentence)) {  // two lines a key
+    const auto begins = [&](const std::string& prefix) { return key.starts_with("  " + prefix); };
+    if (std::ranges::any_of(prefixes, begins)) {
+      result += key + "\n" + sentence + "\n";
+    }
+  }
+  return result;
+}
+
 std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,
                         const std::vector<std::string>& without) {
   std::istringstream dump(run_schema().dump(config));

@@ -69,6 +69,9 @@ struct RunConfig {
 /// Every key of a run: the TOML reader, the overrides, --help and the dump all walk this table.
 Schema<RunConfig> run_schema();
 
+/// The help of the keys that begin with one of the prefixes: what a verb reads.
+std::string help_of(const std::vector<std::string>& prefixes);
+
 /// The resolved lines "table.key = value" whose keys begin with one of the prefixes: what a stage
 /// depends on. Keys that begin with one of `without` are left out.
 std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,

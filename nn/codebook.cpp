@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "core/autograd.h"
 #include "kernels/vq/vq.h"
@@ -96,8 +97,8 @@ CodeSums sum_by_code(const Rows& z, std::span<const std::int32_t> codes, std::si
 }
 
 /// Row indices, farthest from their centre first; ties in row order.
-std::vector<std::size_t> farthest_first(const Rows& z, const Rows& centres,
-                                        std::span<const std::int32_t> codes) {
+std::vector<std::size_t> rows_by_distance(const Rows& z, const Rows& centres,
+                                          std::span<const std::int32_t> codes) {
   std::vector<double> distance(z.count);
   for (std::size_t i = 0; i < z.count; ++i) {
     distance[i] = squared_distance(z[i], centres[static_cast<std::size_t>(codes[i])]);
@@ -109,19 +110,21 @@ std::vector<std::size_t> farthest_first(const Rows& z, const Rows& centres,
 }
 
 /// One iteration: moves `centres` in place; returns the sum of the squared moves.
-double move_centres(const Tensor& z_rows, const Tensor& centre_rows) {
+double move_centres(const Tensor& z_rows, const Tensor& centre_rows, EmptyCentre empty) {
   const Rows z(z_rows), centres(centre_rows);
   const std::vector<std::int32_t> codes = vq_assign(z_rows, centre_rows).to_vector<std::int32_t>();
   const CodeSums means = sum_by_code(z, codes, centres.count);
   std::vector<std::size_t> seeds;
-  if (std::ranges::count(means.counts, 0) > 0) {
-    seeds = farthest_first(z, centres, codes);
+  if (empty == EmptyCentre::reseed && std::ranges::count(means.counts, 0) > 0) {
+    seeds = rows_by_distance(z, centres, codes);
   }
   double moved = 0;
   std::size_t next_seed = 0;
   std::vector<float> next(z.width);
   for (std::size_t k = 0; k < centres.count; ++k) {
-    if (means.counts[k] == 0) {
+    if (means.counts[k] == 0 && empty == EmptyCentre::zero) {
+      std::ranges::fill(next, 0.0F);
+    } else if (means.counts[k] == 0) {
       std::ranges::copy(z[seeds[next_seed++ % z.count]], next.begin());
     } else {
       for (std::size_t d = 0; d < z.width; ++d) {
@@ -134,6 +137,37 @@ double move_centres(const Tensor& z_rows, const Tensor& centre_rows) {
   }
   centre_rows.bump_version();
   return moved;
+}
+
+std::size_t argmax(const std::vector<double>& values) {
+  return static_cast<std::size_t>(std::ranges::max_element(values) - values.begin());
+}
+
+/// k rows of z0; choose() gets the squared distance of each row from its nearest centre so far.
+template <class Choose>
+Tensor choose_centres(const Tensor& z0, std::int64_t k, Choose choose) {
+  TESSERA_CHECK(z0.rank() == 2 && z0.shape(0) > 0 && k > 0,
+                "k-means: needs rows (T, D), T > 0, and k > 0 centres, got {} and {}", z0.shape(),
+                k);
+  const Tensor host = host_rows(z0, z0.shape(1));
+  Tensor centres = Tensor::empty({k, z0.shape(1)});
+  const Rows z(host), chosen(centres);
+  std::vector<double> nearest(z.count, 0.0);
+  for (std::size_t c = 0; c < chosen.count; ++c) {
+    const std::size_t row = choose(nearest);
+    std::ranges::copy(z[row], chosen[c].begin());
+    for (std::size_t i = 0; i < z.count; ++i) {
+      const double distance = squared_distance(z[i], z[row]);
+      nearest[i] = c == 0 ? distance : std::min(nearest[i], distance);
+    }
+  }
+  return centres;
+}
+
+Tensor kmeans(const Tensor& z, std::int64_t k, KmeansStart start, Rng& rng) {
+  return start == KmeansStart::plus_plus
+             ? lloyd(z, kmeans_plus_plus(z, k, rng))
+             : lloyd(z, farthest_first(z, k, rng), 100, EmptyCentre::zero);
 }
 
 /// 0 .. n - 1 in random order (Fisher and Yates).
@@ -156,26 +190,20 @@ std::vector<float> noisy(std::span<const float> row, double sigma, Rng& rng) {
 
 }  // namespace
 
-Tensor kmeans_plus_plus(const Tensor& z0, std::int64_t k, Rng& rng) {
-  TESSERA_CHECK(z0.rank() == 2 && z0.shape(0) > 0 && k > 0,
-                "k-means++: needs rows (T, D), T > 0, and k > 0 centres, got {} and {}", z0.shape(),
-                k);
-  const Tensor host = host_rows(z0, z0.shape(1));
-  Tensor centres = Tensor::empty({k, z0.shape(1)});
-  const Rows z(host), chosen(centres);
-  std::vector<double> nearest(z.count, 0.0);  // all equal: the first draw is uniform
-  for (std::size_t c = 0; c < chosen.count; ++c) {
-    const std::size_t row = draw(nearest, rng);
-    std::ranges::copy(z[row], chosen[c].begin());
-    for (std::size_t i = 0; i < z.count; ++i) {
-      const double distance = squared_distance(z[i], z[row]);
-      nearest[i] = c == 0 ? distance : std::min(nearest[i], distance);
-    }
-  }
-  return centres;
+Tensor kmeans_plus_plus(const Tensor& z, std::int64_t k, Rng& rng) {
+  return choose_centres(z, k, [&](const std::vector<double>& nearest) {
+    return draw(nearest, rng);  // all are zero at first: uniform
+  });
 }
 
-Tensor lloyd(const Tensor& z0, const Tensor& start, int max_iterations) {
+Tensor farthest_first(const Tensor& z, std::int64_t k, Rng& rng) {
+  bool first = true;
+  return choose_centres(z, k, [&](const std::vector<double>& nearest) {
+    return std::exchange(first, false) ? draw(nearest, rng) : argmax(nearest);
+  });
+}
+
+Tensor lloyd(const Tensor& z0, const Tensor& start, int max_iterations, EmptyCentre empty) {
   TESSERA_CHECK(start.rank() == 2 && start.shape(0) > 0 && z0.rank() == 2 && z0.shape(0) > 0,
                 "k-means: needs rows (T, D) and centres (K, D), T and K > 0, got {} and {}",
                 z0.shape(), start.shape());
@@ -183,7 +211,7 @@ Tensor lloyd(const Tensor& z0, const Tensor& start, int max_iterations) {
   const Tensor z = host_rows(z0, start.shape(1));
   Tensor centres = start.clone();
   for (int i = 0; i < max_iterations; ++i) {
-    if (move_centres(z, centres) <= 1e-4) {
+    if (move_centres(z, centres, empty) <= 1e-4) {
       break;
     }
   }
@@ -236,7 +264,7 @@ void Codebook::start(const Tensor& z0, const CodebookOptions& options, Rng& rng)
   if (t == 0) {
     return;
   }
-  const Tensor rows = t > k ? lloyd(z, kmeans_plus_plus(z, k, rng)) : z;
+  const Tensor rows = t > k ? kmeans(z, k, options.kmeans, rng) : z;
   for (std::int64_t i = 0; i < k; ++i) {
     const std::span<const float> row = Rows(rows)[index(t > k ? i : i % t)];
     write_row(i, noisy(row, t > k ? 0.0 : 1e-3, rng), options);

@@ -16,10 +16,27 @@ namespace tessera {
 /// Vassilvitskii, "k-means++", SODA 2007.
 Tensor kmeans_plus_plus(const Tensor& z, std::int64_t k, Rng& rng);
 
+/// k centres (k, D) from the rows of z (T, D), T > 0: the first drawn uniformly, each next one the
+/// row that is farthest from its nearest centre so far, ties to the smaller index. What the
+/// published code calls k-means++ (minyoungg/vqtorch).
+Tensor farthest_first(const Tensor& z, std::int64_t k, Rng& rng);
+
+/// What becomes of a centre without rows.
+enum class EmptyCentre {
+  reseed,  ///< moves to the row that is farthest from its own centre, each such row serving once
+  zero,    ///< becomes the zero vector, as in the published code
+};
+
 /// At most `max_iterations` of Lloyd's algorithm from `centres` (K, D); ends early once the squared
-/// moves of all centres sum to <= 1e-4. A centre without rows moves to the row that is farthest
-/// from its own centre, each such row serving once. Returns new centres.
-Tensor lloyd(const Tensor& z, const Tensor& centres, int max_iterations = 100);
+/// moves of all centres sum to <= 1e-4. Returns new centres.
+Tensor lloyd(const Tensor& z, const Tensor& centres, int max_iterations = 100,
+             EmptyCentre empty = EmptyCentre::reseed);
+
+/// How a codebook is started from data.
+enum class KmeansStart {
+  plus_plus,  ///< kmeans_plus_plus, centres without rows re-seeded
+  published,  ///< farthest_first, centres without rows zero
+};
 
 /// What Codebook::observe() does.
 struct CodebookOptions {
@@ -29,6 +46,7 @@ struct CodebookOptions {
   /// Rows enter the codebook through the inverse of the affine map, so that e' is the row; if not,
   /// they are written into e as they are (the published behaviour).
   bool inverse_affine = true;
+  KmeansStart kmeans = KmeansStart::plus_plus;
 };
 
 /// The tensors alias what a module registers: parameters `values`, `scale`, `bias` and buffers
@@ -43,7 +61,7 @@ struct Codebook {
   /// Values from N(0, 1), affine zero, counters at `timeout`.
   static Codebook create(std::int64_t codes, std::int64_t width, std::int64_t timeout, Rng& rng);
 
-  /// Sets the values from rows z (T, D): k-means++ and Lloyd if T > K, else the rows repeated with
+  /// Sets the values from rows z (T, D): k-means if T > K, else the rows repeated with
   /// 1e-3 N(0, 1) added. Without rows nothing happens. Throws Error(numeric) on non-finite rows.
   void start(const Tensor& z, const CodebookOptions& options, Rng& rng);
 

@@ -13,20 +13,18 @@
 namespace tessera {
 namespace {
 
-using DataSets = std::span<const std::shared_ptr<const Dataset>>;
-
 /// Chosen jets of one data set.
 struct Pick {
   const Dataset* set;
   std::vector<std::uint64_t> jets;
 };
 
-// Evenly spaced over the non-empty jets of all sets, in their order.
-std::vector<Pick> pick(DataSets sets, std::int64_t count) {
+// Evenly spaced over the validation jets that take part, in the order of the sets.
+std::vector<Pick> pick(const UnlabelledData& data, std::int64_t count) {
   std::vector<Pick> all;
   std::size_t total = 0;
-  for (const auto& set : sets) {
-    all.push_back({set.get(), without_empty(*set, {})});
+  for (const auto& set : data.validation) {
+    all.push_back({set.get(), unlabelled_jets(data, *set)});
     total += all.back().jets.size();
   }
   const auto wanted = std::min(total, static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
@@ -58,12 +56,12 @@ void reconstruct(const Batch& batch, const Tokenizer& tokenizer, JetBlock& block
 
 }  // namespace
 
-JetBlock original_jets(DataSets sets, std::int64_t count, const FeatureConfig& features) {
+JetBlock original_jets(const UnlabelledData& data, std::int64_t count) {
   JetBlock block = empty_block();
-  for (const Pick& p : pick(sets, count)) {
+  for (const Pick& p : pick(data, count)) {
     for (const std::uint64_t jet : p.jets) {
       const Dataset::Located at = p.set->locate(jet);
-      for (const std::size_t i : kept_particles(*at.block, at.row, features)) {
+      for (const std::size_t i : kept_particles(*at.block, at.row, data.features)) {
         copy_particle(*at.block, i, block);
       }
       close_jet(at.block->id[at.row], block);
@@ -72,16 +70,16 @@ JetBlock original_jets(DataSets sets, std::int64_t count, const FeatureConfig& f
   return block;
 }
 
-JetBlock reconstructed_jets(DataSets sets, std::int64_t count, const FeatureConfig& features,
+JetBlock reconstructed_jets(const UnlabelledData& data, std::int64_t count,
                             const Tokenizer& tokenizer) {
   constexpr std::size_t kBatch = 256;
   const NoGrad off;
   JetBlock block = empty_block();
-  for (const Pick& p : pick(sets, count)) {
+  for (const Pick& p : pick(data, count)) {
     const std::span<const std::uint64_t> jets(p.jets);
     for (std::size_t i = 0; i < jets.size(); i += kBatch) {
       const auto some = jets.subspan(i, std::min(kBatch, jets.size() - i));
-      reconstruct(make_batch(*p.set, features, some), tokenizer, block);
+      reconstruct(make_batch(*p.set, data.features, some), tokenizer, block);
     }
   }
   return block;

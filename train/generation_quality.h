@@ -7,20 +7,18 @@
 #include <vector>
 
 #include "nn/models/tokenizer.h"
-#include "train/dataset.h"
-#include "train/features.h"
+#include "train/mixed_batches.h"
 
 namespace tessera {
 
-/// Up to `count` jets of the sets' non-empty ones, evenly spaced over all of them. Of each the
+/// Up to `count` of the validation jets that a model of this data is asked for, evenly spaced over
+/// all sets. Of each the
 /// constituents that the features keep, since a model of at most N particles cannot be asked for
 /// more: with all of them, the cut of long jets would count as a fault of the generation.
-JetBlock original_jets(std::span<const std::shared_ptr<const Dataset>> sets, std::int64_t count,
-                       const FeatureConfig& features);
+JetBlock original_jets(const UnlabelledData& data, std::int64_t count);
 /// The same jets after the features' cuts and truncation, encoded and decoded: in the jet frame,
 /// with the original ids. What generation cannot beat.
-JetBlock reconstructed_jets(std::span<const std::shared_ptr<const Dataset>> sets,
-                            std::int64_t count, const FeatureConfig& features,
+JetBlock reconstructed_jets(const UnlabelledData& data, std::int64_t count,
                             const Tokenizer& tokenizer);
 
 /// Distances of one sample from the truth, as train/metrics.h defines them.

@@ -55,8 +55,10 @@ Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const Unlabelled
 void observe_codes(Trainer& trainer, const Tokenizer& model, const TokenizerJob& job,
                    const StepResult& step) {
   const bool clean = job.compat == Compat::clean;
-  const CodebookOptions options{
-      .timeout = job.dead_code_timeout, .affine_lr = job.model.affine_lr, .inverse_affine = clean};
+  const CodebookOptions options{.timeout = job.dead_code_timeout,
+                                .affine_lr = job.model.affine_lr,
+                                .inverse_affine = clean,
+                                .kmeans = clean ? KmeansStart::plus_plus : KmeansStart::published};
   Codebook codebook{model.vq.codebook, model.vq.scale, model.vq.bias, model.vq.lru,
                     model.vq.initialised};
   Rng draws = Rng(job.seed).fork("codebook").fork(static_cast<std::uint64_t>(trainer.steps_done()));

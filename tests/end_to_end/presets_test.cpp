@@ -128,6 +128,14 @@ TEST_F(Presets, ADryRunPrintsSettingsParametersMemoryAndStepTime) {
   }
 }
 
+TEST_F(Presets, HelpOfAVerbNamesTheKeysThatItReadsAndThePresets) {
+  const std::string help = run_tessera(dir_, "pretrain --help").out;
+  for (const char* key : {"omnijet-alpha", "pretrain.lr = ", "backbone.kind", "run.compat"}) {
+    EXPECT_NE(help.find(key), std::string::npos) << key;
+  }
+  EXPECT_EQ(help.find("finetune.lr"), std::string::npos);
+}
+
 TEST_F(Presets, CombinationsThatHaveNoModelAreRefused) {
   const Outcome contract = verb("pretrain", "tiny", "data.contract=alpha3");
   EXPECT_EQ(contract.code, 64);

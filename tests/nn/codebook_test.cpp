@@ -130,6 +130,25 @@ TEST(Codebook, LloydReseedsEmptyCentresAtFarRows) {
   EXPECT_NEAR(c[1], 5.0F, 1e-6);
 }
 
+// From any row of 0, 1, 4, 10 the traversal takes the far end, then what is farthest from both.
+TEST(Codebook, FarthestFirstIsDeterministicAfterItsFirstRow) {
+  const Tensor z = Tensor::from(std::vector<float>{0, 1, 4, 10}, {4, 1});
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Rng rng(seed);
+    const auto c = farthest_first(z, 3, rng).to_vector<float>();
+    EXPECT_EQ(c[1], c[0] == 10 ? 0.0F : 10.0F);
+    EXPECT_EQ(c[2], c[0] == 4 ? 0.0F : 4.0F);
+  }
+}
+
+TEST(Codebook, PublishedLloydSendsEmptyCentresToZero) {
+  const Tensor z = Tensor::from(std::vector<float>{3, 3.2F, 5}, {3, 1});
+  const Tensor bad = Tensor::from(std::vector<float>{4, 1000}, {2, 1});
+  const auto c = lloyd(z, bad, 1, EmptyCentre::zero).to_vector<float>();
+  EXPECT_NEAR(c[0], 11.2F / 3, 1e-6);
+  EXPECT_EQ(c[1], 0.0F);
+}
+
 TEST(Codebook, LloydNeverRaisesTheDistance) {
   const Tensor z = normal_rows(257, 2, 4);
   Rng rng(4);

@@ -189,7 +189,9 @@ TEST(Originals, AreSpreadOverTheNonEmptyJetsOfAllSets) {
   const TempDir dir;
   const DataSets sets{data_set(dir.path() / "a", {2, 0, 3, 1}, 0),
                       data_set(dir.path() / "b", {4, 5, 0}, 100)};
-  const auto ids = [&](std::int64_t count) { return original_jets(sets, count, {}).id; };
+  const auto ids = [&](std::int64_t count) {
+    return original_jets({.validation = sets}, count).id;
+  };
   EXPECT_EQ(ids(99), (std::vector<std::uint64_t>{0, 2, 3, 100, 101}));
   EXPECT_EQ(ids(2), (std::vector<std::uint64_t>{0, 3}));
   EXPECT_EQ(ids(3), (std::vector<std::uint64_t>{0, 2, 100}));
@@ -200,7 +202,7 @@ TEST(Originals, HoldTheParticlesThatTheFeaturesKeep) {
   const TempDir dir;
   const DataSets sets{data_set(dir.path() / "a", random_lengths(50, 3, 20), 0)};
   const FeatureConfig features{.max_constituents = 8};
-  const JetBlock kept = original_jets(sets, 50, features);
+  const JetBlock kept = original_jets({.validation = sets, .features = features}, 50);
   const std::vector<std::uint64_t> jets(kept.id);  // the file numbers its jets from 0
   const Batch batch = make_batch(*sets[0], features, jets);
   const auto& offsets = batch.rows.cu_seqlens;
@@ -216,8 +218,9 @@ TEST(Reconstructed, AreTheSameJetsThroughTheTokenizer) {
   const Model model;
   const DataSets sets{data_set(dir.path() / "a", random_lengths(50, 3, 20), 0)};
   const FeatureConfig features{.max_constituents = 8};
-  const JetBlock truth = original_jets(sets, 30, features);
-  const JetBlock again = reconstructed_jets(sets, 30, features, model.tokenizer);
+  const UnlabelledData data{.validation = sets, .features = features};
+  const JetBlock truth = original_jets(data, 30);
+  const JetBlock again = reconstructed_jets(data, 30, model.tokenizer);
   EXPECT_EQ(again.id, truth.id);
   EXPECT_EQ(again.offsets, truth.offsets);
 }
