@@ -4,6 +4,7 @@
 #include <string>
 
 #include "apps/run_config.h"
+#include "core/device.h"
 
 namespace tessera::apps {
 
@@ -14,6 +15,7 @@ struct Options {
   bool dry_run = false;
   std::string resume = "auto";  ///< auto or never
   std::string from;             ///< run directory whose pre-trained backbone is used
+  Device device = kCpu;         ///< where trainings compute
 };
 
 void train_tokenizer_verb(const RunConfig& config, const Options& options);

@@ -124,6 +124,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   FinetuneJob job = finetune_job(c, study, seed, *data.train);
   const std::string card = task_card(job.model, data.features);
   job.files = stage.files(card);
+  job.device = in.options.device;
   const Stopwatch watch;
   const Choice choice = best_of_grid(in, job, data);
   write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, data).dump());

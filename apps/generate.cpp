@@ -97,6 +97,8 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
 }  // namespace
 
 void generate_verb(const RunConfig& c, const Options& options) {
+  TESSERA_CHECK(options.device == kCpu, "generate: draws on the cpu only so far, got --device {}",
+                name(options.device.type));
   const std::string directory = c.run.directory + "/pretrain/model";
   tokens_in(c) ? generate_from(load_gpt_pretrained(directory), c, options)
                : generate_from(load_pretrained(directory), c, options);

@@ -48,7 +48,6 @@ RunConfig resolve(const CommandLine& line) {
   if (config.run.threads > 0) {
     set_num_threads(static_cast<int>(config.run.threads));
   }
-  TESSERA_CHECK(line.device == "cpu", "--device: expected cpu, got '{}'", line.device);
   return config;
 }
 
@@ -64,7 +63,7 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
                   "TOML file of the run, or a preset: " + preset_names());
   sub->add_option("overrides", line.overrides, "key=value, later ones win");
   sub->add_option("--threads", line.threads, "The same as run.threads=N");
-  sub->add_option("--device", line.device, "cpu");
+  sub->add_option("--device", line.device, "Where trainings compute: a device that doctor lists");
   sub->add_option("--resume", o.resume, "auto: go on from what the run directory holds; never")
       ->check(CLI::IsMember({"auto", "never"}));
   sub->add_flag("--dry-run", o.dry_run,
@@ -77,6 +76,7 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
   sub->callback([&line, verb, function] {
     line.action = [&line, verb, function] {
       const RunConfig config = resolve(line);
+      line.options.device = parse_device(line.device);
       if (line.options.dry_run) {
         dry_run(config, verb);
       } else {

@@ -27,6 +27,7 @@ void run(const RunConfig& c, const Options& options, const Stage& stage, Job job
          const Measure& measure) {
   const Stopwatch watch;
   job.files = stage.files(card);
+  job.device = options.device;
   const auto model = pretrain(job, tokenizer, data, console_observer(options));
   const PretrainMeasure m = measure(*model);
   stage.finish(card, *model);
@@ -39,6 +40,7 @@ void run(const RunConfig& c, const Options& options, const Stage& stage, Job job
 void pretrain_verb(const RunConfig& c, const Options& options) {
   const bool tokens = tokens_in(c);
   const auto stored = load_tokenizer(c.run.directory + "/tokenizer/model");
+  stored.model->to(options.device);
   const Tokenizer& tokenizer = *stored.model;
   const UnlabelledData data = pretraining_data(c);
   check_contract(stored.features, data.features, "pretrain: the tokenizer");

@@ -47,6 +47,7 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   const Stopwatch watch;
   TokenizerJob job = tokenizer_job(c);
   job.files = stage.files(card);
+  job.device = options.device;
   const auto model = train_tokenizer(job, data, console_observer(options));
   const TokenizerMeasure m = measure_tokenizer(*model, data);
   const ordered_json report{{"reconstruction_mse", m.reconstruction_mse},

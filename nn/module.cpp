@@ -88,6 +88,11 @@ void Module::to(Device device) {
   }
 }
 
+Device Module::device() const {
+  const auto parameters = named_parameters();
+  return parameters.empty() ? kCpu : parameters[0].tensor.device();
+}
+
 void Module::freeze() {
   frozen_ = true;
   training_ = false;

@@ -40,6 +40,8 @@ class Module {
   /// Moves parameters, their gradients and buffers; every handle on them follows. Before an
   /// optimizer or a FlatParameters holds them: those keep the old place.
   void to(Device device);
+  /// Where the first parameter lies; cpu without one.
+  [[nodiscard]] Device device() const;
 
   /// Evaluation mode for good: no gradient, no buffer change.
   void freeze();

@@ -288,6 +288,7 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foun
     model.standardise(regression_targets(*data.train, labels.train));
   }
   start_from(foundation, job, model, init);
+  model.to(job.device);
   for (const Phase& phase : phases_of(job)) {
     if (model.backbone() && job.strategy != Strategy::lora) {
       require_gradients(*model.backbone(), phase.backbone);
@@ -321,7 +322,7 @@ Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>
       const ArenaScope scope(arena);
       const Tensor y = model(batch);
       p.columns = y.shape(1);
-      p.append(task, batch, y.span<const float>());
+      p.append(task, batch, y.to_vector<float>());
       p.loss +=
           static_cast<double>(model.loss(y, batch).item()) * static_cast<double>(batch.size());
     }

@@ -40,6 +40,7 @@ struct FinetuneJob {
   LoraConfig lora{};
   std::uint64_t seed = 1;
   RunFiles files;
+  Device device = kCpu;  ///< where it trains
 };
 
 /// Optimizer steps for N labelled jets, the same for every strategy: 50 epochs, between 500 and

@@ -13,8 +13,8 @@ namespace {
 /// The tokens of a batch for next-token training, cut at `slots` unless 0.
 TokenSequences sequences_of(const Tokenizer& tokenizer, const Batch& batch, std::int64_t slots) {
   const Segments jets = segments_of(batch);
-  return next_token_sequences(tokenizer.encode(core_features(batch), jets), jets,
-                              tokenizer.config.codes, slots);
+  return next_token_sequences(tokenizer.encode(core_features(batch, tokenizer.device()), jets),
+                              jets, tokenizer.config.codes, slots);
 }
 
 /// Mean over the real targets.
@@ -53,6 +53,7 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
                 tokenizer.config.codes + 2, job.backbone.vocabulary);
   Rng init = Rng(job.seed).fork("pretrain");
   auto model = std::make_unique<GptPretrainModel>(job.backbone, init);
+  model->to(job.device);
   const std::int64_t slots =
       job.compat == Compat::reference ? data.features.max_constituents : std::int64_t{0};
   train_unlabelled(unlabelled_training("pretrain", job, *model), data, observe,
@@ -78,7 +79,7 @@ PretrainMeasure measure_pretraining(const GptPretrainModel& model, const Tokeniz
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Segments jets = segments_of(batch);
-      const Tensor codes = tokenizer.encode(core_features(batch), jets);
+      const Tensor codes = tokenizer.encode(core_features(batch, tokenizer.device()), jets);
       const TokenSequences s = next_token_sequences(codes, jets, tokenizer.config.codes);
       const auto n = static_cast<double>(s.segments.total());
       m.ntp += static_cast<double>(next_token_loss(model, s).item()) * n;

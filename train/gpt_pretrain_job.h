@@ -19,6 +19,7 @@ struct GptPretrainJob {
   std::int64_t batch = 256;  ///< jets
   std::uint64_t seed = 1;
   RunFiles files;
+  Device device = kCpu;           ///< where it trains; the tokenizer must lie there
   Compat compat = Compat::clean;  ///< reference: pads count up to data.max_constituents slots
 };
 

@@ -1,4 +1,4 @@
-// From a host batch to the tensors that models take.
+// From a host batch to the tensors that models take, on the device where the model lies.
 #pragma once
 
 #include "nn/models/backbone.h"
@@ -7,16 +7,16 @@
 namespace tessera {
 
 /// Core, particle id and, if asked for, context of every constituent; what Backbone::embed reads.
-ParticleFeatures particle_features(const Batch& batch, bool with_context);
+ParticleFeatures particle_features(const Batch& batch, bool with_context, Device device = kCpu);
 
 /// Transformed core features alone, (T, 3): the tokenizer's input.
-Tensor core_features(const Batch& batch);
+Tensor core_features(const Batch& batch, Device device = kCpu);
 
 /// The 13 features of the individual methods, (T, 13).
-Tensor particle_table(const Batch& batch);
+Tensor particle_table(const Batch& batch, Device device = kCpu);
 
 /// px, py, pz, E of the same constituents in GeV, (T, 4).
-Tensor four_momenta(const Batch& batch);
+Tensor four_momenta(const Batch& batch, Device device = kCpu);
 
 /// Segments of the batch's jets.
 Segments segments_of(const Batch& batch);

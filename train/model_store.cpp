@@ -203,7 +203,7 @@ std::string state_hash(const Module& module) { return state_hash(state(module));
 std::string state_hash(const std::vector<NamedTensor>& tensors) {
   std::string text;
   for (const auto& [name, tensor] : tensors) {
-    const Tensor host = tensor.detach().contiguous();
+    const Tensor host = tensor.detach().to(kCpu).contiguous();
     const auto bytes = host.dtype() == DType::i32 ? std::as_bytes(host.span<std::int32_t>())
                                                   : std::as_bytes(host.span<float>());
     text += fmt::format("{} {}\n", name, hash_bytes(bytes));

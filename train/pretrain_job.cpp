@@ -18,8 +18,8 @@ struct Pass {
 Pass forward(const PretrainModel& model, const Tokenizer& tokenizer, const Batch& batch,
              const Rng& masks, const DropoutStream& dropout = {}) {
   Pass pass;
-  const ParticleFeatures raw = particle_features(batch, true);
-  ParticleFeatures tokens = particle_features(batch, false);
+  const ParticleFeatures raw = particle_features(batch, true, model.device());
+  ParticleFeatures tokens = particle_features(batch, false, model.device());
   pass.codes = tokenizer.encode(raw.core, raw.segments);
   tokens.core = tokenizer.decode(pass.codes, raw.segments);
   const auto hidden = choose_masks(raw.segments, model.head.config.mask_fraction, masks);
@@ -47,6 +47,7 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
                                         const UnlabelledData& data, const Observer& observe) {
   Rng init = Rng(job.seed).fork("pretrain");
   auto model = std::make_unique<PretrainModel>(job.backbone, job.objective, init);
+  model->to(job.device);
   const Rng masks = Rng(job.seed).fork("masks");
   train_unlabelled(unlabelled_training("pretrain", job, *model), data, observe,
                    [&](Trainer& trainer, const Batch& batch) {

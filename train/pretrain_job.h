@@ -22,6 +22,7 @@ struct PretrainJob {
   std::int64_t batch = 128;  ///< jets
   std::uint64_t seed = 1;
   RunFiles files;
+  Device device = kCpu;  ///< where it trains; the tokenizer must lie there
 };
 
 /// Losses on jets that were not trained on, nats per scored row.

@@ -112,7 +112,7 @@ TaskModel::Network TaskModel::deep_sets(const DeepSetsConfig& sizes, const char*
   const auto& model = own<DeepSets>(name, with_dropout, rng);
   last_ = model.rho.back().get();
   return [&model](const Batch& batch, const DropoutStream& dropout) {
-    return model(particle_table(batch), segments_of(batch), dropout);
+    return model(particle_table(batch, model.device()), segments_of(batch), dropout);
   };
 }
 
@@ -120,7 +120,8 @@ TaskModel::Network TaskModel::particle_transformer(Rng& rng) {
   const auto& model = own<ParticleTransformer>("part", part_config(config), rng);
   last_ = &model.last();
   return [&model](const Batch& batch, const DropoutStream& dropout) {
-    return model(particle_table(batch), four_momenta(batch), segments_of(batch), dropout);
+    return model(particle_table(batch, model.device()), four_momenta(batch, model.device()),
+                 segments_of(batch), dropout);
   };
 }
 
@@ -149,7 +150,7 @@ Model& TaskModel::own_backbone(const auto& sizes, Rng& rng) {
 TaskModel::Trunk TaskModel::continuous_trunk(Rng& rng) {
   const auto& model = own_backbone<Backbone>(config.backbone, rng);
   return [&model](const Batch& batch, const DropoutStream& dropout) {
-    const ParticleFeatures f = particle_features(batch, true);
+    const ParticleFeatures f = particle_features(batch, true, model.device());
     return Hidden{model(f, dropout), f.segments};
   };
 }
@@ -163,8 +164,9 @@ TaskModel::Trunk TaskModel::token_trunk(Rng& rng) {
   const std::int64_t slots = config.slots;
   return [&tokenizer, &model, slots](const Batch& batch, const DropoutStream& dropout) {
     const Segments jets = segments_of(batch);
-    const TokenSequences s = whole_sequences(tokenizer.encode(core_features(batch), jets), jets,
-                                             tokenizer.config.codes, slots);
+    const TokenSequences s =
+        whole_sequences(tokenizer.encode(core_features(batch, model.device()), jets), jets,
+                        tokenizer.config.codes, slots);
     return Hidden{model(s.ids, s.segments, dropout), s.segments};
   };
 }

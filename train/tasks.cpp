@@ -59,14 +59,14 @@ std::vector<std::int32_t> class_targets(Task task, const Batch& b) {
 }
 
 // ln(pT_vis / pT_reco) / scale, (B)
-Tensor momentum_targets(const Batch& b, float scale) {
+Tensor momentum_targets(const Batch& b, float scale, Device device) {
   std::vector<float> targets(b.size());
   for (std::size_t j = 0; j < targets.size(); ++j) {
     targets[j] = static_cast<float>(
         std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])) /
         static_cast<double>(scale));
   }
-  return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())});
+  return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())}, device);
 }
 
 std::vector<Metric> momentum_metrics(const std::vector<double>& ratio) {
@@ -170,12 +170,13 @@ Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float spr
   const std::int64_t b = outputs.shape(0);
   if (task == Task::tau_pt) {
     const Tensor y = scale(outputs.reshape({b}), 1.0F / spread);
-    return mean(huber_loss(y, momentum_targets(batch, spread), 1.0F));
+    return mean(huber_loss(y, momentum_targets(batch, spread, outputs.device()), 1.0F));
   }
   const auto host = class_targets(task, batch);
-  const Tensor targets = Tensor::from(host, {b});
+  const Tensor targets = Tensor::from(host, {b}, outputs.device());
   if (task == Task::tau_id) {
-    return mean(focal_loss(outputs, targets, Tensor::from(std::array{10.0F, 1.0F}, {2}), 2.0F));
+    const Tensor weights = Tensor::from(std::array{10.0F, 1.0F}, {2}, outputs.device());
+    return mean(focal_loss(outputs, targets, weights, 2.0F));
   }
   return mean(cross_entropy(outputs, targets));
 }

@@ -32,7 +32,7 @@ Metrics metrics_of(const PaddedTokenizerLoss& padded, const TokenizerOutput& out
 Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const UnlabelledData& data,
                const Batch& batch, const DropoutStream& dropout, StepResult& left) {
   const Segments jets = segments_of(batch);
-  const Tensor x = core_features(batch);
+  const Tensor x = core_features(batch, model.device());
   const TokenizerOutput out = model(x, jets, dropout);
   if (job.compat == Compat::clean) {
     left.metrics = metrics_of(out);
@@ -76,6 +76,7 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
   auto model = std::make_unique<Tokenizer>(job.model, init);
   std::ranges::fill(model->vq.lru.span<std::int32_t>(),
                     static_cast<std::int32_t>(job.dead_code_timeout));
+  model->to(job.device);
   train_unlabelled(unlabelled_training("tokenizer", job, *model), data, observe,
                    [&](Trainer& trainer, const Batch& batch) {
                      StepResult left;
@@ -97,7 +98,7 @@ TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledD
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Segments s = segments_of(batch);
-      const Tensor codes = tokenizer.encode(core_features(batch), s);
+      const Tensor codes = tokenizer.encode(core_features(batch, tokenizer.device()), s);
       const auto reco = tokenizer.decode(codes, s).to_vector<float>();
       for (const std::int32_t c : codes.to_vector<std::int32_t>()) {
         ++m.counts[static_cast<std::size_t>(c)];

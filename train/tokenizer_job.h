@@ -15,6 +15,7 @@ struct TokenizerJob {
   std::int64_t dead_code_timeout = 50;  ///< forwards without use until a code is replaced
   std::uint64_t seed = 1;
   RunFiles files;
+  Device device = kCpu;           ///< where it trains
   Compat compat = Compat::clean;  ///< reference: pads count up to data.max_constituents slots
 };
 

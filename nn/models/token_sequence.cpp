@@ -17,8 +17,8 @@ Tokens tokens_of(std::span<const std::int32_t> codes, std::int64_t codebook_size
   return tokens;
 }
 
-Tensor ids_tensor(const Tokens& ids) {
-  return Tensor::from(ids, {static_cast<std::int64_t>(ids.size())});
+Tensor ids_tensor(const Tokens& ids, Device device) {
+  return Tensor::from(ids, {static_cast<std::int64_t>(ids.size())}, device);
 }
 
 /// Calls visit(tokens) for each jet.
@@ -49,7 +49,7 @@ TokenSequences next_token_sequences(const Tensor& codes, const Segments& jets,
     targets.insert(targets.end(), tokens.begin() + 1, tokens.begin() + 1 + n);
     offsets.push_back(static_cast<std::int32_t>(ids.size()));
   });
-  return {Segments(offsets), ids_tensor(ids), ids_tensor(targets)};
+  return {Segments(offsets), ids_tensor(ids, codes.device()), ids_tensor(targets, codes.device())};
 }
 
 TokenSequences whole_sequences(const Tensor& codes, const Segments& jets,
@@ -60,7 +60,7 @@ TokenSequences whole_sequences(const Tensor& codes, const Segments& jets,
                tokens.begin() + static_cast<std::ptrdiff_t>(kept(tokens.size(), slots)));
     offsets.push_back(static_cast<std::int32_t>(ids.size()));
   });
-  return {Segments(offsets), ids_tensor(ids), {}};
+  return {Segments(offsets), ids_tensor(ids, codes.device()), {}};
 }
 
 }  // namespace tessera

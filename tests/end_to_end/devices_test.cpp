@@ -15,6 +15,8 @@
 #include "kernels/reduce/reduce.h"
 #include "nn/models/deep_sets.h"
 #include "nn/models/heads.h"
+#include "support/temp_dir.h"
+#include "support/tiny_jobs.h"
 #include "train/pretrain_job.h"
 #include "train/trainer.h"
 
@@ -284,6 +286,57 @@ TEST(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
   layer.to(kCpu);
   EXPECT_EQ(handle.to_vector<float>(), before);
   EXPECT_EQ(handle.grad().to_vector<float>(), gradient);
+}
+
+/// Losses of the first steps of a job.
+std::vector<double> losses(const std::function<void(Device, const Observer&)>& job, Device device) {
+  std::vector<double> values;
+  job(device, [&](const Progress& p) { values.push_back(p.values.front().value); });
+  return values;
+}
+
+// From files to steps: batches, tokenizer, masks, validation and checkpoints of a job on a device.
+TEST(Jobs, TrainOnADeviceAsOnTheCpu) {
+  const TempDir dir;
+  const tiny::Data data(dir.path() / "data");
+  const TrainerConfig three{.lr = 2e-3F, .steps = 3, .warmup = 1};
+  Rng rng(5);
+  Tokenizer tokenizer(tiny::kTokenizer, rng);
+  tokenizer.freeze();
+  const auto train = [&](Device device, const Observer& observe) {
+    const TokenizerJob job{
+        .model = tiny::kTokenizer, .trainer = three, .batch = 4, .device = device};
+    train_tokenizer(job, data.unlabelled, observe);
+  };
+  const auto pretrain_too = [&](Device device, const Observer& observe) {
+    tokenizer.to(device);
+    const PretrainJob job{.backbone = tiny::kBackbone,
+                          .objective = tiny::kObjective,
+                          .trainer = three,
+                          .batch = 4,
+                          .device = device};
+    pretrain(job, tokenizer, data.unlabelled, observe);
+  };
+  const auto finetune_too = [&](Device device, const Observer& observe) {
+    FinetuneJob job =
+        tiny::finetune_job(Strategy::full, tiny::files(dir.path() / name(device.type)));
+    job.trainer = three;
+    job.batch = 4;
+    job.train_jets = 12;
+    job.validation = Validation::fixed;
+    job.evaluations = 1;
+    job.device = device;
+    finetune(job, data.splits, {tiny::backbone_weights(), {}}, observe);
+  };
+  for (const auto& job : std::vector<std::function<void(Device, const Observer&)>>{
+           finetune_too, train, pretrain_too}) {
+    const auto here = losses(job, kCpu), there = losses(job, kSimt);
+    ASSERT_EQ(here.size(), 3U);
+    ASSERT_EQ(there.size(), 3U);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR(there[i], here[i], 1e-3 * std::abs(here[i])) << "step " << i;
+    }
+  }
 }
 
 }  // namespace
