@@ -80,6 +80,9 @@ TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
   EXPECT_EQ(std::count(key.err.begin(), key.err.end(), '\n'), 1) << key.err;
   EXPECT_EQ(step("pretrain").code, 66) << "no tokenizer yet";
   EXPECT_EQ(step("train-tokenizer", "data.jets=/nowhere").code, 66);
+  const Outcome device = step("train-tokenizer", "--device abacus");
+  EXPECT_EQ(device.code, 64);
+  EXPECT_NE(device.err.find("expected one of cpu"), std::string::npos) << device.err;
   fs::remove_all(run_);
   ASSERT_EQ(step("train-tokenizer").code, 0);
   const Outcome other = step("train-tokenizer", "tokenizer.codes=64");
