@@ -10,8 +10,7 @@
 
 namespace tessera::apps {
 
-/// Everything a run may set. Defaults have the sizes of the preset `tiny` (models.md section 8 of
-/// the design).
+/// Everything a run may set. Defaults have the sizes of the preset `tiny`.
 struct RunConfig {
   struct {
     std::string directory = "runs/quickstart";

@@ -99,7 +99,7 @@ std::vector<std::uint64_t> without_empty(const Dataset& dataset,
                                          std::vector<std::uint64_t> selection);
 
 /// The first `count` of `selection` in the class-stratified order by hash of (id, seed): subsets of
-/// growing count are nested (models.md 5.4). Result sorted. `labels` belongs to the selection's
+/// growing count are nested. Result sorted. `labels` belongs to the selection's
 /// entries.
 std::vector<std::uint64_t> nested_subset(std::span<const std::uint64_t> selection,
                                          std::span<const std::uint64_t> ids,

@@ -1,4 +1,4 @@
-// Checkpoints of a run: a directory per step, committed as a whole or not at all (quality.md 3).
+// Checkpoints of a run: a directory per step, committed as a whole or not at all.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Metrics of classifiers (models.md 3.1 and 4.4 of the design).
+// Metrics of classifiers.
 #pragma once
 
 #include "train/statistics.h"

@@ -1,4 +1,4 @@
-// The element types of columns in files, and which values pass from one to another (data.md 1.5).
+// The element types of columns in files, and which values pass from one to another.
 #pragma once
 
 #include <concepts>

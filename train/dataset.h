@@ -1,4 +1,4 @@
-// The native reader: jets of a dataset split, streamed in blocks out of checked files (data.md 1).
+// The native reader: jets of a dataset split, streamed in blocks out of checked files.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Model inputs from raw constituents: the data contract of models.md 1.1, 4.2 and 5.1.
+// Model inputs from raw constituents: the data contract.
 #pragma once
 
 #include <array>
@@ -11,8 +11,8 @@
 namespace tessera {
 
 inline constexpr int kCoreFeatures = 3;       ///< ln pt - 1.8, 3 deta, 3 dphi
-inline constexpr int kContextFeatures = 9;    ///< models.md 5.1 `ctx`
-inline constexpr int kParticleFeatures = 13;  ///< models.md 4.2, ParT and DeepSets
+inline constexpr int kContextFeatures = 9;    ///< energies, Delta R, track; append_context()
+inline constexpr int kParticleFeatures = 13;  ///< ParT and DeepSets
 inline constexpr int kPidClasses =
     9;  ///< ch+, ch-, neutral hadron, photon, e+, e-, mu+, mu-, unknown
 

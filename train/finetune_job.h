@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-/// What is trained, and from where (models.md 3.2).
+/// What is trained, and from where.
 enum class Strategy {
   scratch,        ///< everything, from random weights
   random_frozen,  ///< the head, on a frozen random backbone: a control
@@ -44,7 +44,7 @@ struct FinetuneJob {
 };
 
 /// Optimizer steps for N labelled jets, the same for every strategy: 50 epochs, between 500 and
-/// 20 000 (models.md 5.4 of the design).
+/// 20 000.
 std::int64_t step_budget(std::int64_t jets, std::int64_t batch);
 
 /// Weights of the pre-trained parts: states under the names of Backbone or GptBackbone, and of the

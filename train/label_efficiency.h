@@ -21,7 +21,7 @@ struct LabelMultiplier {
 };
 
 /// N_scratch / N at equal metric: `scratch` is interpolated linearly in ln N, at its first crossing
-/// of `value`, which was reached with `jets` labels (models.md 5.4 of the design). At least: the
+/// of `value`, which was reached with `jets` labels. At least: the
 /// curve never gets there; at most: it begins beyond. Throws Error(usage) on an empty curve.
 LabelMultiplier label_multiplier(const LearningCurve& scratch, double jets, double value,
                                  Better better);

@@ -1,4 +1,4 @@
-// manifest.json of a dataset directory: which files, how long, with which hashes (data.md 1.4).
+// manifest.json of a dataset directory: which files, how long, with which hashes.
 #pragma once
 
 #include <cstdint>

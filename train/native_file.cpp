@@ -14,7 +14,7 @@ constexpr std::uint64_t kCheckedAtOnce = 4096;  // jets
 
 enum class Rows : std::uint8_t { constituents, jets };
 
-// What data.md 1.1 says of a column; "" = no unit.
+// What the format says of a column; "" = no unit.
 struct ColumnRule {
   const char* path;
   Rows rows;

@@ -1,4 +1,4 @@
-// One native file of jets (data.md 1): everything in it is checked before a value is delivered.
+// One native file of jets: everything in it is checked before a value is delivered.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Writes the native ragged HDF5 format (data.md 1): columns in memory, one file at a time.
+// Writes the native ragged HDF5 format: columns in memory, one file at a time.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Metrics of a regression: response and resolution, as models.md 4.4 of the design defines them.
+// Metrics of a regression: response and resolution.
 #pragma once
 
 #include "train/statistics.h"

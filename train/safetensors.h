@@ -1,4 +1,4 @@
-// safetensors files, strictly (huggingface/safetensors; rules in quality.md 3.2).
+// safetensors files, strictly (huggingface/safetensors).
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,7 @@ inline constexpr Task kAllTasks[] = {Task::tau_pt, Task::tau_id, Task::tau_dm, T
 std::int64_t outputs_of(Task task, const Dataset& data);
 
 /// Positions of the jets that take part: tau-id reco pT >= 20 GeV and not leptonic, tau-dm hadronic
-/// tau and pT >= 5 GeV, tau-pt hadronic tau, tag all (models.md 4.1).
+/// tau and pT >= 5 GeV, tau-pt hadronic tau, tag all.
 std::vector<std::uint64_t> select_jets(Task task, const Dataset& data);
 
 /// Class labels used to stratify subsets; 0 for regression.

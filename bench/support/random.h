@@ -22,7 +22,7 @@ inline Tensor random(const Shape& shape) {
   return t;
 }
 
-/// Segments of 30 to 128 tokens, the jets of the design's figures.
+/// Segments of 30 to 128 tokens, as jets have them.
 inline std::vector<std::int32_t> jet_lengths(int count) {
   Rng rng(2);
   std::vector<std::int32_t> lengths;

@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-/// Whose semantics a training follows (models.md section 0 of the design).
+/// Whose semantics a training follows.
 enum class Compat {
   clean,      ///< ours: means over real particles, decay of matrices only
   reference,  ///< the published code's, quirks included, so that its curves compare

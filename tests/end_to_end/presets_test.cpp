@@ -47,7 +47,7 @@ class Presets : public ::testing::Test {
   }
 };
 
-// models.md section 6 of the design; OmniJet-alpha's were instantiated from the published classes.
+// OmniJet-alpha's were instantiated from the published classes.
 TEST_F(Presets, HaveTheSpecifiedParameterCounts) {
   const auto alpha = counts("omnijet-alpha");
   EXPECT_EQ(alpha.at("tokenizer"), 833551);

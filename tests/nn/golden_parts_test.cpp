@@ -16,7 +16,7 @@
 namespace tessera::test {
 namespace {
 
-constexpr double kForward = 1e-5, kGradient = 1e-4;  // relative Frobenius norm, models.md 7.1
+constexpr double kForward = 1e-5, kGradient = 1e-4;  // relative Frobenius norm
 
 double relative_error(const Tensor& got, const GoldenTensor& expected) {
   const auto values =

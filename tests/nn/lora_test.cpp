@@ -53,7 +53,7 @@ void randomise_adapters(const Module& model) {
   }
 }
 
-// models.md section 3.2 of the design.
+// r (8 d + 2 (d + 4 d)) a block of width d.
 TEST(Lora, HasTheSpecifiedNumberOfParameters) {
   Rng rng(0);
   GptBackbone omnijet({}, rng);

@@ -36,7 +36,7 @@ ParticleFeatures random_jets(const std::vector<std::int32_t>& lengths, std::uint
   return f;
 }
 
-// models.md section 6 of the design: instantiated from the published classes.
+// uhh-pd-ml/omnijet_alpha, instantiated from the published classes.
 TEST(Models, OmniJetAlphaHasThePublishedParameterCounts) {
   Rng rng(0);
   const Tokenizer tokenizer({}, rng);

@@ -198,7 +198,8 @@ TEST(ParticleTransformer, BatchesOfEmptyJetsTrainToFiniteValues) {
   }
 }
 
-// models.md section 4.5 of the design.
+// HEP-KBFI/ml-tau-en-reg with one output, and the JetClass ParT, instantiated from the published
+// classes.
 TEST(ParticleTransformer, HasThePublishedParameterCounts) {
   Rng rng(0);
   EXPECT_EQ(ParticleTransformer({}, rng).parameter_count(), 3449013);

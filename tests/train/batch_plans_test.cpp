@@ -1,5 +1,5 @@
 // Random data sets, selections and plans: every jet once an epoch with everything that is its own,
-// and any cut of the sequence goes on with the same jets (quality.md 9, tests 7 and 8).
+// and any cut of the sequence goes on with the same jets.
 #include <gtest/gtest.h>
 
 #include <map>

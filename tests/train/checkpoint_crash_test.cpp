@@ -1,5 +1,5 @@
 // A save that dies or fails at any of its operations, on a disk that forgets what was not fsynced:
-// the next start finds exactly the previous or the new checkpoint (quality.md 9, tests 2 and 3).
+// the next start finds exactly the previous or the new checkpoint.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

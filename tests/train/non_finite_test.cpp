@@ -1,5 +1,5 @@
 // NaN and infinities in the loss and in the gradient of each parameter: caught in the same step,
-// weights and moments untouched, the tensor named, no such checkpoint (quality.md 9, test 14).
+// weights and moments untouched, the tensor named, no such checkpoint.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // Every column of the native format stored in every way that HDF5 has: the reader gives exactly the
-// values or one line that names file, dataset, row, expected and got (quality.md 9, test 13).
+// values or one line that names file, dataset, row, expected and got.
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
