@@ -1,11 +1,13 @@
 #include "core/memory.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/memory_types.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
+#include "core/vector_loops.h"
 #ifdef TESSERA_BUILD_SIMT
 #include "core/simt/memory.h"
 #endif
@@ -76,6 +78,16 @@ std::byte* bytes_of(const Tensor& t) {
          static_cast<std::size_t>(t.impl()->offset) * size_of(t.dtype());
 }
 
+// f(first byte, bytes) for pieces of a run, shared among the threads.
+template <class F>
+void for_pieces(std::size_t bytes, F f) {
+  constexpr std::size_t kPiece = kChunk * sizeof(float);
+  parallel_for(chunk_count(static_cast<std::int64_t>(bytes), kPiece), [&](std::int64_t c) {
+    const std::size_t begin = static_cast<std::size_t>(c) * kPiece;
+    f(begin, std::min(kPiece, bytes - begin));
+  });
+}
+
 // Visits the innermost rows of two equally shaped strided tensors: f(target offset, source offset).
 template <class F>
 void for_each_row(const Shape& shape, const Shape& target, const Shape& source, F f) {
@@ -107,6 +119,10 @@ void copy_typed(const Tensor& target, const Tensor& source) {
   const std::int64_t n = target.shape(-1), ts = target.strides()[-1], ss = source.strides()[-1];
   for_each_row(target.shape(), target.strides(), source.strides(),
                [&](std::int64_t t, std::int64_t s) {
+                 if (std::is_same_v<To, From> && ts == 1 && ss == 1) {
+                   std::memcpy(to + t, from + s, static_cast<std::size_t>(n) * sizeof(To));
+                   return;
+                 }
                  for (std::int64_t i = 0; i < n; ++i) {
                    to[t + i * ts] = convert<To>(from[s + i * ss]);
                  }
@@ -118,7 +134,9 @@ void copy_cpu(const Tensor& target, const Tensor& source) {
       target.dtype() == source.dtype() && target.is_contiguous() && source.is_contiguous();
   if (plain) {
     const auto bytes = static_cast<std::size_t>(target.size()) * size_of(target.dtype());
-    std::memcpy(bytes_of(target), bytes_of(source), bytes);
+    for_pieces(bytes, [&](std::size_t begin, std::size_t size) {
+      std::memcpy(bytes_of(target) + begin, bytes_of(source) + begin, size);
+    });
     return;
   }
   with_type(target.dtype(), [&](auto* t) {
@@ -240,6 +258,12 @@ void fill(const Tensor& target, float value) {
   } else if (!on_cpu(target)) {
     kFill(target.device(), bytes_of(target), width_of(target), walk_of(target, target),
           bits_of(value, target.dtype()), Stream{});
+  } else if (value == 0.0F && !std::signbit(value) && target.is_contiguous()) {
+    // zero is all zero bits in every dtype
+    const auto bytes = static_cast<std::size_t>(target.size()) * size_of(target.dtype());
+    for_pieces(bytes, [&](std::size_t begin, std::size_t size) {
+      std::memset(bytes_of(target) + begin, 0, size);
+    });
   } else {
     with_type(target.dtype(), [&](auto* t) {
       using T = std::remove_pointer_t<decltype(t)>;
@@ -274,10 +298,7 @@ void accumulate(const Tensor& target, const Tensor& source) {
     const float* s = data_of<float>(from);
     const std::int64_t n = target.size();
     parallel_for(chunk_count(n, kChunk), [&](std::int64_t c) {
-      const std::int64_t end = std::min(n, (c + 1) * kChunk);
-      for (std::int64_t i = c * kChunk; i < end; ++i) {
-        t[i] += s[i];
-      }
+      add_run(s + c * kChunk, t + c * kChunk, std::min(n - c * kChunk, kChunk));
     });
   } else {
     const std::int64_t n = target.shape(-1), ts = target.strides()[-1], ss = source.strides()[-1];

@@ -61,33 +61,52 @@ HWY_INLINE void StoreN(V v, std::int64_t left, float* p) {
 #endif
 }
 
+/// v with lanes from `left` on set to zero.
+HWY_INLINE V ZeroFrom(std::int64_t left, V v) {
+  return left >= LaneCount() ? v : hn::IfThenElseZero(Head(left), v);
+}
+
+/// Calls body(i, n) for each vector of a run of `count` floats, n of them left. Whole vectors and
+/// the tail are two copies of the body: in the first LoadN and StoreN are plain.
+template <class Body>
+HWY_INLINE void ForVectors(std::int64_t count, Body body) {
+  std::int64_t i = 0;
+  for (; i + LaneCount() <= count; i += LaneCount()) {
+    body(i, LaneCount());
+  }
+  if (i < count) {
+    body(i, count - i);
+  }
+}
+
 HWY_INLINE float Total(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
 
 HWY_INLINE float Sum(const float* x, std::int64_t n) {
   V acc = hn::Zero(D());
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    acc = hn::Add(acc, LoadN(n - i, x + i));
-  }
+  ForVectors(n,
+             [&](std::int64_t i, std::int64_t m) HWY_ATTR { acc = hn::Add(acc, LoadN(m, x + i)); });
   return Total(acc);
 }
 
 HWY_INLINE float Dot(const float* x, const float* y, std::int64_t n) {
   V acc = hn::Zero(D());
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
-    acc = hn::MulAdd(LoadN(m, x + i), LoadN(m, y + i), acc);
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m)
+                    HWY_ATTR { acc = hn::MulAdd(LoadN(m, x + i), LoadN(m, y + i), acc); });
   return Total(acc);
 }
 
 /// y += a x
 HWY_INLINE void Axpy(float a, const float* x, float* y, std::int64_t n) {
   const V va = hn::Set(D(), a);
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
-    const V sum = hn::MulAdd(va, LoadN(m, x + i), LoadN(m, y + i));
-    StoreN(sum, m, y + i);
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
+    StoreN(hn::MulAdd(va, LoadN(m, x + i), LoadN(m, y + i)), m, y + i);
+  });
+}
+
+/// y += x
+HWY_INLINE void AddRun(const float* x, float* y, std::int64_t n) {
+  ForVectors(n, [&](std::int64_t i, std::int64_t m)
+                    HWY_ATTR { StoreN(hn::Add(LoadN(m, y + i), LoadN(m, x + i)), m, y + i); });
 }
 
 /// out (n) = scale * x (k) B (k, n), rows of B `ld` apart.
@@ -107,10 +126,10 @@ HWY_INLINE void VectorMatrix(const float* x, std::int64_t k, const float* b, std
 /// give NaN.
 HWY_INLINE float Largest(const float* x, std::int64_t n) {
   V best = hn::Set(D(), x[0]);
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
-    best = hn::Max(best, hn::IfThenElse(Head(m), LoadN(m, x + i), best));
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
+    const V v = LoadN(m, x + i);
+    best = hn::Max(best, m >= LaneCount() ? v : hn::IfThenElse(Head(m), v, best));
+  });
   return hn::GetLane(hn::MaxOfLanes(D(), best));
 }
 
@@ -153,20 +172,17 @@ HWY_INLINE V Reciprocal(V v) {
 /// x := exp(x - shift); returns the sum.
 HWY_INLINE float ExpSum(float* x, std::int64_t n, float shift) {
   V acc = hn::Zero(D());
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
     const V e = Exp(hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
     StoreN(e, m, x + i);
-    acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
-  }
+    acc = hn::Add(acc, ZeroFrom(m, e));
+  });
   return Total(acc);
 }
 
 HWY_INLINE void Scale(float a, float* x, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
-    StoreN(hn::Mul(hn::Set(D(), a), LoadN(m, x + i)), m, x + i);
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m)
+                    HWY_ATTR { StoreN(hn::Mul(hn::Set(D(), a), LoadN(m, x + i)), m, x + i); });
 }
 
 }  // namespace tessera::simd::HWY_NAMESPACE

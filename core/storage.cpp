@@ -1,7 +1,10 @@
 #include "core/storage.h"
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <new>
 
@@ -72,18 +75,24 @@ void device_free(std::byte* data, Device device) {
   }
 }
 
-// The arena a storage came from is remembered in front of its bytes, so that Storage stays small.
-struct ArenaHeader {
-  StepArena* arena;
+/// Blocks of the arena are `lines << shift` cache lines, lines 9 to 16, or fewer than 9 lines.
+struct SizeClass {
+  std::size_t index, bytes;
 };
+
+SizeClass size_class(std::size_t bytes) {
+  const std::size_t lines = std::max<std::size_t>(1, round_up(bytes, kAlignment) / kAlignment);
+  const int width = static_cast<int>(std::bit_width(lines - 1));
+  const int shift = std::max(0, width - 4);
+  const std::size_t rounded = round_up(lines, std::size_t{1} << shift);
+  return {8 * static_cast<std::size_t>(shift) + (rounded >> shift), rounded * kAlignment};
+}
 
 }  // namespace
 
 Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
   if (device.type == DeviceType::cpu && current_arena != nullptr) {
-    std::byte* p = current_arena->allocate(bytes + kAlignment);
-    reinterpret_cast<ArenaHeader*>(p)->arena = current_arena;
-    data_ = p + kAlignment;
+    data_ = current_arena->allocate(bytes);
     from_arena_ = true;
   } else {
     data_ = device_allocate(bytes == 0 ? 1 : bytes, device);
@@ -92,11 +101,18 @@ Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(devi
 
 Storage::~Storage() {
   if (from_arena_) {
-    reinterpret_cast<ArenaHeader*>(data_ - kAlignment)->arena->release();
+    StepArena::release(data_);
   } else {
     device_free(data_, device_);
   }
 }
+
+/// What stands in the cache line in front of each block.
+struct StepArena::Block {
+  StepArena* arena;
+  Block* next;  // in the list of free blocks
+  std::size_t size_class, bytes;
+};
 
 StepArena::~StepArena() {
   for (const Slab& slab : slabs_) {
@@ -104,21 +120,49 @@ StepArena::~StepArena() {
   }
 }
 
-std::byte* StepArena::allocate(std::size_t bytes) {
-  bytes = round_up(bytes, kAlignment);
+// New memory: the next bytes of a slab.
+std::byte* StepArena::carve(std::size_t bytes) {
   while (slab_ < slabs_.size() && offset_ + bytes > slabs_[slab_].bytes) {
     ++slab_;
     offset_ = 0;
   }
   if (slab_ == slabs_.size()) {
-    const std::size_t size = round_up(bytes > kSlabBytes ? bytes : kSlabBytes, kSlabAlignment);
+    const std::size_t size = round_up(std::max(bytes, kSlabBytes), kSlabAlignment);
     slabs_.push_back({heap_allocate(size, kSlabAlignment), size});
     offset_ = 0;
   }
   std::byte* p = slabs_[slab_].data + offset_;
   offset_ += bytes;
-  ++live_;
+  ASAN_UNPOISON_MEMORY_REGION(p, bytes);
   return p;
+}
+
+std::byte* StepArena::allocate(std::size_t bytes) {
+  static_assert(sizeof(Block) <= kAlignment);
+  const SizeClass size = size_class(bytes);
+  if (free_.size() <= size.index) {
+    free_.resize(size.index + 1, nullptr);
+  }
+  Block*& head = free_[size.index];
+  Block* block = head;
+  if (block != nullptr) {
+    head = block->next;
+  } else {
+    block = new (carve(size.bytes + kAlignment)) Block{this, nullptr, size.index, size.bytes};
+  }
+  ++live_;
+  std::byte* data = reinterpret_cast<std::byte*>(block) + kAlignment;
+  ASAN_UNPOISON_MEMORY_REGION(data, block->bytes);
+  return data;
+}
+
+void StepArena::release(std::byte* data) {
+  auto* block = reinterpret_cast<Block*>(data - kAlignment);
+  StepArena& arena = *block->arena;
+  ASAN_POISON_MEMORY_REGION(data, block->bytes);  // a view that outlives its tensor is caught
+  block->next = arena.free_[block->size_class];
+  arena.free_[block->size_class] = block;
+  --arena.live_;
 }
 
 void StepArena::reset() {
@@ -126,6 +170,7 @@ void StepArena::reset() {
                      "step arena: reset with {} tensors of the step alive", live_);
   slab_ = 0;
   offset_ = 0;
+  std::ranges::fill(free_, nullptr);
 }
 
 std::size_t StepArena::capacity() const {

@@ -7,7 +7,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batchnorm/batchnorm_cpu.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/highway.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,8 +17,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-namespace s = simd::HWY_NAMESPACE;
+using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
 
 // All loops run over vectors of columns outside and rows inside: the accumulators and the column's
 // constants stay in registers. With rows outside, four columns took 30 times as long, since loads
@@ -29,47 +27,44 @@ namespace s = simd::HWY_NAMESPACE;
 // other and d other; d = x - mean.
 void AddRows(View<const float, 2> x, const float* mean, View<const float, 2> other,
              std::int64_t begin, std::int64_t end, float* sums, float* products) {
-  for (std::int64_t j = 0; j < x.shape[1]; j += s::LaneCount()) {
-    const std::int64_t n = x.shape[1] - j;
-    const s::V m = s::LoadN(n, mean + j);
-    s::V sum = hn::Zero(s::D()), product = hn::Zero(s::D());
+  ForVectors(x.shape[1], [&](std::int64_t j, std::int64_t n) HWY_ATTR {
+    const V m = LoadN(n, mean + j);
+    V sum = hn::Zero(D()), product = hn::Zero(D());
     for (std::int64_t i = begin; i < end; ++i) {
-      const s::V d = hn::Sub(s::LoadN(n, x.row(i) + j), m);
-      const s::V factor = other.data == nullptr ? d : s::LoadN(n, other.row(i) + j);
+      const V d = hn::Sub(LoadN(n, x.row(i) + j), m);
+      const V factor = other.data == nullptr ? d : LoadN(n, other.row(i) + j);
       sum = hn::Add(sum, factor);
       product = hn::MulAdd(d, factor, product);
     }
-    s::StoreN(sum, n, sums + j);
-    s::StoreN(product, n, products + j);
-  }
+    StoreN(sum, n, sums + j);
+    StoreN(product, n, products + j);
+  });
 }
 
 // y = (x - mean) slope + bias
 void ForwardRows(View<const float, 2> x, const float* mean, const float* slope, const float* bias,
                  std::int64_t begin, std::int64_t end, View<float, 2> y) {
-  for (std::int64_t j = 0; j < x.shape[1]; j += s::LaneCount()) {
-    const std::int64_t n = x.shape[1] - j;
-    const s::V m = s::LoadN(n, mean + j), k = s::LoadN(n, slope + j), b = s::LoadN(n, bias + j);
+  ForVectors(x.shape[1], [&](std::int64_t j, std::int64_t n) HWY_ATTR {
+    const V m = LoadN(n, mean + j), k = LoadN(n, slope + j), b = LoadN(n, bias + j);
     for (std::int64_t i = begin; i < end; ++i) {
-      s::StoreN(hn::MulAdd(hn::Sub(s::LoadN(n, x.row(i) + j), m), k, b), n, y.row(i) + j);
+      StoreN(hn::MulAdd(hn::Sub(LoadN(n, x.row(i) + j), m), k, b), n, y.row(i) + j);
     }
-  }
+  });
 }
 
 // dx = outer (dy - shift - (x - mean) tilt)
 void BackwardRows(View<const float, 2> dy, View<const float, 2> x, const float* mean,
                   const float* outer, const float* shift, const float* tilt, std::int64_t begin,
                   std::int64_t end, View<float, 2> dx) {
-  for (std::int64_t j = 0; j < x.shape[1]; j += s::LaneCount()) {
-    const std::int64_t n = x.shape[1] - j;
-    const s::V m = s::LoadN(n, mean + j), o = s::LoadN(n, outer + j);
-    const s::V h = s::LoadN(n, shift + j), t = s::LoadN(n, tilt + j);
+  ForVectors(x.shape[1], [&](std::int64_t j, std::int64_t n) HWY_ATTR {
+    const V m = LoadN(n, mean + j), o = LoadN(n, outer + j);
+    const V h = LoadN(n, shift + j), t = LoadN(n, tilt + j);
     for (std::int64_t i = begin; i < end; ++i) {
-      const s::V d = hn::Sub(s::LoadN(n, x.row(i) + j), m);
-      const s::V g = hn::Sub(s::LoadN(n, dy.row(i) + j), h);
-      s::StoreN(hn::Mul(hn::NegMulAdd(d, t, g), o), n, dx.row(i) + j);
+      const V d = hn::Sub(LoadN(n, x.row(i) + j), m);
+      const V g = hn::Sub(LoadN(n, dy.row(i) + j), h);
+      StoreN(hn::Mul(hn::NegMulAdd(d, t, g), o), n, dx.row(i) + j);
     }
-  }
+  });
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE

@@ -6,94 +6,37 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/layernorm/layernorm_cpu.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/highway.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "core/parallel.h"
+#include "core/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
-
-// The first n floats at p, zeros beyond. Before AVX2 Highway's masked load is an aligned full one,
-// which faults on rows that are not aligned and reads past their end.
-HWY_INLINE V Load(const float* p, std::int64_t n) {
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  if (n >= lanes) {
-    return hn::LoadU(d, p);
-  }
-#if HWY_TARGET <= HWY_AVX2
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
-#else
-  HWY_ALIGN float head[hn::MaxLanes(d)] = {};
-  for (std::int64_t i = 0; i < n; ++i) {
-    head[i] = p[i];
-  }
-  return hn::Load(d, head);
-#endif
-}
-
-HWY_INLINE void Store(V v, float* p, std::int64_t n) {
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  if (n >= lanes) {
-    hn::StoreU(v, d, p);
-    return;
-  }
-#if HWY_TARGET <= HWY_AVX2
-  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
-#else
-  HWY_ALIGN float head[hn::MaxLanes(d)];
-  hn::Store(v, d, head);
-  for (std::int64_t i = 0; i < n; ++i) {
-    p[i] = head[i];
-  }
-#endif
-}
-
-HWY_INLINE V ZeroBeyond(V v, std::int64_t n) {
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  return hn::IfThenElseZero(hn::FirstN(d, static_cast<std::size_t>(n < lanes ? n : lanes)), v);
-}
-
-// Calls body(column, columns left) for each vector of a row.
-template <class Body>
-HWY_INLINE void ForColumns(std::int64_t width, Body body) {
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
-  for (std::int64_t c = 0; c < width; c += lanes) {
-    body(c, width - c);
-  }
-}
-
-HWY_INLINE float Sum(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
 
 void ForwardRow(const float* x, const float* weight, const float* bias, std::int64_t width,
                 float epsilon, float* y, float* mean, float* rstd) {
   const D d;
   const auto size = static_cast<float>(width);
   V sum = hn::Zero(d);
-  ForColumns(width,
-             [&](std::int64_t c, std::int64_t n) HWY_ATTR { sum = hn::Add(sum, Load(x + c, n)); });
-  const float m = Sum(sum) / size;
+  ForVectors(width,
+             [&](std::int64_t c, std::int64_t n) HWY_ATTR { sum = hn::Add(sum, LoadN(n, x + c)); });
+  const float m = Total(sum) / size;
   const V vm = hn::Set(d, m);
   V squares = hn::Zero(d);
-  ForColumns(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
-    const V deviation = ZeroBeyond(hn::Sub(Load(x + c, n), vm), n);
+  ForVectors(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
+    const V deviation = ZeroFrom(n, hn::Sub(LoadN(n, x + c), vm));
     squares = hn::MulAdd(deviation, deviation, squares);
   });
-  const float r = 1.0F / std::sqrt(Sum(squares) / size + epsilon);
+  const float r = 1.0F / std::sqrt(Total(squares) / size + epsilon);
   const V vr = hn::Set(d, r);
-  ForColumns(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
-    const V xhat = hn::Mul(hn::Sub(Load(x + c, n), vm), vr);
-    const V out = hn::MulAdd(xhat, Load(weight + c, n), Load(bias + c, n));
-    Store(out, y + c, n);
+  ForVectors(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
+    const V xhat = hn::Mul(hn::Sub(LoadN(n, x + c), vm), vr);
+    const V out = hn::MulAdd(xhat, LoadN(n, weight + c), LoadN(n, bias + c));
+    StoreN(out, n, y + c);
   });
   *mean = m;
   *rstd = r;
@@ -109,22 +52,22 @@ void BackwardRow(const float* dy, const float* x, const float* weight, std::int6
   const V vr = hn::Set(d, rstd);
   V sum_g = hn::Zero(d);
   V sum_gx = hn::Zero(d);
-  ForColumns(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
-    const V xhat = ZeroBeyond(hn::Mul(hn::Sub(Load(x + c, n), vm), vr), n);
-    const V up = Load(dy + c, n);
-    const V g = hn::Mul(up, Load(weight + c, n));
+  ForVectors(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
+    const V xhat = ZeroFrom(n, hn::Mul(hn::Sub(LoadN(n, x + c), vm), vr));
+    const V up = LoadN(n, dy + c);
+    const V g = hn::Mul(up, LoadN(n, weight + c));
     sum_g = hn::Add(sum_g, g);
     sum_gx = hn::MulAdd(g, xhat, sum_gx);
-    Store(hn::MulAdd(up, xhat, Load(dweight + c, n)), dweight + c, n);
-    Store(hn::Add(up, Load(dbias + c, n)), dbias + c, n);
+    StoreN(hn::MulAdd(up, xhat, LoadN(n, dweight + c)), n, dweight + c);
+    StoreN(hn::Add(up, LoadN(n, dbias + c)), n, dbias + c);
   });
-  const V mg = hn::Set(d, Sum(sum_g) / static_cast<float>(width));
-  const V mgx = hn::Set(d, Sum(sum_gx) / static_cast<float>(width));
-  ForColumns(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
-    const V xhat = hn::Mul(hn::Sub(Load(x + c, n), vm), vr);
-    const V g = hn::Mul(Load(dy + c, n), Load(weight + c, n));
+  const V mg = hn::Set(d, Total(sum_g) / static_cast<float>(width));
+  const V mgx = hn::Set(d, Total(sum_gx) / static_cast<float>(width));
+  ForVectors(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
+    const V xhat = hn::Mul(hn::Sub(LoadN(n, x + c), vm), vr);
+    const V g = hn::Mul(LoadN(n, dy + c), LoadN(n, weight + c));
     const V out = hn::Mul(vr, hn::Sub(hn::Sub(g, mg), hn::Mul(xhat, mgx)));
-    Store(out, dx + c, n);
+    StoreN(out, n, dx + c);
   });
 }
 

@@ -290,18 +290,15 @@ void DeepBlock(const GemmBlock& block) {
 }
 
 void Values(const float* z, float* y, std::int64_t n, Activation activation) {
-  const std::int64_t lanes = LaneCount();
-  for (std::int64_t i = 0; i < n; i += lanes) {
-    StoreN(Activate(LoadN(n - i, z + i), activation), n - i, y + i);
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m)
+                    HWY_ATTR { StoreN(Activate(LoadN(m, z + i), activation), m, y + i); });
 }
 
 void Slope(const float* dy, const float* z, float* dz, std::int64_t n, Activation activation) {
-  const std::int64_t lanes = LaneCount();
-  for (std::int64_t i = 0; i < n; i += lanes) {
-    const V slope = ActivateSlope(LoadN(n - i, z + i), activation);
-    StoreN(hn::Mul(LoadN(n - i, dy + i), slope), n - i, dz + i);
-  }
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
+    const V slope = ActivateSlope(LoadN(m, z + i), activation);
+    StoreN(hn::Mul(LoadN(m, dy + i), slope), m, dz + i);
+  });
 }
 
 // Sums of kVectors vectors of columns. Every fourth row goes to the same chain: shorter chains

@@ -5,7 +5,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/softmax/softmax_cpu.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/highway.h>
 
 #include <cmath>
 #include <cstring>
@@ -15,32 +14,29 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-namespace s = simd::HWY_NAMESPACE;
+using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
 
 void ForwardRow(SoftmaxKind kind, const float* x, std::int64_t c, float* y) {
-  const float top = s::Largest(x, c);
+  const float top = Largest(x, c);
   std::memcpy(y, x, static_cast<std::size_t>(c) * sizeof(float));
-  const float total = s::ExpSum(y, c, top);
+  const float total = ExpSum(y, c, top);
   if (kind == SoftmaxKind::probability) {
-    s::Scale(1.0F / total, y, c);
+    Scale(1.0F / total, y, c);
     return;
   }
-  const s::V vtop = hn::Set(s::D(), top), vlog = hn::Set(s::D(), std::log(total));
-  for (std::int64_t j = 0; j < c; j += s::LaneCount()) {
-    s::StoreN(hn::Sub(hn::Sub(s::LoadN(c - j, x + j), vtop), vlog), c - j, y + j);
-  }
+  const V vtop = hn::Set(D(), top), vlog = hn::Set(D(), std::log(total));
+  ForVectors(c, [&](std::int64_t j, std::int64_t n)
+                    HWY_ATTR { StoreN(hn::Sub(hn::Sub(LoadN(n, x + j), vtop), vlog), n, y + j); });
 }
 
 void BackwardRow(SoftmaxKind kind, const float* dy, const float* y, std::int64_t c, float* dx) {
   const bool probability = kind == SoftmaxKind::probability;
-  const s::V total = hn::Set(s::D(), probability ? s::Dot(dy, y, c) : s::Sum(dy, c));
-  for (std::int64_t j = 0; j < c; j += s::LaneCount()) {
-    const s::V g = s::LoadN(c - j, dy + j), v = s::LoadN(c - j, y + j);
-    const s::V slope =
-        probability ? hn::Mul(v, hn::Sub(g, total)) : hn::NegMulAdd(s::Exp(v), total, g);
-    s::StoreN(slope, c - j, dx + j);
-  }
+  const V total = hn::Set(D(), probability ? Dot(dy, y, c) : Sum(dy, c));
+  ForVectors(c, [&](std::int64_t j, std::int64_t n) HWY_ATTR {
+    const V g = LoadN(n, dy + j), v = LoadN(n, y + j);
+    const V slope = probability ? hn::Mul(v, hn::Sub(g, total)) : hn::NegMulAdd(Exp(v), total, g);
+    StoreN(slope, n, dx + j);
+  });
 }
 
 void ForwardRows(SoftmaxKind kind, View<const float, 2> x, View<float, 2> y, std::int64_t begin,
