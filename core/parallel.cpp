@@ -1,8 +1,10 @@
 #include "core/parallel.h"
 
+#include <hwy/cache_control.h>
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -43,12 +45,30 @@ struct Job {
   }
 };
 
-/// Persistent workers that sleep between jobs. A condition variable instead of spinning: with
-/// threads above the cores at hand spinning stalls the caller, and a wake-up (~5 us) is small
-/// against a kernel chunk.
+// Between two ops of a step lie a few microseconds, less than a sleeping thread takes to wake up.
+constexpr std::chrono::microseconds kSpin{30};
+
+// Waits for done() in the time limit, on the core.
+template <class Done>
+void spin_until(std::chrono::microseconds limit, Done done) {
+  const auto end = std::chrono::steady_clock::now() + limit;
+  while (!done() && std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < 8 && !done(); ++i) {
+      hwy::Pause();
+    }
+  }
+}
+
+int cores() {
+  cpu_set_t mask;
+  return sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : 1;
+}
+
+/// Persistent workers. Between jobs they spin for kSpin and then sleep; with more threads than
+/// cores they sleep at once, since spinning would take the core from the one who works.
 class Pool {
  public:
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : spin_(threads <= cores() ? kSpin : std::chrono::microseconds{0}) {
     for (int i = 1; i < threads; ++i) {
       workers_.emplace_back([this](const std::stop_token& stop) { loop(stop); });
     }
@@ -74,17 +94,27 @@ class Pool {
     inside_parallel = true;
     job.work();
     inside_parallel = false;
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = nullptr;  // late workers find nothing to do
+    }
+    const auto idle = [this] { return busy_ == 0; };
+    spin_until(spin_, idle);
     std::unique_lock lock(mutex_);
-    job_ = nullptr;  // late workers find nothing to do
-    done_.wait(lock, [this] { return busy_ == 0; });
+    done_.wait(lock, idle);
   }
 
  private:
   void loop(const std::stop_token& stop) {
     inside_parallel = true;
     std::uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
-    while (wake_.wait(lock, stop, [&] { return epoch_ != seen; })) {
+    const auto called = [&] { return epoch_ != seen; };
+    while (true) {
+      spin_until(spin_, [&] { return called() || stop.stop_requested(); });
+      std::unique_lock lock(mutex_);
+      if (!wake_.wait(lock, stop, called)) {
+        return;
+      }
       seen = epoch_;
       Job* job = job_;
       if (job == nullptr) {
@@ -100,13 +130,14 @@ class Pool {
     }
   }
 
+  std::chrono::microseconds spin_;
   std::mutex mutex_;
   std::condition_variable_any wake_;
   std::condition_variable done_;
   Job* job_ = nullptr;
-  std::uint64_t epoch_ = 0;
-  int busy_ = 0;
-  std::vector<std::jthread> workers_;  // last: joined before the members above go
+  std::atomic<std::uint64_t> epoch_ = 0;  // of the last job; written under the mutex
+  std::atomic<int> busy_ = 0;             // workers inside a job; the same
+  std::vector<std::jthread> workers_;     // last: joined before the members above go
 };
 
 int default_threads() {
@@ -116,11 +147,7 @@ int default_threads() {
       return n;
     }
   }
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) {
-    return CPU_COUNT(&mask);
-  }
-  return 1;
+  return cores();
 }
 
 // One user of the pool at a time: independent host threads (a loader, tests) queue up here.
