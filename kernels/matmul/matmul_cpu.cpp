@@ -8,7 +8,6 @@
 #include "kernels/matmul/matmul.h"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -16,8 +15,10 @@
 #include <hwy/foreach_target.h>
 
 #include "core/parallel.h"
-#include "kernels/matmul/activation-inl.h"
-#include "kernels/matmul/tile-inl.h"
+#include "core/scratch.h"
+#include "kernels/matmul/columns-inl.h"
+#include "kernels/matmul/epilogue-inl.h"
+#include "kernels/matmul/pack-inl.h"
 
 #ifndef TESSERA_MATMUL_ONCE
 #define TESSERA_MATMUL_ONCE
@@ -34,146 +35,17 @@ struct GemmBlock {
 };
 
 constexpr std::int64_t kDeepBlock = 128;  // of K: a panel of it is 16 KB
-constexpr std::int64_t kNear = 128;       // rows no further apart are read in place
+constexpr std::int64_t kNear = 128;       // rows no further apart are read in place,
+constexpr std::int64_t kFewNear = 256;    // and these where only two panels meet them
 }  // namespace tessera::cpu
 #endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-using namespace simd::HWY_NAMESPACE;        // NOLINT: the helpers of this target
-using namespace activation::HWY_NAMESPACE;  // NOLINT
+using namespace activation::HWY_NAMESPACE;  // NOLINT: the helpers of this target
 using namespace tile::HWY_NAMESPACE;        // NOLINT
 
-std::int64_t PanelWidth() { return 2 * LaneCount(); }
-
-// `columns` columns of k rows of b as panels, zero-filled to full width, `stride` floats apart.
-// Rows contiguous: each is read once over all panels.
-void PackContiguous(const Operand& b, std::int64_t k, std::int64_t columns, std::int64_t stride,
-                    float* out) {
-  const std::int64_t lanes = LaneCount(), width = 2 * lanes;
-  for (std::int64_t i = 0; i < k; ++i) {
-    const float* from = b.data + i * b.row;
-    float* to = out + i * width;
-    for (std::int64_t j = 0; j < columns; j += width, to += stride) {
-      const std::int64_t left = columns - j;
-      hn::StoreU(LoadN(left, from + j), D(), to);
-      hn::StoreU(left > lanes ? LoadN(left - lanes, from + j + lanes) : hn::Zero(D()), D(),
-                 to + lanes);
-    }
-  }
-}
-
-// One panel of columns that are contiguous, as the weights of a linear layer are.
-void PackTransposed(const Operand& b, std::int64_t k, std::int64_t valid, float* out) {
-  const std::int64_t width = PanelWidth();
-  if (b.row == 1) {
-    Transpose(b.data, b.col, valid, k, width, out);
-  }
-  for (std::int64_t i = 0; i < k; ++i) {
-    for (std::int64_t j = b.row == 1 ? valid : 0; j < width; ++j) {
-      out[i * width + j] = j < valid ? b.data[i * b.row + j * b.col] : 0.0F;
-    }
-  }
-}
-
-// Panels [begin, end) of a stretch of k rows of b, `stride` floats apart in out.
-void PackPanels(const Operand& b, std::int64_t k, std::int64_t n, std::int64_t begin,
-                std::int64_t end, std::int64_t stride, float* out) {
-  const std::int64_t width = PanelWidth(), first = begin * width;
-  const std::int64_t last = end * width < n ? end * width : n;
-  const Operand part{b.data + first * b.col, b.row, b.col};
-  if (b.col == 1) {
-    PackContiguous(part, k, last - first, stride, out);
-    return;
-  }
-  for (std::int64_t j = first; j < last; j += width, out += stride) {
-    const Operand panel{b.data + j * b.col, b.row, b.col};
-    PackTransposed(panel, k, last - j < width ? last - j : width, out);
-  }
-}
-
-// The rows of one tile of a transposed operand side by side, [k][rows]; writes up to a vector past
-// the end.
-void PackRows(const Operand& a, std::int64_t rows, std::int64_t k, float* out) {
-  for (std::int64_t i = 0; i < k; ++i, out += rows) {
-    const float* from = a.data + i * a.col;
-    for (std::int64_t r = 0; r < rows; r += LaneCount()) {
-      hn::StoreU(LoadN(rows - r, from + r), D(), out + r);
-    }
-  }
-}
-
-/// Whole vectors of C and nothing but sums in them.
-struct StoreSums {
-  static constexpr bool kUnrolled = true;
-  float* c;
-  std::int64_t ld;
-  const float* bias;
-  bool accumulate;
-
-  HWY_INLINE bool Continues() const { return accumulate; }
-  template <int kVectors>
-  HWY_INLINE void First(V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      v[j] = bias != nullptr ? hn::LoadU(D(), bias + j * LaneCount()) : hn::Zero(D());
-    }
-  }
-  template <int kVectors>
-  HWY_INLINE void Load(int row, V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      v[j] = hn::LoadU(D(), c + row * ld + j * LaneCount());
-    }
-  }
-  template <int kVectors>
-  HWY_INLINE void Store(int row, const V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      hn::StoreU(v[j], D(), c + row * ld + j * LaneCount());
-    }
-  }
-};
-
-/// `valid` columns of C; keeps the sums if asked, then activates them.
-struct FinishSums {
-  static constexpr bool kUnrolled = false;
-  float* c;
-  std::int64_t ld;
-  const float* bias;
-  bool accumulate;
-  float* keep;
-  std::int64_t ld_keep, valid;
-  Activation activation;
-
-  HWY_INLINE bool Continues() const { return accumulate; }
-  template <int kVectors>
-  HWY_INLINE void First(V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      v[j] =
-          bias != nullptr ? LoadN(valid - j * LaneCount(), bias + j * LaneCount()) : hn::Zero(D());
-    }
-  }
-  template <int kVectors>
-  HWY_INLINE void Load(int row, V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      v[j] = LoadN(valid - j * LaneCount(), c + row * ld + j * LaneCount());
-    }
-  }
-  template <int kVectors>
-  HWY_INLINE void Store(int row, const V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      const std::int64_t first = j * LaneCount();
-      if (keep != nullptr) {
-        StoreN(v[j], valid - first, keep + row * ld_keep + first);
-      }
-      StoreN(Activate(v[j], activation), valid - first, c + row * ld + first);
-    }
-  }
-};
+std::int64_t PanelWidth() { return PanelColumns(); }
 
 /// A stretch of K: its rows of a panel, and what comes after it.
 struct Stretch {
@@ -197,11 +69,11 @@ HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t 
   const std::int64_t ld = block.c.stride[0], n = block.c.shape[1];
   const float* bias = e.bias != nullptr ? e.bias + column : nullptr;
   if (valid >= width && e.keep == nullptr && e.activation == Activation::none) {
-    TileOf<2>(rows, a, s.b, width, s.k, StoreSums{c, ld, bias, s.accumulate});
+    TileOf<2>(rows, a, s.b, width, s.k, ToRows<true>{c, ld, valid, bias, s.accumulate});
     return;
   }
   float* keep = e.keep != nullptr ? e.keep + row * n + column : nullptr;
-  const FinishSums finish{c, ld, bias, s.accumulate, keep, n, valid, e.activation};
+  const Activated finish{{c, ld, valid, bias, s.accumulate}, keep, n, e.activation};
   if (valid > lanes) {
     TileOf<2>(rows, a, s.b, width, s.k, finish);
   } else {
@@ -232,8 +104,9 @@ HWY_INLINE void FetchRows(const float* p, std::int64_t stride, std::int64_t floa
   }
 }
 
-/// Fetches the next stretch of K in slices, one at each tile of this one: rows of both operands are
-/// far apart and come from the last cache or memory, which takes as long as a third of the sums.
+/// Fetches the next stretch of K in slices, one at each tile of this one, where the rows of an
+/// operand are apart: they come from the last cache or memory, which takes as long as a third of
+/// the sums. A stretch that is one run is fetched by the machine itself, and better.
 struct NextStretch {
   Operand a, b;  ///< their first rows and columns of the chunk
   std::int64_t rows, columns, k, tiles;
@@ -242,10 +115,10 @@ struct NextStretch {
   HWY_INLINE void FetchSlice() {
     const std::int64_t begin = tile * k / tiles, end = (tile + 1) * k / tiles;
     ++tile;
-    if (a.row == 1) {
+    if (a.row == 1 && a.col > rows) {
       FetchRows(a.data, a.col, rows, begin, end);
     }
-    if (b.col == 1) {
+    if (b.col == 1 && b.row > columns) {
       FetchRows(b.data, b.row, columns, begin, end);
     }
   }
@@ -262,6 +135,7 @@ void DeepBlock(const GemmBlock& block) {
                    .columns = left < panels * width ? left : panels * width,
                    .k = 0,
                    .tiles = (row_count + kMaxRows - 1) / kMaxRows * panels};
+  const bool packs = block.a.row == 1 && block.a.col > (panels > 2 ? kNear : kFewNear);
   for (std::int64_t i = 0; i < block.k; i += kDeepBlock) {
     const std::int64_t after = block.k - i - kDeepBlock, k = after < 0 ? block.k - i : kDeepBlock;
     const Operand a = next.a;
@@ -274,7 +148,7 @@ void DeepBlock(const GemmBlock& block) {
     for (std::int64_t row = 0; row < row_count;) {
       const std::int64_t rows = TileRows(row_count - row);
       Operand tile{a.data + row * a.row, a.row, a.col};
-      if (a.row == 1 && a.col > kNear) {
+      if (packs) {
         PackRows(tile, rows, k, block.rows);
         tile = {block.rows, 1, rows};
       }
@@ -299,56 +173,6 @@ void Slope(const float* dy, const float* z, float* dz, std::int64_t n, Activatio
     const V slope = ActivateSlope(LoadN(m, z + i), activation);
     StoreN(hn::Mul(LoadN(m, dy + i), slope), m, dz + i);
   });
-}
-
-// Sums of kVectors vectors of columns. Every fourth row goes to the same chain: shorter chains
-// round less and hide the latency of the additions.
-template <int kVectors>
-HWY_INLINE void AddColumns(const float* x, std::int64_t stride, std::int64_t rows,
-                           std::int64_t valid, float* sum) {
-  constexpr int kChains = 4;
-  const std::int64_t lanes = LaneCount();
-  V total[kChains][kVectors];
-#pragma GCC unroll 4
-  for (int c = 0; c < kChains; ++c) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      total[c][v] = hn::Zero(D());
-    }
-  }
-  std::int64_t r = 0;
-  for (; r + kChains <= rows; r += kChains) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        const float* at = x + (r + c) * stride + v * lanes;
-        total[c][v] = hn::Add(total[c][v], LoadN(valid - v * lanes, at));
-      }
-    }
-  }
-  for (; r < rows; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      total[0][v] = hn::Add(total[0][v], LoadN(valid - v * lanes, x + r * stride + v * lanes));
-    }
-  }
-#pragma GCC unroll 2
-  for (int v = 0; v < kVectors; ++v) {
-    const V all = hn::Add(hn::Add(total[0][v], total[1][v]), hn::Add(total[2][v], total[3][v]));
-    StoreN(all, valid - v * lanes, sum + v * lanes);
-  }
-}
-
-void AddRows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* sum) {
-  const std::int64_t lanes = LaneCount();
-  std::int64_t j = 0;
-  for (; j + 2 * lanes <= n; j += 2 * lanes) {
-    AddColumns<2>(x + j, stride, rows, 2 * lanes, sum + j);
-  }
-  for (; j < n; j += lanes) {
-    AddColumns<1>(x + j, stride, rows, n - j, sum + j);
-  }
 }
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
@@ -391,18 +215,6 @@ Cut cut(std::int64_t m, std::int64_t row_limit, std::int64_t panels, std::int64_
   return c;
 }
 
-// This thread's scratch, on a cache line.
-float* scratch_of(std::size_t floats) {
-  constexpr std::size_t kLine = 16;
-  thread_local std::vector<float> scratch;
-  if (scratch.size() < floats + kLine) {
-    scratch.resize(floats + kLine);
-  }
-  void* p = scratch.data();
-  std::size_t space = (floats + kLine) * sizeof(float);
-  return static_cast<float*>(std::align(kLine * sizeof(float), floats * sizeof(float), p, space));
-}
-
 // f(block) for each chunk of C.
 template <class F>
 void for_each_chunk(const GemmBlock& whole, const Cut& c, std::int64_t panels, F f) {
@@ -441,7 +253,7 @@ void deep(const GemmBlock& whole, std::int64_t width) {
   const Cut c = cut(whole.c.shape[0], 2 * kRowBlock + 32, count, kPanels, width);
   for_each_chunk(whole, c, count, [&](GemmBlock& block) {
     const std::int64_t room = c.panels * width * kDeepBlock;
-    block.panels = scratch_of(static_cast<std::size_t>(room + kTileRoom));
+    block.panels = thread_scratch(room + kTileRoom);
     block.rows = block.panels + room;
     HWY_DYNAMIC_DISPATCH(DeepBlock)(block);
   });

@@ -16,7 +16,7 @@
 #define TESSERA_MATMUL_TILE_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
+#include <utility>
 
 #include "core/simd-inl.h"
 #include "kernels/matmul/matmul.h"
@@ -37,29 +37,63 @@ HWY_INLINE std::int64_t TileRows(std::int64_t left) {
   return (left + tiles - 1) / tiles;
 }
 
-/// b: row i of the panel at b + i * ldb, whole vectors. Every array of vectors has constant indices
-/// after unrolling, or it would live in memory.
+/// Where the sums begin. Every array of vectors has constant indices after unrolling, or it would
+/// live in memory.
 template <int kRows, int kVectors, class Epilogue>
-HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64_t ldb,
-                       std::int64_t k, const Epilogue& out) {
-  const D d;
-  const std::int64_t lanes = LaneCount();
-  V sum[kRows][kVectors];
+HWY_INLINE void BeginSums(const Epilogue& out, V (&sum)[kRows][kVectors]) {
   if (out.Continues()) {
 #pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) {
       out.Load(r, sum[r]);
     }
-  } else {
-    out.First(sum[0]);
+    return;
+  }
+  out.First(sum[0]);
 #pragma GCC unroll 14
-    for (int r = 1; r < kRows; ++r) {
+  for (int r = 1; r < kRows; ++r) {
 #pragma GCC unroll 2
-      for (int j = 0; j < kVectors; ++j) {
-        sum[r][j] = sum[0][j];
-      }
+    for (int j = 0; j < kVectors; ++j) {
+      sum[r][j] = sum[0][j];
     }
   }
+}
+
+/// Hands the sums over, row by row: from registers, or through memory where Store is long.
+template <int kRows, int kVectors, class Epilogue>
+HWY_INLINE void EndSums(const V (&sum)[kRows][kVectors], const Epilogue& out) {
+  if constexpr (Epilogue::kUnrolled) {
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      out.Store(r, sum[r]);
+    }
+  } else {
+    const std::int64_t lanes = LaneCount();
+    HWY_ALIGN float spilled[kRows * kVectors * hn::MaxLanes(D())];
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        hn::Store(sum[r][j], D(), spilled + (r * kVectors + j) * lanes);
+      }
+    }
+#pragma GCC unroll 1
+    for (int r = 0; r < kRows; ++r) {
+      V v[kVectors];
+#pragma GCC unroll 2
+      for (int j = 0; j < kVectors; ++j) {
+        v[j] = hn::Load(D(), spilled + (r * kVectors + j) * lanes);
+      }
+      out.Store(r, v);
+    }
+  }
+}
+
+/// b: row i of the panel at b + i * ldb, whole vectors.
+template <int kRows, int kVectors, class Epilogue>
+HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64_t ldb,
+                       std::int64_t k, const Epilogue& out) {
+  V sum[kRows][kVectors];
+  BeginSums(out, sum);
   // Every third row has a pointer of its own, the two after it are one and two strides away: all
   // addresses stay in registers, where 14 offsets would not.
   const std::int64_t row = a.row, step = a.col;
@@ -69,11 +103,11 @@ HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64
     V panel[kVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {
-      panel[j] = hn::LoadU(d, b + j * lanes);
+      panel[j] = hn::LoadU(D(), b + j * LaneCount());
     }
 #pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) {
-      const V x = hn::Set(d, at[r / 3][r % 3 * row]);
+      const V x = hn::Set(D(), at[r / 3][r % 3 * row]);
 #pragma GCC unroll 2
       for (int j = 0; j < kVectors; ++j) {
         sum[r][j] = hn::MulAdd(x, panel[j], sum[r][j]);
@@ -85,57 +119,25 @@ HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64
       at[p] += step;
     }
   }
-  if constexpr (Epilogue::kUnrolled) {
-#pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) {
-      out.Store(r, sum[r]);
-    }
-  } else {
-    HWY_ALIGN float spilled[kRows * kVectors * hn::MaxLanes(D())];
-#pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int j = 0; j < kVectors; ++j) {
-        hn::Store(sum[r][j], d, spilled + (r * kVectors + j) * lanes);
-      }
-    }
-#pragma GCC unroll 1
-    for (int r = 0; r < kRows; ++r) {
-      V v[kVectors];
-#pragma GCC unroll 2
-      for (int j = 0; j < kVectors; ++j) {
-        v[j] = hn::Load(d, spilled + (r * kVectors + j) * lanes);
-      }
-      out.Store(r, v);
-    }
-  }
+  EndSums(sum, out);
+}
+
+/// Tile for each number of rows from 1 to kMaxRows.
+template <int kVectors, class Epilogue, int... kRowsLessOne>
+HWY_INLINE void CallTile(std::integer_sequence<int, kRowsLessOne...>, std::int64_t rows,
+                         const Operand& a, const float* b, std::int64_t ldb, std::int64_t k,
+                         const Epilogue& out) {
+  using Function =
+      void (*)(const Operand&, const float*, std::int64_t, std::int64_t, const Epilogue&);
+  static constexpr Function kTiles[] = {Tile<kRowsLessOne + 1, kVectors, Epilogue>...};
+  kTiles[rows - 1](a, b, ldb, k, out);
 }
 
 /// Tile for a number of rows known at run time, 1 to kMaxRows.
 template <int kVectors, class Epilogue>
 HWY_INLINE void TileOf(std::int64_t rows, const Operand& a, const float* b, std::int64_t ldb,
                        std::int64_t k, const Epilogue& out) {
-  using Function =
-      void (*)(const Operand&, const float*, std::int64_t, std::int64_t, const Epilogue&);
-  static constexpr Function kTiles[] = {
-    Tile<1, kVectors, Epilogue>,
-    Tile<2, kVectors, Epilogue>,
-    Tile<3, kVectors, Epilogue>,
-    Tile<4, kVectors, Epilogue>,
-    Tile<5, kVectors, Epilogue>,
-    Tile<6, kVectors, Epilogue>,
-#if HWY_TARGET <= HWY_AVX3
-    Tile<7, kVectors, Epilogue>,
-    Tile<8, kVectors, Epilogue>,
-    Tile<9, kVectors, Epilogue>,
-    Tile<10, kVectors, Epilogue>,
-    Tile<11, kVectors, Epilogue>,
-    Tile<12, kVectors, Epilogue>,
-    Tile<13, kVectors, Epilogue>,
-    Tile<14, kVectors, Epilogue>,
-#endif
-  };
-  kTiles[rows - 1](a, b, ldb, k, out);
+  CallTile<kVectors>(std::make_integer_sequence<int, kMaxRows>(), rows, a, b, ldb, k, out);
 }
 
 /// out[i * ld + j] = x[j * stride + i] for i < columns, j < rows: rows laid side by side for a
