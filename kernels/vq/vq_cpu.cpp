@@ -1,153 +1,207 @@
-// Codes across lanes: one vector of scores per row and block of codes, the running best and its
-// index in registers; the lanes are merged at the end, ties to the smaller index. No score is
-// stored.
+// The search is a product on the tile of kernels/matmul: rows times panels of codes, the sums
+// starting at -|e|^2 / 2. No score is stored. Of each row and lane the largest score so far and its
+// panel are kept; which code of the panel it was is found at the end by computing that panel again.
+// That is one comparison a panel and lane, not one a code: short codes are bound by it (vq_bench).
 #include "kernels/vq/vq.h"
 
 #include "core/parallel.h"
+#include "core/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vq/vq_cpu.cpp"
 #include <hwy/foreach_target.h>
 
-#include "core/simd-inl.h"
+#include "kernels/matmul/tile-inl.h"
+
+#ifndef TESSERA_VQ_ONCE
+#define TESSERA_VQ_ONCE
+namespace tessera::cpu {
+/// Codes as panels [width][two vectors of codes], and their half norms, both to whole panels.
+struct CodePanels {
+  float *values, *half_norm;
+  std::int64_t width, count;
+};
+
+constexpr std::int64_t kVqRows = 112;  // of one chunk: their best scores stay in L1
+constexpr float kNever = -3.0e38F;     // below every score
+}  // namespace tessera::cpu
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
-using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
+using namespace tile::HWY_NAMESPACE;  // NOLINT: the tile and the helpers of this target
 
-// fma in one rounding also where the level has no instruction for it (SSE4, scalar): the codes must
-// not depend on it.
-HWY_INLINE V Fma(V a, V b, V c) {
-#if HWY_TARGET <= HWY_AVX2
-  return hn::MulAdd(a, b, c);
-#else
-  HWY_ALIGN float x[hn::MaxLanes(D())], y[hn::MaxLanes(D())], z[hn::MaxLanes(D())];
-  hn::Store(a, D(), x);
-  hn::Store(b, D(), y);
-  hn::Store(c, D(), z);
-  for (std::int64_t i = 0; i < LaneCount(); ++i) {
-    z[i] = __builtin_fmaf(x[i], y[i], z[i]);
+std::int64_t CodesOfPanel() { return 2 * LaneCount(); }
+
+// Fills panel p. Codes that are not finite and places beyond the last code get the score kNever.
+void PackCodes(View<const float, 2> codes_t, View<const float, 1> half_norm, std::int64_t p,
+               const CodePanels& out) {
+  const std::int64_t lanes = LaneCount(), n = CodesOfPanel(), first = p * n;
+  const std::int64_t left = half_norm.shape[0] - first;
+  float* panel = out.values + first * out.width;
+  for (std::int64_t d = 0; d < out.width; ++d) {
+    const float* from = codes_t.row(d) + first;
+    hn::StoreU(LoadN(left, from), D(), panel + d * n);
+    hn::StoreU(left > lanes ? LoadN(left - lanes, from + lanes) : hn::Zero(D()), D(),
+               panel + d * n + lanes);
   }
-  return hn::Load(D(), z);
-#endif
+  for (std::int64_t j = 0; j < n; ++j) {
+    const bool usable = j < left && half_norm(first + j) < -kNever;
+    out.half_norm[first + j] = usable ? half_norm(first + j) : -kNever;
+    for (std::int64_t d = 0; d < out.width && !usable; ++d) {
+      panel[d * n + j] = 0.0F;
+    }
+  }
 }
 
+#if HWY_TARGET <= HWY_AVX2
 using Index = hn::RebindToSigned<D>;
 
-// Best score and its index in each lane.
-struct Best {
-  V score;
-  hn::Vec<Index> index;
-};
+/// Best score of each lane, and its panel, for the rows of a tile.
+struct TakeBest {
+  static constexpr bool kUnrolled = true;
+  const float* half_norm;  // of the panel
+  float* score;            // (rows, lanes)
+  std::int32_t* panels;    // the same
+  std::int32_t panel;
 
-HWY_INLINE void Take(V s, std::int64_t first, Best& best) {
-  const Index di;
-  const auto better = hn::Gt(s, best.score);
-  best.score = hn::IfThenElse(better, s, best.score);
-  best.index = hn::IfThenElse(hn::RebindMask(di, better),
-                              hn::Iota(di, static_cast<std::int32_t>(first)), best.index);
-}
-
-// Merges the lanes.
-HWY_INLINE std::int32_t Winner(const Best& best) {
-  HWY_ALIGN float scores[hn::MaxLanes(D())];
-  HWY_ALIGN std::int32_t indices[hn::MaxLanes(D())];
-  hn::Store(best.score, D(), scores);
-  hn::Store(best.index, Index(), indices);
-  std::int32_t winner = indices[0];
-  float top = scores[0];
-  for (std::int64_t i = 1; i < LaneCount(); ++i) {
-    if (scores[i] > top || (scores[i] == top && indices[i] < winner)) {
-      top = scores[i];
-      winner = indices[i];
+  HWY_INLINE bool Continues() const { return false; }
+  template <int kVectors>
+  HWY_INLINE void First(V (&v)[kVectors]) const {
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      v[j] = hn::Neg(hn::Load(D(), half_norm + j * LaneCount()));
     }
   }
-  return winner;
-}
+  template <int kVectors>
+  HWY_INLINE void Load(int, V (&)[kVectors]) const {}
+  HWY_INLINE void Store(int row, const V (&v)[2]) const {
+    const std::int64_t at = row * LaneCount();
+    const V larger = hn::Max(v[0], v[1]), best = hn::Load(D(), score + at);
+    const auto better = hn::Gt(larger, best);  // false for NaN
+    hn::Store(hn::IfThenElse(better, larger, best), D(), score + at);
+    const auto old = hn::Load(Index(), panels + at);
+    hn::Store(hn::IfThenElse(hn::RebindMask(Index(), better), hn::Set(Index(), panel), old),
+              Index(), panels + at);
+  }
+};
 
-struct Problem {
-  const float* z;
-  std::int64_t z_stride, width;
-  const float* codes_t;
-  std::int64_t ld, k;
+/// The scores of one row.
+struct StoreScores {
+  static constexpr bool kUnrolled = true;
   const float* half_norm;
+  float* scores;
+
+  HWY_INLINE bool Continues() const { return false; }
+  HWY_INLINE void First(V (&v)[2]) const {
+    v[0] = hn::Neg(hn::Load(D(), half_norm));
+    v[1] = hn::Neg(hn::Load(D(), half_norm + LaneCount()));
+  }
+  HWY_INLINE void Load(int, V (&)[2]) const {}
+  HWY_INLINE void Store(int, const V (&v)[2]) const {
+    hn::Store(v[0], D(), scores);
+    hn::Store(v[1], D(), scores + LaneCount());
+  }
 };
 
-// Scores of kRows rows against the codes from j on; m of them count. The rows share each load of
-// the codes; each row's chain of additions stays that of a lone row. Unrolled in full: arrays of
-// vectors stay in registers only if every index is a constant.
-template <int kRows, bool kFull>
-HWY_INLINE void ScoreBlock(const Problem& p, const float* z, std::int64_t j, Best* best) {
-  const std::int64_t m = kFull ? LaneCount() : p.k - j;
-  const V start = hn::Neg(kFull ? hn::LoadU(D(), p.half_norm + j) : LoadN(m, p.half_norm + j));
-  V s[kRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    s[r] = start;
-  }
-  const float* code = p.codes_t + j;
-  for (std::int64_t d = 0; d < p.width; ++d, code += p.ld) {
-    const V e = kFull ? hn::LoadU(D(), code) : LoadN(m, code);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      s[r] = Fma(hn::Set(D(), z[r * p.z_stride + d]), e, s[r]);
+// The first code of the earliest panel that has the top score; 0 where no score was a number.
+std::int32_t Winner(const CodePanels& codes, const float* z, const float* score,
+                    const std::int32_t* panels) {
+  float top = score[0];
+  std::int32_t panel = panels[0];
+  for (std::int64_t i = 1; i < LaneCount(); ++i) {
+    if (score[i] > top || (score[i] == top && panels[i] < panel)) {
+      top = score[i];
+      panel = panels[i];
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    Take(kFull ? s[r] : hn::IfThenElse(Head(m), s[r], hn::Set(D(), -3.0e38F)), j, best[r]);
+  const std::int64_t n = CodesOfPanel();
+  HWY_ALIGN float scores[2 * hn::MaxLanes(D())];
+  Tile<1, 2>({z, 0, 1}, codes.values + panel * n * codes.width, n, codes.width,
+             StoreScores{codes.half_norm + panel * n, scores});
+  for (std::int64_t j = 0; j < n; ++j) {
+    if (scores[j] == top && top > kNever) {
+      return panel * static_cast<std::int32_t>(n) + static_cast<std::int32_t>(j);
+    }
   }
+  return 0;
 }
 
-template <int kRows>
-HWY_INLINE void NearestGroup(const Problem& p, const float* z, std::int32_t* out) {
-  Best best[kRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    best[r] = {hn::Set(D(), -3.0e38F), hn::Zero(Index())};
+// At most kVqRows rows.
+void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t begin,
+                 std::int64_t rows, std::int32_t* out) {
+  constexpr std::int64_t kNear = 32 * 1024;  // floats of panels that stay near over all rows
+  const std::int64_t lanes = LaneCount(), n = CodesOfPanel(), size = n * codes.width;
+  const std::int64_t group = size < kNear ? kNear / (size + 1) + 1 : 1;
+  HWY_ALIGN float score[kVqRows * hn::MaxLanes(D())];
+  HWY_ALIGN std::int32_t panels[kVqRows * hn::MaxLanes(D())];
+  for (std::int64_t i = 0; i < rows * lanes; ++i) {
+    score[i] = kNever;
+    panels[i] = 0;
   }
-  std::int64_t j = 0;
-  for (; j + LaneCount() <= p.k; j += LaneCount()) {
-    ScoreBlock<kRows, true>(p, z, j, best);
+  for (std::int64_t first = 0; first < codes.count; first += group) {
+    const std::int64_t last = first + group < codes.count ? first + group : codes.count;
+    for (std::int64_t row = 0; row < rows;) {
+      const std::int64_t count = TileRows(rows - row);
+      for (std::int64_t p = first; p < last; ++p) {
+        TileOf<2>(count, {z.row(begin + row), z.stride[0], 1}, codes.values + p * size, n,
+                  codes.width,
+                  TakeBest{codes.half_norm + p * n, score + row * lanes, panels + row * lanes,
+                           static_cast<std::int32_t>(p)});
+      }
+      row += count;
+    }
   }
-  if (j < p.k) {
-    ScoreBlock<kRows, false>(p, z, j, best);
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    out[r] = Winner(best[r]);
-  }
-}
-
-void NearestRows(const float* z, std::int64_t z_stride, std::int64_t width, const float* codes_t,
-                 std::int64_t ld, std::int64_t k, const float* half_norm, std::int64_t rows,
-                 std::int32_t* out) {
-  const Problem p{z, z_stride, width, codes_t, ld, k, half_norm};
-  std::int64_t r = 0;
-  for (; r + 8 <= rows; r += 8) {
-    NearestGroup<8>(p, z + r * z_stride, out + r);
-  }
-  for (; r < rows; ++r) {
-    NearestGroup<1>(p, z + r * z_stride, out + r);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    out[row] = Winner(codes, z.row(begin + row), score + row * lanes, panels + row * lanes);
   }
 }
+#else
+// These levels have no fused multiply-add, and the codes must not depend on the level: one score at
+// a time.
+void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t begin,
+                 std::int64_t rows, std::int32_t* out) {
+  const std::int64_t n = CodesOfPanel();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float best = kNever;
+    out[row] = 0;
+    for (std::int64_t code = 0; code < codes.count * n; ++code) {
+      const float* e = codes.values + code / n * n * codes.width + code % n;
+      float score = -codes.half_norm[code];
+      for (std::int64_t d = 0; d < codes.width; ++d) {
+        score = __builtin_fmaf(z(begin + row, d), e[d * n], score);
+      }
+      if (score > best) {
+        best = score;
+        out[row] = static_cast<std::int32_t>(code);
+      }
+    }
+  }
+}
+#endif
 
 }  // namespace tessera::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace tessera::cpu {
+HWY_EXPORT(CodesOfPanel);
+HWY_EXPORT(PackCodes);
 HWY_EXPORT(NearestRows);
 
 void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
                 View<const float, 1> half_norm, View<std::int32_t, 1> codes, Stream) {
-  constexpr std::int64_t kRows = 32;
-  const std::int64_t rows = z.shape[0];
-  parallel_for(chunk_count(rows, kRows), [&](std::int64_t chunk) {
-    const std::int64_t begin = chunk * kRows, left = rows - begin;
+  const std::int64_t of_panel = HWY_DYNAMIC_DISPATCH(CodesOfPanel)(), width = z.shape[1];
+  const std::int64_t count = chunk_count(half_norm.shape[0], of_panel), rows = z.shape[0];
+  float* room = thread_scratch(count * of_panel * (width + 1));
+  const CodePanels panels{room + count * of_panel, room, width, count};
+  parallel_for(count, [&](std::int64_t p) {
+    HWY_DYNAMIC_DISPATCH(PackCodes)(codes_t, half_norm, p, panels);
+  });
+  parallel_for(chunk_count(rows, kVqRows), [&](std::int64_t chunk) {
+    const std::int64_t begin = chunk * kVqRows, left = rows - begin;
     HWY_DYNAMIC_DISPATCH(NearestRows)
-    (z.row(begin), z.stride[0], z.shape[1], codes_t.data, codes_t.stride[0], codes_t.shape[1],
-     half_norm.data, left < kRows ? left : kRows, codes.data + begin);
+    (panels, z, begin, left < kVqRows ? left : kVqRows, codes.data + begin);
   });
 }
 

@@ -11,7 +11,7 @@ using namespace testing_support;  // NOLINT
 // Squared-distance gap in double: the chosen code may only be as far from the best as f32 rounding
 // explains.
 TEST(Vq, ChosenCodesAreNearestUpToRounding) {
-  for (const std::int64_t k : {1, 31, 33, 513}) {
+  for (const std::int64_t k : {1, 15, 17, 31, 33, 64, 65, 513}) {
     for (const std::int64_t d : {1, 4, 17}) {
       const Tensor z = random({65, d}, 1), e = random({k, d}, 2);
       const auto Z = doubles(z), E = doubles(e);
@@ -49,6 +49,31 @@ TEST(Vq, ExactTiesGoToTheSmallerIndex) {
     for (const std::int32_t c : vq_assign(random({5, 3}, 1), e).to_vector<std::int32_t>())
       EXPECT_EQ(c, 0) << level;
   });
+}
+
+TEST(Vq, OfEqualCodesFarApartTheFirstIsChosen) {
+  const Tensor e = random({200, 5}, 1);
+  const Tensor best = Tensor::full({5}, 9.0F);
+  for (const std::int64_t code : {70, 93, 171})
+    copy_into(e.slice(0, code, code + 1).reshape({5}), best);
+  on_every_simd_level([&](const char* level) {
+    for (const std::int32_t c : vq_assign(Tensor::full({33, 5}, 1.0F), e).to_vector<std::int32_t>())
+      EXPECT_EQ(c, 70) << level;
+  });
+}
+
+TEST(Vq, CodesThatAreNotFiniteAreNeverChosenAndHideNoOther) {
+  const Tensor z = random({65, 4}, 1), e = random({70, 4}, 2);
+  const auto chosen = [&] { return vq_assign(z, e).to_vector<std::int32_t>(); };
+  const auto before = chosen();
+  std::vector<std::int32_t> unused;
+  for (std::int32_t code = 0; code < 70; ++code) {
+    if (std::ranges::find(before, code) == before.end()) unused.push_back(code);
+  }
+  ASSERT_GE(unused.size(), 2U);
+  e.span<float>()[static_cast<std::size_t>(unused.front()) * 4 + 1] = NAN;
+  e.span<float>()[static_cast<std::size_t>(unused.back()) * 4] = INFINITY;
+  on_every_simd_level([&](const char* level) { EXPECT_EQ(chosen(), before) << level; });
 }
 
 TEST(Vq, NanRowsGetCodeZero) {
