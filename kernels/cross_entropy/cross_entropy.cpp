@@ -52,8 +52,18 @@ Tensor weights_of(const char* op, const Tensor& row_weight, std::int64_t rows, D
   return row_weight.detach().contiguous();
 }
 
-Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
-Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.shape(1)}; }
+Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.strides()[0], 1}; }
+Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.strides()[0]}; }
+
+// Logits (rows, v) of a chunk. On the cpu rows are whole cache lines, and never a multiple of 2 KiB
+// apart: the rows of a tile would share one set of the first cache.
+Tensor chunk_logits(std::int64_t rows, std::int64_t v, Device device) {
+  if (device != kCpu) {
+    return Tensor::empty({rows, v}, DType::f32, device);
+  }
+  const std::int64_t lines = (v + 15) / 16, floats = 16 * (lines % 32 == 0 ? lines + 1 : lines);
+  return Tensor::empty({rows, floats}, DType::f32, device).slice(1, 0, v);
+}
 
 // Scratch of a product with a right operand (k, n); devices pack nothing.
 Tensor panels_of(std::int64_t k, std::int64_t n, Device device) {
@@ -115,7 +125,7 @@ struct FusedPass {
     const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
     Packed forward(transposed(weight), d, v, device), back(plain(weight), v, d, device);
     const std::int64_t chunk = chunk_rows(t, v, d, device);
-    const Tensor logits = Tensor::empty({std::min(t, chunk), v}, DType::f32, device);
+    const Tensor logits = chunk_logits(std::min(t, chunk), v, device);
     const Tensor panels = panels_of(chunk, d, device);
     for (std::int64_t row = 0; row < t; row += chunk) {
       const std::int64_t rows = std::min(t - row, chunk);

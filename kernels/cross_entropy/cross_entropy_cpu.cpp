@@ -16,14 +16,16 @@ HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
 
-// sum of exp(x - shift) without writing
-float SumOfExp(const float* x, std::int64_t n, float shift) {
+// Sum of exp(x - shift); the exponentials go to `out` unless it is null.
+float SumOfExp(const float* x, std::int64_t n, float shift, float* out) {
   V acc = hn::Zero(D());
-  for (std::int64_t i = 0; i < n; i += LaneCount()) {
-    const std::int64_t m = n - i;
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
     const V e = Exp(hn::Sub(LoadN(m, x + i), hn::Set(D(), shift)));
-    acc = hn::Add(acc, hn::IfThenElseZero(Head(m), e));
-  }
+    if (out != nullptr) {
+      StoreN(e, m, out + i);
+    }
+    acc = hn::Add(acc, ZeroFrom(m, e));
+  });
   return Total(acc);
 }
 
@@ -31,16 +33,15 @@ float SumOfExp(const float* x, std::int64_t n, float shift) {
 float CrossEntropyRow(const float* z, std::int64_t n, std::int32_t target, float factor,
                       float* slope) {
   const float top = Largest(z, n), at_target = z[target];
-  const float sum = SumOfExp(z, n, top);
+  const float sum = SumOfExp(z, n, top, slope);
   if (slope != nullptr) {
     const V scale = hn::Set(D(), factor / sum);
-    for (std::int64_t i = 0; i < n; i += LaneCount()) {
-      const std::int64_t m = n - i;
-      const V e = Exp(hn::Sub(LoadN(m, z + i), hn::Set(D(), top)));
+    ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
+      const V e = LoadN(m, slope + i);
       // Denormal slopes would make the products that follow a hundred times slower; NaN stays.
       const auto negligible = hn::Lt(e, hn::Set(D(), 1e-25F));
       StoreN(hn::Mul(hn::IfThenZeroElse(negligible, e), scale), m, slope + i);
-    }
+    });
     slope[target] -= factor;
   }
   return logf(sum) + top - at_target;
