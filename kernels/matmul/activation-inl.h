@@ -48,41 +48,38 @@ HWY_INLINE V Sigmoid(V x) {
   return Reciprocal(hn::Add(hn::Set(d, 1.0F), e));
 }
 
-HWY_INLINE V Activate(V x, Activation activation) {
-  const D d;
-  switch (activation) {
-    case Activation::relu:
-      // not Max, which may give 0 for NaN
-      return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
-    case Activation::gelu:
-      return hn::Mul(x, NormalOf(x).cdf);
-    case Activation::silu:
-      return hn::Mul(x, Sigmoid(x));
-    case Activation::none:
-      break;
-  }
-  return x;
-}
+/// act(x) and act'(x), which share most of their work.
+struct Activated {
+  V value, slope;
+};
 
 // relu: x > 0; gelu: Phi(x) + x phi(x); silu: s (1 + x (1 - s)).
-HWY_INLINE V ActivateSlope(V x, Activation activation) {
+HWY_INLINE Activated ActivateWithSlope(V x, Activation activation) {
   const D d;
   const V one = hn::Set(d, 1.0F);
   switch (activation) {
     case Activation::relu:
-      return hn::IfThenElseZero(hn::Gt(x, hn::Zero(d)), one);
+      // not Max, which may give 0 for NaN
+      return {hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x),
+              hn::IfThenElseZero(hn::Gt(x, hn::Zero(d)), one)};
     case Activation::gelu: {
       const Normal n = NormalOf(x);
-      return hn::MulAdd(hn::Mul(x, hn::Set(d, 0.39894228F)), n.bell, n.cdf);
+      return {hn::Mul(x, n.cdf), hn::MulAdd(hn::Mul(x, hn::Set(d, 0.39894228F)), n.bell, n.cdf)};
     }
     case Activation::silu: {
       const V s = Sigmoid(x);
-      return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
+      return {hn::Mul(x, s), hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one))};
     }
     case Activation::none:
       break;
   }
-  return one;
+  return {x, one};
+}
+
+HWY_INLINE V Activate(V x, Activation activation) { return ActivateWithSlope(x, activation).value; }
+
+HWY_INLINE V ActivateSlope(V x, Activation activation) {
+  return ActivateWithSlope(x, activation).slope;
 }
 
 }  // namespace tessera::activation::HWY_NAMESPACE

@@ -56,11 +56,12 @@ struct ToRows {
   }
 };
 
-/// The same, but for activated sums in c and, if asked for, the sums themselves in `keep`.
-struct Activated {
+/// The same, but for activated sums in c and, if asked for, the sums themselves in `keep` and the
+/// slopes of the activation in `slope`, rows `ld_keep` apart.
+struct ToActivatedRows {
   static constexpr bool kUnrolled = false;
   ToRows<false> rows;
-  float* keep;
+  float *keep, *slope;
   std::int64_t ld_keep;
   Activation activation;
 
@@ -78,11 +79,14 @@ struct Activated {
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {
       const std::int64_t first = j * LaneCount(), left = rows.valid - first;
+      const auto a = activation::HWY_NAMESPACE::ActivateWithSlope(v[j], activation);
       if (keep != nullptr) {
         StoreN(v[j], left, keep + row * ld_keep + first);
       }
-      StoreN(activation::HWY_NAMESPACE::Activate(v[j], activation), left,
-             rows.c + row * rows.ld + first);
+      if (slope != nullptr) {
+        StoreN(a.slope, left, slope + row * ld_keep + first);
+      }
+      StoreN(a.value, left, rows.c + row * rows.ld + first);
     }
   }
 };

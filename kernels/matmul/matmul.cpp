@@ -1,12 +1,14 @@
 #include "kernels/matmul/matmul.h"
 
 #include "core/autograd.h"
+#include "kernels/elementwise/elementwise.h"
 
 namespace tessera {
 namespace {
 
 constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
+constexpr auto kPointwise = TESSERA_KERNEL(pointwise);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 
 Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
@@ -45,7 +47,7 @@ Tensor flat(const Tensor& t) { return t.reshape({t.size()}); }
 // y = act(z), z = x W^T + b:  dz = dy * act'(z);  dx = dz W;  dW = dz^T x;  db = sum over rows of
 // dz.
 struct LinearBackward {
-  Saved x, weight, pre;
+  Saved x, weight, kept;  ///< kept: act'(z) on the cpu, where it is half of act(z); z on devices
   Activation activation;
   bool needs_x, needs_weight, needs_bias;
 
@@ -53,11 +55,7 @@ struct LinearBackward {
     Tensor dz = g[0].contiguous();
     const Device device = dz.device();
     if (activation != Activation::none) {
-      const Tensor out = Tensor::empty(dz.shape(), DType::f32, device);
-      kActivationBackward(device, flat(dz).view<const float, 1>(),
-                          flat(pre.get()).view<const float, 1>(), flat(out).view<float, 1>(),
-                          activation, Stream{});
-      dz = out;
+      dz = times_slope(dz);
     }
     const std::int64_t t = dz.shape(0), o = dz.shape(1), i = weight.get().shape(1);
     Tensor dx, dw, db;
@@ -72,6 +70,19 @@ struct LinearBackward {
       kColumnSums(device, dz.view<const float, 2>(), db.view<float, 1>(), Stream{});
     }
     return {dx, dw, db};
+  }
+
+ private:
+  [[nodiscard]] Tensor times_slope(const Tensor& dy) const {
+    Tensor dz = Tensor::empty(dy.shape(), DType::f32, dy.device());
+    const auto up = flat(dy).view<const float, 1>(), with = flat(kept.get()).view<const float, 1>();
+    const auto out = flat(dz).view<float, 1>();
+    if (dy.device() == kCpu) {
+      kPointwise(kCpu, Pointwise::product, 1.0F, up, 1.0F, with, out, Stream{});
+    } else {
+      kActivationBackward(dy.device(), up, with, out, activation, Stream{});
+    }
+    return dz;
   }
 };
 
@@ -112,7 +123,7 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
   const Tensor x = x0.detach().contiguous(), weight = weight0.detach().contiguous();
   const std::int64_t t = x.shape(0), o = weight.shape(0), i = x.shape(1);
   GemmEpilogue epilogue{.activation = activation};
-  Tensor bias, pre;
+  Tensor bias, kept;
   if (bias0.defined()) {
     bias = bias0.detach().contiguous();
     epilogue.bias = bias.view<const float, 1>().data;
@@ -120,8 +131,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
   const bool tape =
       grad_enabled() && (x0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
   if (tape && activation != Activation::none) {
-    pre = Tensor::empty({t, o}, DType::f32, x.device());
-    epilogue.keep = pre.view<float, 2>().data;
+    kept = Tensor::empty({t, o}, DType::f32, x.device());
+    (x.device() == kCpu ? epilogue.slope : epilogue.keep) = kept.view<float, 2>().data;
   }
   const Tensor panels =
       tape || t == 0 || x.device() != kCpu ? Tensor{} : kept_panels(weight0, epilogue.packed);
@@ -132,7 +143,7 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
   }
   return differentiable(
       y, {x0, weight0, bias0},
-      LinearBackward{Saved(x), Saved(weight), Saved(pre), activation, x0.requires_grad(),
+      LinearBackward{Saved(x), Saved(weight), Saved(kept), activation, x0.requires_grad(),
                      weight0.requires_grad(), bias0.requires_grad()});
 }
 

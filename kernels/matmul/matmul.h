@@ -11,7 +11,7 @@ namespace tessera {
 
 /// y = act(x W^T + b). x: (T, I); weight: (O, I); bias: (O) or undefined; all f32. gelu is the erf
 /// form. Returns (T, O). Throws Error(usage) on shapes that do not fit. Differentiable in x,
-/// weight, bias. Keeps x and, with an activation, the pre-activation (4 T O bytes).
+/// weight, bias. Keeps x and, with an activation, its slope or its argument (4 T O bytes).
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
               Activation activation = Activation::none);
 

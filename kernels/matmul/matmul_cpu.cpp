@@ -62,7 +62,7 @@ HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t 
   const std::int64_t valid = block.c.shape[1] - column;
   GemmEpilogue e = block.epilogue;
   if (!s.last) {
-    e.keep = nullptr;
+    e.keep = e.slope = nullptr;
     e.activation = Activation::none;
   }
   float* c = block.c.row(row) + column;
@@ -72,8 +72,9 @@ HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t 
     TileOf<2>(rows, a, s.b, width, s.k, ToRows<true>{c, ld, valid, bias, s.accumulate});
     return;
   }
-  float* keep = e.keep != nullptr ? e.keep + row * n + column : nullptr;
-  const Activated finish{{c, ld, valid, bias, s.accumulate}, keep, n, e.activation};
+  const auto part = [&](float* p) { return p != nullptr ? p + row * n + column : nullptr; };
+  const ToActivatedRows finish{
+      {c, ld, valid, bias, s.accumulate}, part(e.keep), part(e.slope), n, e.activation};
   if (valid > lanes) {
     TileOf<2>(rows, a, s.b, width, s.k, finish);
   } else {

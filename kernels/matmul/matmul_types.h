@@ -19,6 +19,7 @@ struct GemmEpilogue {
   const float* bias = nullptr;  ///< not together with accumulate
   Activation activation = Activation::none;
   float* keep = nullptr;
+  float* slope = nullptr;  ///< act' of the sums (M, N); on the cpu alone
   bool accumulate = false;
   bool packed = false;  ///< the panels still hold b from an earlier call
 };
