@@ -70,7 +70,7 @@ HWY_INLINE void SoftmaxInRegisters(const HeadTask& t, std::int64_t i, std::int64
 }
 
 // The same for rows of any length.
-void SoftmaxInMemory(const HeadTask& t, std::int64_t i, std::int64_t n, float* s) {
+inline void SoftmaxInMemory(const HeadTask& t, std::int64_t i, std::int64_t n, float* s) {
   const std::int64_t lanes = LaneCount();
   const V scale = hn::Set(D(), t.scale);
   V top = hn::Set(D(), -std::numeric_limits<float>::infinity());

@@ -39,7 +39,7 @@ struct HeadTask {
   }
 };
 
-HeadTask TaskOf(const AttentionCall& c, std::int64_t index) {
+HWY_INLINE HeadTask TaskOf(const AttentionCall& c, std::int64_t index) {
   const AttentionLayout& l = c.layout;
   const std::int64_t s = index / l.heads, head = index % l.heads, at = head * l.width;
   const std::int64_t q0 = l.q_offsets[s], k0 = l.kv_offsets[s], out_stride = l.heads * l.width;
@@ -151,7 +151,7 @@ HWY_INLINE void ZeroRun(float* x, std::int64_t n) {
   }
 }
 
-void ZeroRows(float* x, std::int64_t stride, std::int64_t rows, std::int64_t width) {
+HWY_INLINE void ZeroRows(float* x, std::int64_t stride, std::int64_t rows, std::int64_t width) {
   for (std::int64_t i = 0; i < rows; ++i) {
     ZeroRun(x + i * stride, width);
   }

@@ -52,7 +52,7 @@ HWY_INLINE void AddColumns(const float* x, std::int64_t stride, std::int64_t row
   }
 }
 
-void AddRows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* sum) {
+inline void AddRows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float* sum) {
   const std::int64_t lanes = LaneCount();
   std::int64_t j = 0;
   for (; j + 2 * lanes <= n; j += 2 * lanes) {
