@@ -105,19 +105,22 @@ namespace {
 struct Pending {
   std::shared_ptr<Node> node;
   std::vector<Tensor> grads;
-  std::vector<bool> owned;  // whether the slot may be written in place
 };
 
-// First contribution is kept as it came; the second makes a copy; later ones add in place.
-void add_to(Tensor& slot, bool* owned, const Tensor& g) {
+// Whether nobody else can see what is written to t.
+bool sole_handle(const Tensor& t) {
+  return t.impl().use_count() == 1 && t.impl()->storage.use_count() == 1;
+}
+
+// The first contribution is kept as it came. Later ones are added to it in place, or to a copy
+// where others hold it too: an upstream gradient that went on to several inputs, or a saved tensor.
+void add_to(Tensor& slot, const Tensor& g) {
   if (!slot.defined()) {
     slot = g;
-    *owned = false;
     return;
   }
-  if (!*owned) {
+  if (!sole_handle(slot)) {
     slot = slot.clone();
-    *owned = true;
   }
   accumulate(slot, g);
 }
@@ -145,12 +148,8 @@ class Tape {
     if (!p.node) {
       p.node = impl.node;
       p.grads.resize(impl.node->output_shapes.size());
-      p.owned.resize(p.grads.size(), false);
     }
-    const auto i = static_cast<std::size_t>(impl.output);
-    bool owned = p.owned[i];
-    add_to(p.grads[i], &owned, g);
-    p.owned[i] = owned;
+    add_to(p.grads[static_cast<std::size_t>(impl.output)], g);
   }
   bool empty() const { return pending_.empty(); }
   Pending take_last() {

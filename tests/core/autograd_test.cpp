@@ -41,6 +41,20 @@ TEST(Autograd, GradientsOfSharedInputsAdd) {
   EXPECT_FLOAT_EQ(x.grad().item(), 6);  // 4x + 2x
 }
 
+// Contributions are added in place only where nobody else holds the first one: here it is the
+// caller's tensor, passed on to two inputs.
+TEST(Autograd, AddingContributionsLeavesTheUpstreamGradientAsItWas) {
+  const Tensor x = leaf({1, 1}, {2}), upstream = Tensor::from(std::vector<float>{5, 7}, {2});
+  const Tensor b = twice(x), c = twice(b);
+  const Tensor sum = differentiable(b.clone(), {b, c}, [](std::span<const Tensor> g) {
+    return std::vector<Tensor>{g[0], g[0]};
+  });
+  backward(differentiable(Tensor::scalar(0), {sum},
+                          [&](std::span<const Tensor>) { return std::vector<Tensor>{upstream}; }));
+  EXPECT_EQ(upstream.to_vector<float>(), (std::vector<float>{5, 7}));
+  EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{30, 42}));  // 2 (1 + 2) upstream
+}
+
 TEST(Autograd, FreesAsItGoesAndRefusesASecondBackward) {
   const Tensor x = leaf({1}, {1});
   auto alive = std::make_shared<int>(0);
