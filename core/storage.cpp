@@ -83,17 +83,18 @@ class SlabStore {
   SlabStore() = default;
   SlabStore(const SlabStore&) = delete;
   SlabStore& operator=(const SlabStore&) = delete;
-  // At least `bytes`.
+  // At least `bytes`; the last one given.
   Slab take(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const auto fits = std::ranges::find_if(slabs_, [&](const Slab& s) { return s.bytes >= bytes; });
-    if (fits == slabs_.end()) {
-      const std::size_t size = round_up(std::max(bytes, kSlabBytes), kSlabAlignment);
-      return {heap_allocate(size, kSlabAlignment), size};
+    for (std::size_t i = slabs_.size(); i-- > 0;) {
+      if (slabs_[i].bytes >= bytes) {
+        const Slab slab = slabs_[i];
+        slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(i));
+        return slab;
+      }
     }
-    const Slab slab = *fits;
-    slabs_.erase(fits);
-    return slab;
+    const std::size_t size = round_up(std::max(bytes, kSlabBytes), kSlabAlignment);
+    return {heap_allocate(size, kSlabAlignment), size};
   }
   void give(const std::vector<Slab>& slabs) {
     const std::lock_guard lock(mutex_);

@@ -57,7 +57,7 @@ TEST(Vq, OfEqualCodesFarApartTheFirstIsChosen) {
   for (const std::int64_t code : {70, 93, 171})
     copy_into(e.slice(0, code, code + 1).reshape({5}), best);
   on_every_simd_level([&](const char* level) {
-    for (const std::int32_t c : vq_assign(Tensor::full({33, 5}, 1.0F), e).to_vector<std::int32_t>())
+    for (const std::int32_t c : vq_assign(Tensor::full({33, 5}, 9.0F), e).to_vector<std::int32_t>())
       EXPECT_EQ(c, 70) << level;
   });
 }
