@@ -192,13 +192,12 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
                    .trainer = trainer_of(job, phase)},
                   files_of(job, phase), observe);
   Best best(state(model), run);
-  const auto cursor = run.texts().find("cursor");
   BatchConfig batching;
   batching.jets = static_cast<std::uint32_t>(job.batch);
   Batcher batches(data.train, data.features, batching, job.seed, labels.train,
-                  cursor == run.texts().end() ? Cursor{} : parse_cursor(cursor->second));
+                  load_cursor(run.texts(), "cursor", *data.train));
   run.on_save([&](Checkpoint& c) {
-    c.state["cursor"] = cursor_text(batches.cursor());
+    save_cursor(c.state, "cursor", batches.cursor(), *data.train);
     best.save(c);
   });
   Trainer& trainer = run.trainer();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/check.h"
 #include "core/rng.h"
 
 namespace tessera {
@@ -12,10 +13,7 @@ namespace {
 
 std::string key(std::size_t dataset) { return fmt::format("cursor.{}", dataset); }
 
-Cursor start_of(const std::map<std::string, std::string>& state, std::size_t dataset) {
-  const auto found = state.find(key(dataset));
-  return found == state.end() ? Cursor{} : parse_cursor(found->second);
-}
+std::string data_key(const std::string& cursor_key) { return cursor_key + ".dataset"; }
 
 }  // namespace
 
@@ -45,7 +43,8 @@ MixedBatches::MixedBatches(const UnlabelledData& data, std::int64_t jets, std::u
   for (std::size_t i = 0; i < data.train.size(); ++i) {
     const auto& set = data.train[i];
     batchers_.emplace_back(set, data.features, config, seed + i, unlabelled_jets(data, *set),
-                           start_of(state, i));
+                           load_cursor(state, key(i), *set));
+    sets_.push_back(set);
     total_ += batchers_.back().jets();
   }
 }
@@ -62,7 +61,7 @@ Batch MixedBatches::next(std::int64_t step) {
 
 void MixedBatches::save(std::map<std::string, std::string>& state) const {
   for (std::size_t i = 0; i < batchers_.size(); ++i) {
-    state[key(i)] = cursor_text(batchers_[i].cursor());
+    save_cursor(state, key(i), batchers_[i].cursor(), *sets_[i]);
   }
 }
 
@@ -86,6 +85,26 @@ Cursor parse_cursor(const std::string& text) {
   TESSERA_CHECK_KIND(ErrorKind::data, middle && second == std::errc{} && stop == end,
                      "checkpoint: expected a cursor EPOCH:BATCH, got '{}'", text);
   return c;
+}
+
+void save_cursor(std::map<std::string, std::string>& state, const std::string& key, Cursor cursor,
+                 const Dataset& data) {
+  state[key] = cursor_text(cursor);
+  state[data_key(key)] = manifest_hash(data.manifest());
+}
+
+Cursor load_cursor(const std::map<std::string, std::string>& state, const std::string& key,
+                   const Dataset& data) {
+  const auto cursor = state.find(key), made_on = state.find(data_key(key));
+  if (cursor == state.end()) {
+    return {};
+  }
+  const std::string now = manifest_hash(data.manifest());
+  TESSERA_CHECK_KIND(ErrorKind::data, made_on == state.end() || made_on->second == now,
+                     "checkpoint: expected the dataset whose manifest has hash {}, got '{}' with "
+                     "{}: the data changed since the run began; choose another run directory",
+                     made_on->second, data.manifest().name, now);
+  return parse_cursor(cursor->second);
 }
 
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,

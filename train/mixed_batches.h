@@ -31,6 +31,7 @@ class MixedBatches {
   [[nodiscard]] double waited_seconds() const;
 
  private:
+  std::vector<std::shared_ptr<const Dataset>> sets_;
   std::vector<Batcher> batchers_;
   std::uint64_t total_ = 0, seed_;
 };
@@ -38,6 +39,14 @@ class MixedBatches {
 /// "epoch:batch" and back; throws Error(data) on another text.
 std::string cursor_text(Cursor cursor);
 Cursor parse_cursor(const std::string& text);
+
+/// Where a run stands in a dataset, and the hash of that dataset's manifest, among a checkpoint's
+/// texts. load_cursor throws Error(data) when another dataset lies there now: a cursor into it
+/// would mean other jets. Without an entry it is the beginning.
+void save_cursor(std::map<std::string, std::string>& state, const std::string& key, Cursor cursor,
+                 const Dataset& data);
+Cursor load_cursor(const std::map<std::string, std::string>& state, const std::string& key,
+                   const Dataset& data);
 
 /// Visits every non-empty jet of a selection once, in order, `size` at a time.
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,

@@ -20,9 +20,9 @@ inline const PretrainConfig kObjective{.codes = 32, .max_particles = 16};
 
 /// A dataset of random jets of which train, val and test are the same file.
 struct Data {
-  explicit Data(const std::filesystem::path& directory) {
+  explicit Data(const std::filesystem::path& directory, std::uint64_t seed = 1) {
     std::filesystem::create_directory(directory);
-    write_dataset(directory, {random_lengths(90, 1), random_lengths(61, 2)});
+    write_dataset(directory, {random_lengths(90, seed), random_lengths(61, 2)});
     const auto train = std::make_shared<const Dataset>(directory);
     unlabelled = {.train = {train}, .validation = {train}, .features = {.max_constituents = 16}};
     splits = {train, train, train, unlabelled.features};
@@ -75,7 +75,8 @@ inline std::vector<NamedTensor> backbone_weights() {
 
 inline std::string finetune_bits(const Data& data, const RunFiles& where) {
   return state_hash(
-      *finetune(finetune_job(Strategy::lpft, where), data.splits, {backbone_weights(), {}}, {}).model);
+      *finetune(finetune_job(Strategy::lpft, where), data.splits, {backbone_weights(), {}}, {})
+           .model);
 }
 
 }  // namespace tessera::tiny

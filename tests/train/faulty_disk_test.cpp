@@ -93,5 +93,19 @@ TEST(DamagedCheckpoint, WhenNoneIsLeftTheRunStopsInsteadOfStartingAfresh) {
   }
 }
 
+TEST(ChangedData, ARunDoesNotGoOnWithOtherJetsThanItBeganWith) {
+  const TempDir dir;
+  const Data data(dir.path() / "data"), other(dir.path() / "other", 3);
+  const RunFiles where = stopped_run(dir.path() / "run", data);
+  try {
+    tokenizer_bits(other, where);
+    FAIL() << "expected Error(data)";
+  } catch (const Error& e) {
+    EXPECT_EQ(exit_code(e.kind()), 65);
+    EXPECT_NE(e.message().find("the data changed"), std::string::npos) << e.message();
+  }
+  EXPECT_EQ(tokenizer_bits(data, where), tokenizer_bits(data, {}));
+}
+
 }  // namespace
 }  // namespace tessera
