@@ -82,12 +82,12 @@ class ConvertTest(unittest.TestCase):
             np.testing.assert_array_equal(mass[column], energy[column])
         np.testing.assert_allclose(mass["pf/energy"], energy["pf/energy"], rtol=2e-4)
 
-    def write_tree(self, change, tree="tree"):
+    def write_tree(self, change, tree="tree", compression=None):
         """The committed look-alike with changed branches, written anew by uproot."""
         arrays = uproot.open(os.path.join(FIXTURES, "jetclass.root"))["tree"].arrays()
         columns = {n: arrays[n] for n in arrays.fields if not n.startswith("npart_") and n != "n"}
         columns = change(columns) or columns
-        with uproot.recreate(self.path("x.root")) as file:
+        with uproot.recreate(self.path("x.root"), compression=compression) as file:
             file.mktree(tree, {k: v.type.content if hasattr(v, "type") else v.dtype for k, v in columns.items()})
             file[tree].extend(columns)
         return self.path("x.root")
@@ -170,6 +170,12 @@ class ConvertTest(unittest.TestCase):
         _, file = self.run_on(self.write_tree(wide), "jetclass")
         with h5py.File(os.path.join(FIXTURES, "jetclass.h5")) as want:
             self.assert_same(file, want, skip=("id",))
+
+    def test_every_compression_of_root_gives_the_same_columns(self):
+        for i, compression in enumerate((None, uproot.ZLIB(1), uproot.LZMA(1), uproot.LZ4(4), uproot.ZSTD(1))):
+            _, file = self.run_on(self.write_tree(lambda c: None, "tree", compression), "jetclass", f"{i}.h5")
+            with h5py.File(os.path.join(FIXTURES, "jetclass.h5")) as want:
+                self.assert_same(file, want, skip=("id",))
 
     def assert_same(self, file, want, skip=()):
         names = []

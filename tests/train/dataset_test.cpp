@@ -71,6 +71,21 @@ TEST(Dataset, JetsComeBackAsWrittenForAnyChunkAndBlockSize) {
   }
 }
 
+TEST(Dataset, JetsLongerThanAChunkAndAcrossItsEdgesComeBackAsWritten) {
+  const std::vector<std::int64_t> lengths{5, 70'000, 0, 61'000, 1, 200};
+  const JetBlock want = random_jets(lengths);
+  const TempDir dir;
+  write_dataset(dir.path(), {lengths});
+  const Dataset data(dir.path(), {.block = 2});
+  for (std::uint64_t j = 0; j < data.size(); ++j) {
+    const auto [block, row] = data.locate(j);
+    const auto from = want.py.begin() + want.offsets[j],
+               got = block->py.begin() + block->offsets[row];
+    ASSERT_EQ(block->offsets[row + 1] - block->offsets[row], lengths[j]);
+    EXPECT_TRUE(std::equal(from, from + lengths[j], got)) << j;
+  }
+}
+
 TEST(Dataset, FilesOfOnlyEmptyJetsAndOfNoJetAreLegal) {
   const TempDir dir;
   write_dataset(dir.path(), {{}, {0, 0}, {2}});

@@ -91,6 +91,26 @@ TEST(Features, TheCutIsStrictAndZeroMomentaAreDropped) {
             1);
 }
 
+// What the reader lets through, the transforms must not turn into NaN or infinity.
+TEST(Features, ExtremeButFiniteMomentaGiveFiniteFeatures) {
+  for (const float large : {3e38F, 1e20F, 1.0F}) {
+    for (const float small : {1e-45F, 1e-38F, 0.0F}) {
+      JetBlock b = random_jets({4});
+      b.px = {large, small, -large, small};
+      b.py = {small, large, small, small};
+      b.pz = {large, -large, small, large};
+      b.energy = {large, large, large, small};
+      FeatureRows rows;
+      append_features(b, 0, {.max_delta = 100, .particles = true}, rows);
+      for (const auto* column : {&rows.core, &rows.context, &rows.particles}) {
+        for (const float v : *column) {
+          EXPECT_TRUE(std::isfinite(v)) << large << ' ' << small;
+        }
+      }
+    }
+  }
+}
+
 TEST(Features, PhiWrapsAtPi) {
   EXPECT_DOUBLE_EQ(wrap_phi(kPi), -kPi);
   EXPECT_DOUBLE_EQ(wrap_phi(-kPi), -kPi);
