@@ -92,7 +92,7 @@ Tensor pair_features(const Tensor& four_momenta, const Segments& segments) {
               rows.subspan(kPairFeatures * offsets[j],
                            kPairFeatures * triangle(static_cast<std::int32_t>(n))));
   });
-  return out;
+  return out.to(four_momenta.device());
 }
 
 Tensor pair_index(const Segments& segments) {

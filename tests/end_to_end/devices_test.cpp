@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "core/autograd.h"
 #include "core/simt/executor.h"
@@ -15,6 +16,8 @@
 #include "kernels/reduce/reduce.h"
 #include "nn/models/deep_sets.h"
 #include "nn/models/heads.h"
+#include "nn/models/particle_transformer.h"
+#include "nn/models/tokenizer.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/pretrain_job.h"
@@ -156,6 +159,41 @@ Step pretraining(Device device) {
   });
 }
 
+// The tokenizer away from its start, at which every block is the identity.
+Step tokenizing(Device device) {
+  Rng rng(26);
+  Tokenizer model({.width = 16, .blocks = 1, .heads = 2, .codes = 37}, rng);
+  for (const NamedTensor& p : model.named_parameters()) {
+    copy_into(p.tensor, uniform_init(p.tensor.shape(), 0.3F, rng));
+  }
+  return one_step(model, device, [&](Device d) {
+    return model(random({jets().total(), 3}, 27).to(d), jets()).loss;
+  });
+}
+
+// The Particle Transformer: batch statistics, pair bias with a gradient, class attention.
+Step particle_transformer(Device device) {
+  Rng rng(28);
+  ParticleTransformer model({.features = 13,
+                             .outputs = 2,
+                             .width = 16,
+                             .heads = 2,
+                             .particle_blocks = 1,
+                             .class_blocks = 1,
+                             .embed = {16},
+                             .pair = {8}},
+                            rng);
+  std::vector<float> p4;
+  for (std::int32_t i = 0; i < jets().total(); ++i) {
+    const auto x = static_cast<float>(i);
+    p4.insert(p4.end(), {3 + std::sin(x), 2 * std::cos(3 * x), std::sin(2 * x), 6.0F});
+  }
+  return one_step(model, device, [&](Device d) {
+    const Tensor momenta = Tensor::from(p4, {jets().total(), 4}).to(d);
+    return mean(squared_error(model(particles(d), momenta, jets()), random({6, 2}, 29).to(d)));
+  });
+}
+
 double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
   double error = 0, size = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -225,18 +263,21 @@ TEST_P(DeviceStep, OnCudaAgreesWithTheCpu) {
   const auto all = devices();
   const auto cuda = std::ranges::find(all, DeviceType::cuda, &Device::type);
   if (cuda == all.end()) {
+    const char* asked = std::getenv("TESSERA_TEST_DEVICES");
+    ASSERT_TRUE(asked == nullptr || std::string(asked).find("cuda") == std::string::npos)
+        << "TESSERA_TEST_DEVICES asks for cuda, which this build or machine has not";
     GTEST_SKIP() << "no CUDA device at hand";
   }
   expect_agreement(GetParam().run(*cuda), GetParam().run(kCpu));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, DeviceStep,
-                         ::testing::Values(Case{"particle_flow", particle_flow},
-                                           Case{"tau_momentum", tau_momentum},
-                                           Case{"tau_identification", tau_identification},
-                                           Case{"tagging", tagging},
-                                           Case{"pretraining", pretraining}),
-                         [](const auto& c) { return c.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, DeviceStep,
+    ::testing::Values(Case{"particle_flow", particle_flow}, Case{"tau_momentum", tau_momentum},
+                      Case{"tau_identification", tau_identification}, Case{"tagging", tagging},
+                      Case{"pretraining", pretraining}, Case{"tokenizing", tokenizing},
+                      Case{"particle_transformer", particle_transformer}),
+    [](const auto& c) { return c.param.name; });
 
 /// Losses of 20 steps of pre-training the tiny preset on three jets.
 std::vector<float> tiny_curve(Device device) {

@@ -60,6 +60,14 @@ inline bool wanted(DeviceType type) {
   return list == nullptr || std::string(list).find(name(type)) != std::string::npos;
 }
 
+/// A test that was asked for cuda must not pass without one.
+inline void require_wanted_devices() {
+  const bool asked = std::getenv("TESSERA_TEST_DEVICES") != nullptr && wanted(DeviceType::cuda);
+  const auto all = devices();
+  EXPECT_TRUE(!asked || std::ranges::count(all, DeviceType::cuda, &Device::type) > 0)
+      << "TESSERA_TEST_DEVICES asks for cuda, which this build or machine has not";
+}
+
 /// Runs `body` on the cpu at each SIMD level, then on every other device of this build that the op
 /// under test has; on simt under the forward, the reverse and four random schedules.
 inline void on_every_device(const std::function<void(Device, const std::string&)>& body) {
@@ -67,6 +75,7 @@ inline void on_every_device(const std::function<void(Device, const std::string&)
     on_every_simd_level([&](const char* level) { body(kCpu, level); });
   }
 #ifdef TESSERA_TEST_ALL_DEVICES
+  require_wanted_devices();
   for (const Device device : devices()) {
     if (device.type == DeviceType::cuda && wanted(DeviceType::cuda)) {
       body(device, "cuda");
