@@ -456,7 +456,8 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
   if (c.size() == 0) {
     return;
   }
-  if (k < 16 || c.shape[0] < 16 || c.shape[1] < 8) {
+  // Whatever the number of rows: the bits of one must not depend on the others.
+  if (k < 16 || c.shape[1] < 8) {
     const unsigned blocks = blocks_for(c.shape[0], kTile) * blocks_for(c.shape[1], kTile);
     launch(gemm_kernel, {"gemm", {blocks}, {kThreads}, sizeof(GemmSmem), stream}, a, b, c, k,
            epilogue);

@@ -73,9 +73,11 @@ TEST(DecodeAttention, EachStepMatchesTheDoubleReferenceOverThePrefix) {
 
 TEST(DecodeAttention, EqualsCausalAttentionOverTheWholeSequence) {
   const Tensor x = random({257, 3, kHeads, 16}, 2);
-  const auto out = feed(x, KeyValueCache::create(1, kHeads, 16, 300), 0);
   const Tensor full = attention(x, Segments({0, 257}), {.causal = true});
-  EXPECT_LE(relative_error({out.begin(), out.end()}, doubles(full)), 1e-5);
+  for (const Device device : devices()) {
+    const auto out = feed(x.to(device), KeyValueCache::create(1, kHeads, 16, 300, device), 0);
+    EXPECT_LE(relative_error({out.begin(), out.end()}, doubles(full)), 1e-5) << name(device.type);
+  }
 }
 
 // Slots at different positions in one step, in any order, beside slots full of NaN.

@@ -205,6 +205,19 @@ TEST(MatmulDevices, LinearAndItsGradientsAreThoseOfTheCpu) {
   }
 }
 
+TEST(MatmulDevices, ARowOfAProductDoesNotDependOnTheOtherRows) {
+  for (const auto& [k, n] : {std::pair<std::int64_t, std::int64_t>{40, 20}, {10, 20}, {40, 5}}) {
+    const Tensor a = random({140, k}, 1), b = random({k, n}, 2);
+    for (const Device device : devices()) {
+      const auto all = matmul(a.to(device), b.to(device)).to_vector<float>();
+      const auto one =
+          matmul(a.slice(0, 135, 136).contiguous().to(device), b.to(device)).to_vector<float>();
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + 135 * n))
+          << name(device.type) << " k " << k << " n " << n;
+    }
+  }
+}
+
 TEST(MatmulDevices, PlansCutLongSumsOfSmallResultsOnly) {
   EXPECT_EQ(GemmPlan(16, 16, 3000).parts, 2);
   EXPECT_EQ(GemmPlan(16, 16, 2047).parts, 1);
