@@ -68,7 +68,9 @@ class StackPool {
 };
 thread_local StackPool t_stacks;
 
-// AddressSanitizer keeps one shadow stack per fiber and must hear of each switch.
+// AddressSanitizer keeps one shadow stack per fiber and must hear of each switch. Who leaves keeps
+// its shadow in `fake` until it returns; null gives the shadow back, for a fiber that never runs
+// again.
 struct SanitizerSwitch {
 #if defined(__SANITIZE_ADDRESS__)
   static inline thread_local const void* host_bottom = nullptr;
@@ -76,14 +78,16 @@ struct SanitizerSwitch {
   static void to_fiber(void** fake, const std::byte* stack) {
     __sanitizer_start_switch_fiber(fake, stack, kStackBytes);
   }
-  static void to_host() { __sanitizer_start_switch_fiber(nullptr, host_bottom, host_size); }
-  static void in_fiber() { __sanitizer_finish_switch_fiber(nullptr, &host_bottom, &host_size); }
+  static void to_host(void** fake) { __sanitizer_start_switch_fiber(fake, host_bottom, host_size); }
+  static void in_fiber(void* fake) {
+    __sanitizer_finish_switch_fiber(fake, &host_bottom, &host_size);
+  }
   static void in_host(void* fake) { __sanitizer_finish_switch_fiber(fake, nullptr, nullptr); }
   static void clean(std::byte* stack) { __asan_unpoison_memory_region(stack, kStackBytes); }
 #else
   static void to_fiber(void** /*fake*/, const std::byte* /*stack*/) {}
-  static void to_host() {}
-  static void in_fiber() {}
+  static void to_host(void** /*fake*/) {}
+  static void in_fiber(void* /*fake*/) {}
   static void in_host(void* /*fake*/) {}
   static void clean(std::byte* /*stack*/) {}
 #endif
@@ -190,7 +194,7 @@ void Launch::run() {
 
 struct FiberEntry {
   [[noreturn]] static void enter(ctx::transfer_t from) {
-    SanitizerSwitch::in_fiber();
+    SanitizerSwitch::in_fiber(nullptr);
     auto* launch = static_cast<Launch*>(from.data);
     launch->scheduler_ = from.fctx;
     try {
@@ -199,14 +203,14 @@ struct FiberEntry {
     } catch (const std::exception& e) {
       launch->fail(fmt::format("exception inside the kernel: {}", e.what()));
     }
-    leave(*launch);
+    leave(*launch, nullptr);
     std::terminate();  // a finished fiber is never resumed
   }
   // Back to the scheduler; returns when the thread is stepped again.
-  static void leave(Launch& launch) {
-    SanitizerSwitch::to_host();
+  static void leave(Launch& launch, void** fake) {
+    SanitizerSwitch::to_host(fake);
     const ctx::transfer_t from = ctx::jump_fcontext(launch.scheduler_, nullptr);
-    SanitizerSwitch::in_fiber();
+    SanitizerSwitch::in_fiber(fake != nullptr ? *fake : nullptr);
     launch.scheduler_ = from.fctx;
   }
 };
@@ -310,7 +314,8 @@ void Launch::park(const char* what, Where where) {
   current_->run = Run::parked;
   current_->waits_for = what;
   current_->where = where;
-  FiberEntry::leave(*this);
+  void* fake = nullptr;
+  FiberEntry::leave(*this, &fake);
 }
 
 void Launch::finish_current() {
@@ -330,7 +335,7 @@ void Launch::fail(std::string&& text) {
     fault_ += fmt::format(", last primitive at {}:{}", current_->where.file_name(),
                           current_->where.line());
   }
-  FiberEntry::leave(*this);
+  FiberEntry::leave(*this, nullptr);
   std::terminate();  // a failed launch steps no thread again
 }
 
