@@ -5,6 +5,16 @@
 #include "core/check.h"
 
 namespace tessera {
+namespace {
+
+std::int64_t checked_product(std::int64_t a, std::int64_t b, const Shape& shape) {
+  std::int64_t product = 0;
+  TESSERA_CHECK(!__builtin_mul_overflow(a, b, &product),
+                "Shape: {} has more than 2^63 - 1 elements", shape);
+  return product;
+}
+
+}  // namespace
 
 Shape::Shape(std::initializer_list<std::int64_t> extents)
     : Shape(std::span<const std::int64_t>(extents.begin(), extents.size())) {}
@@ -21,7 +31,7 @@ Shape::Shape(std::span<const std::int64_t> extents) : rank_(static_cast<int>(ext
 std::int64_t Shape::size() const {
   std::int64_t n = 1;
   for (const std::int64_t e : extents()) {
-    n *= e;
+    n = checked_product(n, e, *this);
   }
   return n;
 }
@@ -33,7 +43,7 @@ Shape contiguous_strides(const Shape& shape) {
   std::int64_t step = 1;
   for (int i = shape.rank() - 1; i >= 0; --i) {
     strides[i] = step;
-    step *= shape[i];
+    step = checked_product(step, shape[i], shape);
   }
   return strides;
 }

@@ -44,8 +44,11 @@ int checked_axis(const Tensor& t, int axis, const char* op) {
 }  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
-  const auto bytes = static_cast<std::size_t>(shape.size()) * size_of(dtype);
-  return make(shape, dtype, std::make_shared<Storage>(bytes, device), 0, contiguous_strides(shape));
+  std::ptrdiff_t bytes = 0;
+  TESSERA_CHECK(!__builtin_mul_overflow(shape.size(), size_of(dtype), &bytes),
+                "Tensor: shape {} of {} is beyond any memory", shape, name(dtype));
+  return make(shape, dtype, std::make_shared<Storage>(static_cast<std::size_t>(bytes), device), 0,
+              contiguous_strides(shape));
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {

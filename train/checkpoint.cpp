@@ -9,6 +9,7 @@
 
 #include "core/check.h"
 #include "train/hash.h"
+#include "train/json_text.h"
 
 namespace tessera {
 namespace {
@@ -59,10 +60,10 @@ ParsedManifest read_manifest_file(const fs::path& directory) {
   const std::string text = read_text(path, kMaxJson);
   ParsedManifest parsed;
   try {
-    const Json j = Json::parse(text);
-    j.at("step").get_to(parsed.step);
-    for (const Json& f : j.at("files")) {
-      parsed.files.push_back({f.at("name"), f.at("bytes"), f.at("xxh3_128")});
+    const nlohmann::json j = parse_json(text, path.string());
+    parsed.step = count_at(j, "step");
+    for (const nlohmann::json& f : j.at("files")) {
+      parsed.files.push_back({f.at("name"), count_at(f, "bytes"), f.at("xxh3_128")});
     }
   } catch (const Json::exception& e) {
     TESSERA_FAIL(ErrorKind::data, "{}: {}", path.string(), e.what());
@@ -124,10 +125,11 @@ std::map<std::string, std::string> state_in(const fs::path& directory) {
   if (text.empty()) {
     return {};
   }
+  const std::string name = (directory / "state.json").string();
   try {
-    return Json::parse(text).get<std::map<std::string, std::string>>();
+    return parse_json(text, name).get<std::map<std::string, std::string>>();
   } catch (const Json::exception& e) {
-    TESSERA_FAIL(ErrorKind::data, "{}: {}", (directory / "state.json").string(), e.what());
+    TESSERA_FAIL(ErrorKind::data, "{}: {}", name, e.what());
   }
 }
 

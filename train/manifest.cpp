@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "train/hash.h"
+#include "train/json_text.h"
 #include "train/native_file.h"
 
 namespace tessera {
@@ -56,16 +57,18 @@ std::string text_of(const DatasetManifest& manifest) {
   return json.dump(1) + "\n";
 }
 
-FileEntry entry_from(const Json& j) {
+FileEntry entry_from(const nlohmann::json& j) {
   FileEntry e;
   j.at("file").get_to(e.file);
-  j.at("bytes").get_to(e.bytes);
+  e.bytes = count_at(j, "bytes");
   j.at("xxh3_128").get_to(e.xxh3_128);
   j.at("content_xxh3").get_to(e.content_xxh3);
-  j.at("n").get_to(e.n);
-  j.at("m").get_to(e.m);
-  j.at("max_constituents").get_to(e.max_constituents);
-  j.at("class_counts").get_to(e.class_counts);
+  e.n = count_at(j, "n");
+  e.m = count_at(j, "m");
+  e.max_constituents = count_at(j, "max_constituents");
+  for (const auto& [name, count] : j.at("class_counts").items()) {
+    e.class_counts[name] = count_at(j.at("class_counts"), name);
+  }
   const std::filesystem::path file(e.file);
   TESSERA_CHECK_KIND(ErrorKind::data,
                      file.is_relative() && std::find(file.begin(), file.end(), "..") == file.end(),
@@ -73,7 +76,7 @@ FileEntry entry_from(const Json& j) {
   return e;
 }
 
-ColumnStats stats_from(const Json& j) {
+ColumnStats stats_from(const nlohmann::json& j) {
   ColumnStats s;
   j.at("dtype").get_to(s.dtype);
   j.at("unit").get_to(s.unit);
@@ -81,12 +84,12 @@ ColumnStats stats_from(const Json& j) {
   j.at("std").get_to(s.std);
   j.at("min").get_to(s.min);
   j.at("max").get_to(s.max);
-  j.at("n_missing").get_to(s.n_missing);
+  s.n_missing = count_at(j, "n_missing");
   return s;
 }
 
-DatasetManifest manifest_from(const Json& j) {
-  const int version = j.at("version").get<int>();
+DatasetManifest manifest_from(const nlohmann::json& j) {
+  const std::uint64_t version = count_at(j, "version");
   TESSERA_CHECK_KIND(ErrorKind::data,
                      j.at("format") == "tessera-dataset" && (version == 1 || version == kVersion),
                      "manifest: expected format tessera-dataset version 1 or {}, got {} version {}",
@@ -94,7 +97,7 @@ DatasetManifest manifest_from(const Json& j) {
   DatasetManifest manifest;
   j.at("name").get_to(manifest.name);
   for (const auto& [split, files] : j.at("splits").items()) {
-    for (const Json& file : files) {
+    for (const nlohmann::json& file : files) {
       manifest.splits[split].push_back(entry_from(file));
     }
   }
@@ -271,7 +274,7 @@ DatasetManifest read_manifest(const std::filesystem::path& directory) {
                      path.string(), directory.string());
   try {
     const std::string text = read_text(path, 256ULL << 20);
-    const Json json = Json::parse(text);
+    const nlohmann::json json = parse_json(text, "manifest");
     DatasetManifest manifest = manifest_from(json);
     TESSERA_CHECK_KIND(ErrorKind::data, json.at("version") == 1 || text == text_of(manifest),
                        "expected the text that its hash belongs to, got a damaged or edited one; "

@@ -6,6 +6,7 @@
 
 #include "train/checkpoint.h"
 #include "train/hash.h"
+#include "train/json_text.h"
 
 namespace tessera {
 
@@ -45,7 +46,7 @@ Raw read_model(const fs::path& directory, const std::string& kind) {
                      "{}: no such model; run the verb that trains it before", directory.string());
   const Checkpoint c = read_checkpoint(directory);
   try {
-    const Json j = Json::parse(c.config_json);
+    const Json j = parse_json(c.config_json, (directory / "config.json").string());
     TESSERA_CHECK_KIND(ErrorKind::data, j.at("kind") == kind, "{}: expected a {}, got a {}",
                        directory.string(), kind, j.at("kind").get<std::string>());
     Raw raw{j.at("model"), j.at("features").get<FeatureConfig>(),

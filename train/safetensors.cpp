@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -147,16 +146,18 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   std::vector<std::uint64_t>* list_ = nullptr;
 };
 
-// Elements of a shape times the width, or nothing on overflow.
+// Elements of a shape times the width, or nothing on overflow. An extent of zero does not excuse
+// the others: strides are products of them.
 std::optional<std::uint64_t> byte_count(const std::vector<std::uint64_t>& shape, DType dtype) {
-  std::uint64_t bytes = size_of(dtype);
+  auto bytes = static_cast<std::int64_t>(size_of(dtype));
+  bool empty = false;
   for (const std::uint64_t n : shape) {
-    if (n > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) ||
-        __builtin_mul_overflow(bytes, n, &bytes)) {
+    empty = empty || n == 0;
+    if (__builtin_mul_overflow(bytes, std::max<std::uint64_t>(n, 1), &bytes)) {
       return std::nullopt;
     }
   }
-  return bytes;
+  return empty ? 0 : static_cast<std::uint64_t>(bytes);
 }
 
 class FileParser {

@@ -115,6 +115,21 @@ std::uint16_t nearest_bf16(float x) {
   return static_cast<std::uint16_t>(low + (up ? 1 : 0));
 }
 
+TEST(Shape, ExtentsBeyondAnyMemoryAreRefusedBeforeTheyOverflow) {
+  constexpr std::int64_t big = std::int64_t{1} << 40;
+  EXPECT_NE(message_of([&] { (void)Tensor::empty({big, big}); }).find("2^63"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              (void)Tensor::zeros({big, big, big, 0});
+            }).find("2^63"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              (void)Tensor::empty({0, big, big});
+            }).find("2^63"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] { (void)Tensor::empty({big << 21}, DType::f64); }).find("beyond"),
+            std::string::npos);
+}
+
 TEST(Bf16, RoundsToNearestEven) {
   for (std::uint32_t bits = 0x00800000; bits < 0x7f000000; bits += 0x1fff) {
     for (const std::uint32_t sign : {0U, 0x80000000U}) {

@@ -1,0 +1,23 @@
+// JSON files that others wrote: parsed into a tree that is safe to copy, print and destroy.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace tessera {
+
+/// Nothing of ours nests deeper than 4. The library recurses when it copies or prints a tree, so
+/// that some hundred thousand brackets would overflow the stack.
+inline constexpr int kMaxJsonDepth = 32;
+
+/// Throws Error(data) that begins with `name` for broken or deeper nested JSON. Objects are sorted
+/// maps: the library's ordered ones take quadratic time on many keys.
+nlohmann::json parse_json(std::string_view text, std::string_view name);
+
+/// The whole number at `key`. The library's own conversion takes -1 and 1.5, too, and is undefined
+/// for 1e300. Throws Error(data), or the library's exception where the key is missing.
+std::uint64_t count_at(const nlohmann::json& object, const std::string& key);
+
+}  // namespace tessera
