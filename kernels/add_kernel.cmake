@@ -49,8 +49,8 @@ function(add_kernel op)
     target_include_directories(tessera_kernels PRIVATE ${PROJECT_SOURCE_DIR})
     if(TESSERA_HAVE_CUDA)  # registers and spills of each kernel, for tests/core/gpu/budget_test.cmake
       target_compile_options(tessera_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v>)
-      set_target_properties(tessera_kernels PROPERTIES CUDA_COMPILER_LAUNCHER
-        "${PROJECT_SOURCE_DIR}/core/gpu/ptxas_log.sh;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+      set(launcher ${PROJECT_SOURCE_DIR}/core/gpu/ptxas_log.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})  # no empty word
+      set_target_properties(tessera_kernels PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
     endif()
   endif()
   target_sources(tessera_kernels
