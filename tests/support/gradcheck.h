@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -189,7 +189,7 @@ inline Answers answers_of_slices(const Op& op, const std::vector<Tensor>& inputs
 
 inline bool same_bits(const Answers& a, const Answers& b) {
   return std::ranges::equal(a, b, [](const auto& u, const auto& v) {
-    return u.size() == v.size() && std::memcmp(u.data(), v.data(), 4 * u.size()) == 0;
+    return std::ranges::equal(std::as_bytes(std::span(u)), std::as_bytes(std::span(v)));
   });
 }
 
