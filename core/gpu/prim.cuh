@@ -30,8 +30,11 @@ struct alignas(8) Float2 {
   float x, y;
 };
 
-/// One lane's part of an accumulator tile (16, 8) f32 of mma_m16n8k16: rows lane / 4 and + 8.
-struct Acc {
+/// One lane's part of an f32 accumulator of mma: rows lane / 4 and + 8 (core/gpu/tile.cuh).
+template <int kRows, int kColumns>
+struct Acc;
+template <>
+struct Acc<16, 8> {
   float c[4];
 };
 
@@ -126,14 +129,15 @@ TESSERA_DEVICE void store_release(std::uint32_t* p, std::uint32_t v) {
 }
 
 // ---- tensor cores and asynchronous copies (PTX ISA: mma.sync, ldmatrix, cp.async) ----
-TESSERA_DEVICE void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+TESSERA_DEVICE void mma_m16n8k16(Acc<16, 8>& d, const std::uint32_t (&a)[4],
+                                 const std::uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-TESSERA_DEVICE void mma_m16n8k16_f16(Acc& d, const std::uint32_t (&a)[4],
+TESSERA_DEVICE void mma_m16n8k16_f16(Acc<16, 8>& d, const std::uint32_t (&a)[4],
                                      const std::uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -141,7 +145,7 @@ TESSERA_DEVICE void mma_m16n8k16_f16(Acc& d, const std::uint32_t (&a)[4],
       : "+f"(d.c[0]), "+f"(d.c[1]), "+f"(d.c[2]), "+f"(d.c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-TESSERA_DEVICE void mma_m16n8k8(Acc& d, const std::uint32_t (&a)[2], std::uint32_t b) {
+TESSERA_DEVICE void mma_m16n8k8(Acc<16, 8>& d, const std::uint32_t (&a)[2], std::uint32_t b) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
       "{%0,%1,%2,%3};"
@@ -149,7 +153,7 @@ TESSERA_DEVICE void mma_m16n8k8(Acc& d, const std::uint32_t (&a)[2], std::uint32
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 /// Operands are f32 words, of which the hardware reads 10 bits of the fraction.
-TESSERA_DEVICE void mma_m16n8k8_tf32(Acc& d, const std::uint32_t (&a)[4],
+TESSERA_DEVICE void mma_m16n8k8_tf32(Acc<16, 8>& d, const std::uint32_t (&a)[4],
                                      const std::uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -444,7 +448,7 @@ inline std::uint32_t atomic_cas(std::uint32_t* p, std::uint32_t expected,
 
 // ---- tensor cores and asynchronous copies ----
 namespace detail {
-inline void run_mma(MmaShape shape, MmaOperand o, Acc& d, Where where) {
+inline void run_mma(MmaShape shape, MmaOperand o, Acc<16, 8>& d, Where where) {
   for (int i = 0; i < 4; ++i) {
     o.c[i] = d.c[i];
   }
@@ -455,18 +459,18 @@ inline void run_mma(MmaShape shape, MmaOperand o, Acc& d, Where where) {
 }
 }  // namespace detail
 
-inline void mma_m16n8k16(Acc& d, const std::uint32_t (&a)[4],
+inline void mma_m16n8k16(Acc<16, 8>& d, const std::uint32_t (&a)[4],
                          const std::uint32_t (&b)[2] TESSERA_WHERE) {
   detail::run_mma(MmaShape::m16n8k16_bf16, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
 }
-inline void mma_m16n8k16_f16(Acc& d, const std::uint32_t (&a)[4],
+inline void mma_m16n8k16_f16(Acc<16, 8>& d, const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2] TESSERA_WHERE) {
   detail::run_mma(MmaShape::m16n8k16_f16, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
 }
-inline void mma_m16n8k8(Acc& d, const std::uint32_t (&a)[2], std::uint32_t b TESSERA_WHERE) {
+inline void mma_m16n8k8(Acc<16, 8>& d, const std::uint32_t (&a)[2], std::uint32_t b TESSERA_WHERE) {
   detail::run_mma(MmaShape::m16n8k8_bf16, {{a[0], a[1], 0, 0}, {b, 0}, {}}, d, where);
 }
-inline void mma_m16n8k8_tf32(Acc& d, const std::uint32_t (&a)[4],
+inline void mma_m16n8k8_tf32(Acc<16, 8>& d, const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2] TESSERA_WHERE) {
   detail::run_mma(MmaShape::m16n8k8_tf32, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {}}, d, where);
 }

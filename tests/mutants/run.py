@@ -28,7 +28,7 @@ REQUIRED = 0.9
 
 @dataclasses.dataclass
 class Mutant:
-    source: str  # path of the .cu
+    source: str  # path of the .cu, or of a .cuh that the test's own op includes
     test: str  # ninja target
     before: str
     after: str
@@ -76,11 +76,14 @@ def replace_output(command, output):
 def build_mutant(build, work, mutant, text):
     """Compiles and links; returns the program. The object stands before the archive that holds the
     original, so the linker never takes that one."""
-    stem = pathlib.Path(mutant.source).stem
-    kernel = work / f"{stem}.cu"
-    kernel.write_text(text)
+    op = mutant.test.removeprefix("kernels_").removesuffix("_test").removesuffix("_devices")
+    stem = f"{op}_cuda"
+    kernel = ROOT / f"kernels/{op}/{stem}.cu"
+    changed = work / mutant.source  # found before the original: its folder is the first of the include path
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    changed.write_text(text)
     unit = work / f"{stem}.cpp"
-    unit.write_text(f'#include "{kernel}"\n')
+    unit.write_text(f'#include "{changed if mutant.source.endswith(".cu") else kernel}"\n')
     command, directory = compile_command(build, f"{stem}.cpp")
     kept, skip = [], False
     for word in command:
@@ -89,6 +92,7 @@ def build_mutant(build, work, mutant, text):
             continue
         kept.append(word)
     kept[kept.index("-c") + 1] = str(unit)
+    kept.insert(1, f"-I{work}")
     obj = work / f"{stem}.o"
     done = subprocess.run(replace_output(kept, obj), cwd=directory, capture_output=True, text=True)
     if done.returncode != 0:

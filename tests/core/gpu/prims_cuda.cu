@@ -45,27 +45,27 @@ __global__ void p_fence(int* p) {
   p[1] = 2;
 }
 __global__ void p_mma(float* p, unsigned* q) {
-  Acc acc{{p[0], p[1], p[2], p[3]}};
+  Acc<16, 8> acc{{p[0], p[1], p[2], p[3]}};
   const std::uint32_t a[4] = {q[0], q[1], q[2], q[3]};
   const std::uint32_t b[2] = {q[4], q[5]};
   mma_m16n8k16(acc, a, b);
   p[0] = acc.c[0];
 }
 __global__ void p_mma_f16(float* p, unsigned* q) {
-  Acc acc{{p[0], p[1], p[2], p[3]}};
+  Acc<16, 8> acc{{p[0], p[1], p[2], p[3]}};
   const std::uint32_t a[4] = {q[0], q[1], q[2], q[3]};
   const std::uint32_t b[2] = {q[4], q[5]};
   mma_m16n8k16_f16(acc, a, b);
   p[0] = acc.c[0];
 }
 __global__ void p_mma_k8(float* p, unsigned* q) {
-  Acc acc{{p[0], p[1], p[2], p[3]}};
+  Acc<16, 8> acc{{p[0], p[1], p[2], p[3]}};
   const std::uint32_t a[2] = {q[0], q[1]};
   mma_m16n8k8(acc, a, q[2]);
   p[0] = acc.c[0];
 }
 __global__ void p_mma_tf32(float* p, unsigned* q) {
-  Acc acc{{p[0], p[1], p[2], p[3]}};
+  Acc<16, 8> acc{{p[0], p[1], p[2], p[3]}};
   const std::uint32_t a[4] = {q[0], q[1], q[2], q[3]};
   const std::uint32_t b[2] = {q[4], q[5]};
   mma_m16n8k8_tf32(acc, a, b);

@@ -183,7 +183,7 @@ TESSERA_GLOBAL void async_copy(View<const float, 1> x, View<float, 1> y) {
 template <bool broken>
 TESSERA_GLOBAL void divergent_mma(View<const float, 1> x, View<float, 1> y) {
   const int i = linear_thread();
-  Acc acc{};
+  Acc<16, 8> acc{};
   const std::uint32_t a[4] = {};
   const std::uint32_t b[2] = {};
   if (!broken || lane() != 3) {
@@ -260,7 +260,7 @@ TESSERA_GLOBAL void load_tile(View<const float, 1> x, View<float, 1> y) {
 template <bool broken>
 TESSERA_GLOBAL void mixed_mma(View<const float, 1> x, View<float, 1> y) {
   const int i = linear_thread();
-  Acc acc{};
+  Acc<16, 8> acc{};
   const std::uint32_t a[4] = {};
   const std::uint32_t narrow[2] = {};
   if (broken && lane() % 2 == 0) {
@@ -417,7 +417,7 @@ TESSERA_GLOBAL void tile_product_kernel(View<const std::uint16_t, 1> a,
   ldmatrix_x4(
       fa, &s.a[l % 16][l / 16 * 8]);  // tiles: rows 0-7, 8-15 of the left half, then of the right
   ldmatrix_x2_trans(fb, &s.b[l % 16][0]);
-  Acc acc{};
+  Acc<16, 8> acc{};
   mma_m16n8k16(acc, fa, fb);
   for (int i = 0; i < 4; ++i) {
     const int row = l / 4 + (i >= 2 ? 8 : 0);

@@ -117,7 +117,7 @@ TESSERA_GLOBAL void spread_kernel(int stride, View<const float, 1> x, View<float
 }
 
 TESSERA_GLOBAL void tensor_work_kernel(int repeats, View<float, 1> y) {
-  Acc acc{};
+  Acc<16, 8> acc{};
   const std::uint32_t a[4] = {};
   const std::uint32_t b[2] = {};
   float power = 0;

@@ -156,7 +156,7 @@ TESSERA_GLOBAL void mma_kernel(Tile tile, View<const float, 1> a, View<const flo
   const int k = tile == Tile::m16n8k16_bf16 || tile == Tile::m16n8k16_f16 ? 16 : 8;
   const auto at_a = [&](int row, int column) { return ldg(a.data + row * k + column); };
   const auto at_b = [&](int row, int column) { return ldg(b.data + row * 8 + column); };
-  Acc acc;
+  Acc<16, 8> acc;
   for (int i = 0; i < 4; ++i) {
     acc.c[i] = ldg(c.data + (group + i / 2 * 8) * 8 + in_group * 2 + i % 2);
   }
