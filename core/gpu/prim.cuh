@@ -247,6 +247,18 @@ TESSERA_DEVICE float lg2(float x) {
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+/// The larger, the smaller: one instruction, never flushed; a NaN loses, -0 < +0. (a > b ? a : b
+/// would be two, since it must give b where a or b is NaN.)
+TESSERA_DEVICE float max(float a, float b) {
+  float d;
+  asm("max.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
+  return d;
+}
+TESSERA_DEVICE float min(float a, float b) {
+  float d;
+  asm("min.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
+  return d;
+}
 /// Two bf16, rounded to nearest even; low in the lower half.
 TESSERA_DEVICE std::uint32_t pack_bf16x2(float low, float high) {
   std::uint32_t d;
@@ -503,26 +515,39 @@ void cp_async_wait(TESSERA_WHERE_ONLY) {
 }
 
 // ---- arithmetic ----
-inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float fma(float a, float b, float c) {
+  count(&LaunchStats::fused);
+  return __builtin_fmaf(a, b, c);
+}
 inline float add(float a, float b) { return a + b; }
 inline float rsqrt(float x) {
+  count(&LaunchStats::special_functions);
   return approximate(static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))));
 }
-inline float rcp(float x) { return approximate(static_cast<float>(1.0 / static_cast<double>(x))); }
+inline float rcp(float x) {
+  count(&LaunchStats::special_functions);
+  return approximate(static_cast<float>(1.0 / static_cast<double>(x)));
+}
 inline float ex2(float x) {
-  count_exponential();
+  count(&LaunchStats::exponentials);
   return approximate(static_cast<float>(std::exp2(static_cast<double>(x))));
 }
 inline float lg2(float x) {
+  count(&LaunchStats::special_functions);
   return approximate(static_cast<float>(std::log2(static_cast<double>(x))));
+}
+inline float max(float a, float b) {
+  count(&LaunchStats::extrema);
+  return a > b || b != b || (a == b && !__builtin_signbit(a)) ? a : b;
+}
+inline float min(float a, float b) {
+  count(&LaunchStats::extrema);
+  return a < b || b != b || (a == b && __builtin_signbit(a)) ? a : b;
 }
 inline std::uint32_t pack_bf16x2(float low, float high) {
   return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }
 
 #endif
-
-TESSERA_DEVICE float max(float a, float b) { return a > b ? a : b; }
-TESSERA_DEVICE float min(float a, float b) { return a < b ? a : b; }
 
 }  // namespace tessera::TESSERA_GPU_NS

@@ -263,8 +263,15 @@ void Launch::count_banks(const std::byte* p, unsigned bytes, const void* site) {
 
 void Launch::count_global(const void* address, unsigned bytes, bool write, Where where) {
   const ThreadPlace& p = current_->place;
-  (write ? stats.bytes_written : stats.bytes_read) += bytes;
-  (write ? writes_ : reads_).touch(p.warp, p.lane, address, bytes, where);
+  if (write) {
+    stats.bytes_written += bytes;
+    stats.unique_sectors_written += sectors_written_.add(address, bytes);
+    writes_.touch(p.warp, p.lane, address, bytes, where);
+  } else {
+    stats.bytes_read += bytes;
+    stats.unique_sectors_read += sectors_read_.add(address, bytes);
+    reads_.touch(p.warp, p.lane, address, bytes, where);
+  }
 }
 
 void* Launch::shared(std::size_t bytes, Where where) {

@@ -139,7 +139,7 @@ void run_now(const Geometry& geometry, void (*body)(const void*), const void* ar
   Launch launch(geometry, t_schedule, body, arguments, argument_bytes);
   launch.run();
   t_last = launch.stats;
-  add_to_report(geometry.name, launch.stats);
+  add_to_report(geometry, launch.stats);
 }
 }  // namespace
 

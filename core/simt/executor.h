@@ -50,17 +50,23 @@ class Noise {
 };
 
 /// Counters of one launch. A sector is 32 bytes; lanes of a warp at one call of ldg or stg share
-/// sectors.
+/// sectors. An atomic counts as a write.
 struct LaunchStats {
   std::uint64_t bytes_read = 0, bytes_written = 0;      ///< asked for by lanes, global memory
   std::uint64_t sectors_read = 0, sectors_written = 0;  ///< after coalescing within a warp
-  std::uint64_t barriers = 0;                           ///< block and named barriers that completed
-  std::uint64_t collectives = 0;                        ///< whole-warp operations
-  std::uint64_t switches = 0;                           ///< of fibers
-  std::uint64_t mma = 0;                                ///< instructions of a warp
-  std::uint64_t exponentials = 0;                       ///< ex2 of a lane
-  std::uint64_t atomics = 0;                            ///< of a lane, global memory
-  std::uint64_t async_bytes = 0;                        ///< read by cp.async
+  /// Sectors at their first touch in the launch: what DRAM cannot be spared.
+  std::uint64_t unique_sectors_read = 0, unique_sectors_written = 0;
+  std::uint64_t barriers = 0;           ///< block and named barriers that completed
+  std::uint64_t collectives = 0;        ///< whole-warp operations
+  std::uint64_t switches = 0;           ///< of fibers
+  std::uint64_t mma = 0;                ///< instructions of a warp, all shapes
+  std::uint64_t mma_k8 = 0;             ///< those of m16n8k8 on bf16: half the work
+  std::uint64_t exponentials = 0;       ///< ex2 of a lane
+  std::uint64_t special_functions = 0;  ///< lg2, rsqrt and rcp of a lane
+  std::uint64_t extrema = 0;            ///< max and min of a lane
+  std::uint64_t fused = 0;              ///< fma of a lane
+  std::uint64_t atomics = 0;            ///< of a lane, global memory
+  std::uint64_t async_bytes = 0;        ///< read by cp.async
   /// Of shared memory, and how few there could have been; 0 unless counted (BankCounting).
   std::uint64_t wavefronts = 0, wavefronts_ideal = 0;
 };
@@ -161,8 +167,8 @@ void fence_device(Where where);
 std::uint32_t load_acquire_u32(const std::uint32_t* source, Where where);
 void store_release_u32(std::uint32_t* target, std::uint32_t v, Where where);
 
-/// Counts an ex2 of this lane.
-void count_exponential();
+/// Counts an instruction of this lane: count(&LaunchStats::exponentials).
+void count(std::uint64_t LaunchStats::*counter);
 /// The value of an approximate function as this run has it: exact, or off by up to 2 ulp (Noise).
 float approximate(float exact);
 

@@ -169,6 +169,7 @@ class Launch {
   std::unordered_map<const std::byte*, ShadowPages> global_cells_;
   Allocation cached_{};
   Traffic reads_, writes_;
+  SectorSet sectors_read_, sectors_written_;
   BankTraffic banks_;
 };
 

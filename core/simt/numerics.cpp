@@ -20,9 +20,9 @@ thread_local std::uint64_t t_noise = first_noise();
 Noise::Noise(std::uint64_t seed) : previous_(t_noise) { t_noise = seed; }
 Noise::~Noise() { t_noise = previous_; }
 
-void count_exponential() {
+void count(std::uint64_t LaunchStats::*counter) {
   if (t_launch != nullptr) {
-    ++t_launch->stats.exponentials;
+    ++(t_launch->stats.*counter);
   }
 }
 

@@ -44,25 +44,52 @@ thread_local int t_bank_scopes = asked_for() ? 1 : 0;
 BankCounting::BankCounting() { ++t_bank_scopes; }
 BankCounting::~BankCounting() { --t_bank_scopes; }
 
-void add_to_report(const char* kernel, const LaunchStats& s) {
+namespace {
+thread_local LaunchLog* t_log = nullptr;
+
+constexpr std::uint64_t LaunchStats::*kCounters[] = {&LaunchStats::bytes_read,
+                                                     &LaunchStats::bytes_written,
+                                                     &LaunchStats::sectors_read,
+                                                     &LaunchStats::sectors_written,
+                                                     &LaunchStats::unique_sectors_read,
+                                                     &LaunchStats::unique_sectors_written,
+                                                     &LaunchStats::barriers,
+                                                     &LaunchStats::collectives,
+                                                     &LaunchStats::switches,
+                                                     &LaunchStats::mma,
+                                                     &LaunchStats::mma_k8,
+                                                     &LaunchStats::exponentials,
+                                                     &LaunchStats::special_functions,
+                                                     &LaunchStats::extrema,
+                                                     &LaunchStats::fused,
+                                                     &LaunchStats::atomics,
+                                                     &LaunchStats::async_bytes,
+                                                     &LaunchStats::wavefronts,
+                                                     &LaunchStats::wavefronts_ideal};
+static_assert(sizeof(kCounters) / sizeof(kCounters[0]) * sizeof(std::uint64_t) ==
+                  sizeof(LaunchStats),
+              "every counter is added up");
+}  // namespace
+
+LaunchLog::LaunchLog() : outer_(t_log) { t_log = this; }
+LaunchLog::~LaunchLog() { t_log = outer_; }
+
+LaunchStats& operator+=(LaunchStats& sum, const LaunchStats& s) {
+  for (const auto counter : kCounters) {
+    sum.*counter += s.*counter;
+  }
+  return sum;
+}
+
+void add_to_report(const Geometry& g, const LaunchStats& s) {
+  for (LaunchLog* log = t_log; log != nullptr; log = log->outer_) {
+    log->launches_.push_back({g.name, g.grid, g.block, g.smem_bytes, s});
+  }
   Table& t = table();
   const std::lock_guard lock(t.mutex);
-  Row& row = t.rows[kernel];
+  Row& row = t.rows[g.name];
   ++row.launches;
-  LaunchStats& sum = row.sum;
-  sum.bytes_read += s.bytes_read;
-  sum.bytes_written += s.bytes_written;
-  sum.sectors_read += s.sectors_read;
-  sum.sectors_written += s.sectors_written;
-  sum.barriers += s.barriers;
-  sum.collectives += s.collectives;
-  sum.switches += s.switches;
-  sum.mma += s.mma;
-  sum.exponentials += s.exponentials;
-  sum.atomics += s.atomics;
-  sum.async_bytes += s.async_bytes;
-  sum.wavefronts += s.wavefronts;
-  sum.wavefronts_ideal += s.wavefronts_ideal;
+  row.sum += s;
 }
 
 // "sectors" and "banks" are factors over the least possible: 1.00 is perfect.

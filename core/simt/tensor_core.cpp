@@ -135,6 +135,7 @@ void mma(MmaShape shape, MmaOperand& operand, Where where) {
   const MmaKind& kind = kMma[static_cast<int>(shape)];
   if (t_launch->current().place.lane == 0) {
     ++t_launch->stats.mma;
+    t_launch->stats.mma_k8 += shape == MmaShape::m16n8k8_bf16 ? 1 : 0;
   }
   warp_collective(kind.name, 0xffffffffU, &operand, kind.combine, false, where);
 }

@@ -4,6 +4,22 @@
 
 namespace tessera::simt {
 
+std::uint64_t SectorSet::add(const void* address, unsigned bytes) {
+  std::uint64_t fresh = 0;
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (std::uint64_t s = at / 32; s <= (at + bytes - 1) / 32; ++s) {
+    if (s / kPageSectors != last_) {
+      last_ = s / kPageSectors;
+      page_ = &pages_[last_];  // a map of nodes: the page stays where it is
+    }
+    std::uint64_t& word = (*page_)[s % kPageSectors / 64];
+    const std::uint64_t bit = std::uint64_t{1} << s % 64;
+    fresh += (word & bit) == 0 ? 1 : 0;
+    word |= bit;
+  }
+  return fresh;
+}
+
 void Traffic::touch(int warp, int lane, const void* address, unsigned bytes,
                     const std::source_location& where) {
   const std::uint64_t key =

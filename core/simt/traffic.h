@@ -10,6 +10,20 @@
 
 namespace tessera::simt {
 
+/// The sectors that a launch has touched.
+class SectorSet {
+ public:
+  /// How many of the sectors under these bytes are new.
+  std::uint64_t add(const void* address, unsigned bytes);
+
+ private:
+  static constexpr std::uint64_t kPageSectors = 4096;
+  using Page = std::array<std::uint64_t, kPageSectors / 64>;
+  std::unordered_map<std::uint64_t, Page> pages_;
+  std::uint64_t last_ = ~std::uint64_t{0};  // the page of the last access: most stay on it
+  Page* page_ = nullptr;
+};
+
 /// Sectors of one block. The n-th execution of a call site by each lane of a warp is one access.
 class Traffic {
  public:

@@ -40,6 +40,8 @@ enum class Prim {
   lg2,
   rsqrt,
   rcp,
+  max,
+  min,
 };
 
 /// Shapes and types of mma.

@@ -51,6 +51,10 @@ TESSERA_DEVICE std::uint32_t one_word(Prim prim, std::uint32_t v) {
       return as_word(rsqrt(f));
     case Prim::rcp:
       return as_word(rcp(f));
+    case Prim::max:
+      return as_word(max(f, shfl_xor(f, 1)));
+    case Prim::min:
+      return as_word(min(f, shfl_xor(f, 1)));
     default:
       return 0;
   }

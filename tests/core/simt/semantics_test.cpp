@@ -85,6 +85,25 @@ std::uint32_t lanes_where(const Words& x, const std::function<bool(std::uint32_t
   return bits;
 }
 
+// Neighbouring lanes hold what is compared: NaN loses, -0 is below +0, subnormals count.
+Words awkward_pairs() {
+  Words v = floats();
+  const std::vector<float> first{NAN, 3.0F, 0.0F, -0.0F, -1.0F, INFINITY, 1e-40F, 0.0F};
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    v[i] = std::bit_cast<std::uint32_t>(first[i]);
+  }
+  return v;
+}
+LaneFunction of_pair(bool larger) {
+  return [larger](std::size_t lane, const Words& x) {
+    const auto a = std::bit_cast<float>(x[lane]);
+    const auto b = std::bit_cast<float>(x[lane ^ 1U]);
+    const bool a_wins =
+        std::isnan(b) || (!std::isnan(a) && (a > b || (a == b && !std::signbit(a))));
+    return x[a_wins == (larger || std::isnan(a) || std::isnan(b)) ? lane : lane ^ 1U];
+  };
+}
+
 LaneFunction of_float(float (*f)(float)) {
   return [f](std::size_t lane, const Words& x) {
     return std::bit_cast<std::uint32_t>(f(std::bit_cast<float>(x[lane])));
@@ -146,9 +165,10 @@ INSTANTIATE_TEST_SUITE_P(
         Semantics{"rsqrt", Prim::rsqrt, floats(), of_float([](float x) {
                     return static_cast<float>(1 / std::sqrt(static_cast<double>(x)));
                   })},
-        Semantics{"rcp", Prim::rcp, floats(), of_float([](float x) {
-                    return static_cast<float>(1 / static_cast<double>(x));
-                  })}),
+        Semantics{"rcp", Prim::rcp, floats(),
+                  of_float([](float x) { return static_cast<float>(1 / static_cast<double>(x)); })},
+        Semantics{"max", Prim::max, awkward_pairs(), of_pair(true)},
+        Semantics{"min", Prim::min, awkward_pairs(), of_pair(false)}),
     [](const auto& each) { return std::string(each.param.name); });
 
 TEST(SimtNoise, DisturbsByAtMostTwoUlpAndTheSameValueAlike) {
