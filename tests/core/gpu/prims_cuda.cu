@@ -34,6 +34,8 @@ __global__ void p_pack_bf16x2(unsigned* q, const float* p) { *q = pack_bf16x2(p[
 __global__ void p_ldg(Float4* p, const Float4* q) { stg(p, ldg(q)); }
 __global__ void p_fma(float* p) { *p = fma(p[1], p[2], p[3]); }
 __global__ void p_add(float* p) { *p = add(p[1], p[2]); }
+__global__ void p_max(float* p) { *p = max(p[1], p[2]); }
+__global__ void p_min(float* p) { *p = min(p[1], p[2]); }
 __global__ void p_rsqrt(float* p) { *p = rsqrt(p[1]); }
 __global__ void p_rcp(float* p) { *p = rcp(p[1]); }
 __global__ void p_ex2(float* p) { *p = ex2(p[1]); }

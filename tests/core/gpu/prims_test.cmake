@@ -35,6 +35,8 @@ foreach(row
     "p_ldg|st.global.v4"
     "p_fma|fma.rn.f32"
     "p_add|add.rn.f32"
+    "p_max|max.f32"
+    "p_min|min.f32"
     "p_rsqrt|rsqrt.approx.ftz.f32"
     "p_rcp|rcp.approx.ftz.f32"
     "p_ex2|ex2.approx.ftz.f32"
