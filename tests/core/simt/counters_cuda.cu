@@ -39,7 +39,7 @@ TESSERA_GLOBAL void arithmetic_kernel(int n, View<float, 1> y) {
 }
 
 TESSERA_GLOBAL void tensor_shapes_kernel(int n, View<float, 1> y) {
-  Acc acc{};
+  Acc<16, 8> acc{};
   const std::uint32_t four[4] = {}, two[2] = {};
   for (int i = 0; i < n; ++i) {
     mma_m16n8k16(acc, four, two);
