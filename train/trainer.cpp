@@ -24,6 +24,16 @@ bool decays(const NamedTensor& p) {
   return p.tensor.rank() == 2 && p.name.ends_with("weight") && !table;
 }
 
+// What a step leaves on its device: AdamW's report, then the loss.
+constexpr std::int64_t kLossSlot = AdamWReport::count;
+constexpr std::int64_t kBoardSlots = kLossSlot + 1;
+
+std::vector<float> clean_board() {
+  std::vector<float> board = AdamWOnDevice::clean_report();
+  board.resize(kBoardSlots);
+  return board;
+}
+
 double scheduled_rate(const TrainerConfig& c, std::int64_t step) {
   const double lr = static_cast<double>(c.lr);
   const std::int64_t warmup = c.warmup < 0 ? c.steps / 20 : c.warmup;
@@ -46,6 +56,10 @@ Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig&
   const Device device = flat_.values.device();
   m_ = Tensor::zeros(flat_.values.shape(), DType::f32, device);
   v_ = Tensor::zeros(flat_.values.shape(), DType::f32, device);
+  if (device != kCpu) {
+    adamw_.emplace(spans(), device);
+    board_ = Tensor::from(clean_board(), {kBoardSlots}, device);
+  }
 }
 
 std::vector<AdamWSpan> Trainer::spans() const {
@@ -72,35 +86,90 @@ std::string Trainer::non_finite_gradient() const {
   return "";
 }
 
-float Trainer::step(const std::function<Tensor()>& loss_function) {
+std::string Trainer::owner_of(std::int64_t element) const {
+  const auto after = std::ranges::upper_bound(flat_.offsets, element);
+  return flat_.parameters[static_cast<std::size_t>(after - flat_.offsets.begin()) - 1].name;
+}
+
+void Trainer::fail_loss(float loss) const {
+  TESSERA_FAIL(ErrorKind::numeric, "training: the loss is {} at step {}", loss, done_);
+}
+
+void Trainer::fail_gradient(const std::string& name) const {
+  TESSERA_FAIL(ErrorKind::numeric,
+               "training: the gradient of '{}' is not finite at step {}; weights unchanged", name,
+               done_);
+}
+
+AdamWOptions Trainer::options() const {
+  return {.lr = static_cast<float>(lr_),
+          .beta2 = config_.beta2,
+          .weight_decay = config_.weight_decay,
+          .clip_norm = config_.clip_norm,
+          .step = done_ + 1};
+}
+
+float Trainer::step(const std::function<Tensor()>& loss) {
   flat_.zero_gradients();
+  lr_ = scheduled_rate(config_, done_);
+  const float value = adamw_ ? step_on_device(loss) : step_on_cpu(loss);
+  ++done_;
+  return value;
+}
+
+float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
   float loss_value = 0;
   {
     const ArenaScope scope(arena_);
     const Tensor loss = loss_function();
     loss_value = loss.item();
-    TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(loss_value),
-                       "training: the loss is {} at step {}", loss_value, done_);
+    if (!std::isfinite(loss_value)) {
+      fail_loss(loss_value);
+    }
     backward(loss);
   }
   arena_.reset();
-  lr_ = scheduled_rate(config_, done_);
-  const AdamWOptions options{.lr = static_cast<float>(lr_),
-                             .beta2 = config_.beta2,
-                             .weight_decay = config_.weight_decay,
-                             .clip_norm = config_.clip_norm,
-                             .step = done_ + 1};
   try {
-    norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans(), options);
-  } catch (const Error& e) {
+    norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans(), options());
+  } catch (const Error&) {
     const std::string name = non_finite_gradient();
-    TESSERA_CHECK_KIND(e.kind(), name.empty(),
-                       "training: the gradient of '{}' is not finite at step {}; weights unchanged",
-                       name, done_);
+    if (!name.empty()) {
+      fail_gradient(name);
+    }
     throw;
   }
-  ++done_;
   return loss_value;
+}
+
+// Nothing is known of the step until all of it is queued: a loss or gradient that is not finite
+// makes the update do nothing.
+float Trainer::step_on_device(const std::function<Tensor()>& loss_function) {
+  adamw_->set_rates(options());
+  {
+    const ArenaScope scope(arena_);  // what the host keeps beside the device's tensors
+    const Tensor loss = loss_function();
+    copy_into(board_.slice(0, kLossSlot, kLossSlot + 1), loss.detach().reshape({1}));
+    backward(loss);
+  }
+  arena_.reset();
+  adamw_->step(buffers(), options(), board_.slice(0, kLossSlot, kLossSlot + 1),
+               board_.slice(0, 0, AdamWReport::count));
+  const std::vector<float> board = board_.to_vector<float>();
+  read_board(board);
+  return board[kLossSlot];
+}
+
+void Trainer::read_board(std::span<const float> board) {
+  const AdamWVerdict verdict = adamw_verdict(board.first(AdamWReport::count));
+  norm_ = verdict.norm;
+  if (verdict.good()) {
+    return;
+  }
+  copy_into(board_, Tensor::from(clean_board(), board_.shape()));
+  if (!verdict.loss_finite) {
+    fail_loss(board[kLossSlot]);
+  }
+  fail_gradient(owner_of(verdict.first_bad));
 }
 
 void Trainer::forget(const Tensor& parameter, std::span<const std::int64_t> rows) {

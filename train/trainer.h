@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "core/storage.h"
@@ -42,7 +43,8 @@ class Trainer {
   Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig& config);
 
   /// Forward, backward, update; returns the loss. Throws Error(numeric) on a non-finite loss or
-  /// gradient, naming the first parameter that has one, with the weights as they were.
+  /// gradient, naming the first parameter that has one, with the weights as they were. On a device
+  /// the host waits once, for what the whole step left.
   float step(const std::function<Tensor()>& loss);
   [[nodiscard]] std::int64_t steps_done() const { return done_; }
   [[nodiscard]] std::int64_t steps() const { return config_.steps; }
@@ -61,13 +63,23 @@ class Trainer {
 
  private:
   [[nodiscard]] std::vector<AdamWSpan> spans() const;
+  [[nodiscard]] AdamWOptions options() const;
+  [[nodiscard]] AdamWBuffers buffers() const { return {flat_.values, flat_.gradients, m_, v_}; }
   [[nodiscard]] std::string non_finite_gradient() const;
+  [[nodiscard]] std::string owner_of(std::int64_t element) const;
+  [[noreturn]] void fail_loss(float loss) const;
+  [[noreturn]] void fail_gradient(const std::string& name) const;
+  float step_on_cpu(const std::function<Tensor()>& loss);
+  float step_on_device(const std::function<Tensor()>& loss);
+  void read_board(std::span<const float> board);
 
   TrainerConfig config_;
   FlatParameters flat_;
   Tensor m_, v_;
   std::vector<float> lr_scale_;  // one a parameter
   StepArena arena_;
+  std::optional<AdamWOnDevice> adamw_;  // devices only
+  Tensor board_;                        // what a step leaves on the device: report, loss
   std::int64_t done_ = 0;
   double norm_ = 0, lr_ = 0;
 };

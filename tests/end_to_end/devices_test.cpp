@@ -343,6 +343,54 @@ TEST(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
   EXPECT_EQ(handle.grad().to_vector<float>(), gradient);
 }
 
+/// One good step, one that must fail, a good one: what the error says, and the weights after each.
+struct Poisoned {
+  std::string message;
+  std::vector<std::vector<float>> weights;
+};
+
+Poisoned poisoned_steps(Device device, float loss_value, float gradient) {
+  Rng rng(33);
+  Linear layer({.in = 300, .out = 40}, rng);
+  layer.to(device);
+  Trainer trainer({{.parameters = layer.named_parameters()}}, {.lr = 1e-2F, .warmup = 1});
+  Poisoned p;
+  const auto step = [&](float loss, float g) {
+    trainer.step([&] {
+      const auto backward = [=](std::span<const Tensor>) {
+        return std::vector<Tensor>{Tensor::full({40, 300}, 0.5F, DType::f32, device),
+                                   Tensor::full({40}, g, DType::f32, device)};
+      };
+      return differentiable(Tensor::scalar(loss, device), {layer.weight, layer.bias}, backward);
+    });
+  };
+  step(1, 0.5F);
+  p.weights.push_back(layer.weight.to_vector<float>());
+  try {
+    step(loss_value, gradient);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::numeric);
+    p.message = e.message();
+  }
+  EXPECT_EQ(trainer.steps_done(), 1);
+  p.weights.push_back(layer.weight.to_vector<float>());
+  step(1, 0.25F);
+  p.weights.push_back(layer.weight.to_vector<float>());
+  return p;
+}
+
+TEST(NonFinite, StopsAStepOnADeviceAsOnTheCpu) {
+  const std::pair<float, float> cases[] = {{1, NAN}, {1, INFINITY}, {NAN, 1}, {-INFINITY, NAN}};
+  for (const auto& [loss, gradient] : cases) {
+    const Poisoned cpu = poisoned_steps(kCpu, loss, gradient);
+    const Poisoned simt = poisoned_steps(kSimt, loss, gradient);
+    EXPECT_FALSE(cpu.message.empty());
+    EXPECT_EQ(simt.message, cpu.message);
+    EXPECT_EQ(simt.weights[1], simt.weights[0]);
+    EXPECT_LE(relative_error(simt.weights[2], cpu.weights[2]), 1e-5);
+  }
+}
+
 /// Losses of the first steps of a job.
 std::vector<double> losses(const std::function<void(Device, const Observer&)>& job, Device device) {
   std::vector<double> values;

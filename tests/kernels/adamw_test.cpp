@@ -71,6 +71,55 @@ TEST(AdamW, TheNormOfTinyAndOfHugeGradientsIsThatOfDouble) {
   }
 }
 
+// A step whose verdict nobody has read yet: those queued behind it must do nothing either.
+TEST(AdamW, OnDevicesABadStepStopsThoseQueuedBehindItAndNamesTheElement) {
+  for (const Device device : devices()) {
+    if (device == kCpu) continue;
+    const std::int64_t n = 3 * kSquaredNormBlock + 17;
+    const AdamWSpan spans[] = {{.begin = 0, .end = 5}, {.begin = 5, .end = n}};
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      for (const std::int64_t at : {std::int64_t{0}, 2 * kSquaredNormBlock + 255, n - 1}) {
+        Tensor g = random({n}, 2);
+        const AdamWBuffers good{random({n}, 1).to(device), g.to(device),
+                                Tensor::zeros({n}).to(device), Tensor::zeros({n}).to(device)};
+        g.span<float>()[static_cast<std::size_t>(at)] = bad;
+        g.span<float>()[static_cast<std::size_t>(n - 1)] = bad;
+        const AdamWBuffers poisoned{good.parameters, g.to(device), good.m, good.v};
+        const AdamWOnDevice adamw(spans, device);
+        const Tensor report =
+            Tensor::from(AdamWOnDevice::clean_report(), {AdamWReport::count}, device);
+        const Tensor loss = Tensor::scalar(1, device);
+        adamw.set_rates({.step = 1});
+        adamw.step(good, {}, loss, report);
+        const auto before = good.parameters.to_vector<float>();
+        adamw.step(poisoned, {}, loss, report);
+        adamw.step(good, {}, loss, report);
+        EXPECT_EQ(good.parameters.to_vector<float>(), before);
+        const AdamWVerdict v = adamw_verdict(report.to_vector<float>());
+        EXPECT_FALSE(v.good());
+        EXPECT_TRUE(v.loss_finite);
+        EXPECT_EQ(v.first_bad, at);
+      }
+    }
+  }
+}
+
+TEST(AdamW, OnDevicesALossThatIsNotFiniteChangesNothing) {
+  for (const Device device : devices()) {
+    if (device == kCpu) continue;
+    const AdamWSpan spans[] = {{.begin = 0, .end = 33}};
+    const AdamWBuffers b{random({33}, 1).to(device), random({33}, 2).to(device),
+                         Tensor::zeros({33}).to(device), Tensor::zeros({33}).to(device)};
+    const auto before = b.parameters.to_vector<float>();
+    const AdamWOnDevice adamw(spans, device);
+    const Tensor report = Tensor::from(AdamWOnDevice::clean_report(), {AdamWReport::count}, device);
+    adamw.set_rates({.step = 1});
+    adamw.step(b, {}, Tensor::scalar(NAN, device), report);
+    EXPECT_EQ(b.parameters.to_vector<float>(), before);
+    EXPECT_FALSE(adamw_verdict(report.to_vector<float>()).loss_finite);
+  }
+}
+
 TEST(AdamW, IsBitEqualForAnyThreadCount) {
   std::vector<float> first;
   for (const int threads : {1, 2, 8}) {
