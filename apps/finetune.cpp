@@ -1,6 +1,7 @@
 // tessera finetune: every task with the individual methods and all strategies, several seeds;
 // table.csv at the end.
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/evaluation.h"
 #include "apps/run_record.h"
@@ -13,31 +14,28 @@ namespace {
 
 using nlohmann::ordered_json;
 
-Splits open_splits(const std::string& directory, const FeatureConfig& features) {
-  const auto open = [&](const char* split) {
-    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
-  };
-  return {open("train"), open("val"), open("test"), features};
-}
-
-/// What all studies share.
+/// What all studies share. A dataset that no task asks for is not opened, so it need not exist.
 struct Inputs {
   const RunConfig& config;
   const Options& options;
-  Splits jets, taus;
+  FeatureConfig features;
+  std::optional<Splits> jets, taus;
   Foundation foundation;
   std::string backbone_hash, tokenizer_hash;  // the second for a backbone of tokens only
 
-  Inputs(const RunConfig& c, const Options& o)
-      : config(c),
-        options(o),
-        jets(open_splits(c.data.jets, feature_config(c))),
-        taus(open_splits(c.data.taus, feature_config(c))) {
+  Inputs(const RunConfig& c, const Options& o, const std::vector<Study>& studies)
+      : config(c), options(o), features(feature_config(c)) {
+    for (const Study& study : studies) {
+      std::optional<Splits>& splits = study.task == "tag" ? jets : taus;
+      if (!splits) {
+        splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus, features);
+      }
+    }
     const std::string from = o.from.empty() ? c.run.directory : o.from;
     if (tokens_in(c)) {
       take(load_gpt_pretrained(from + "/pretrain/model"));
       const auto tokenizer = load_tokenizer(from + "/tokenizer/model");
-      check_contract(tokenizer.features, jets.features, "finetune: the tokenizer");
+      check_contract(tokenizer.features, features, "finetune: the tokenizer");
       foundation.tokenizer = state(*tokenizer.model);
       tokenizer_hash = state_hash(*tokenizer.model);
     } else {
@@ -47,7 +45,7 @@ struct Inputs {
 
  private:
   void take(const auto& stored) {
-    check_contract(stored.features, jets.features, "finetune: the backbone");
+    check_contract(stored.features, features, "finetune: the backbone");
     foundation.backbone = state(stored.model->backbone);
     backbone_hash = state_hash(stored.model->backbone);
   }
@@ -120,7 +118,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   if (stage.done()) {
     return;
   }
-  const Splits& data = study.task == "tag" ? in.jets : in.taus;
+  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
   FinetuneJob job = finetune_job(c, study, seed, *data.train);
   const std::string card = task_card(job.model, data.features);
   job.files = stage.files(card);
@@ -136,7 +134,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
 
 void finetune_verb(const RunConfig& c, const Options& options) {
   const std::vector<Study> studies = studies_of(c);
-  const Inputs inputs(c, options);
+  const Inputs inputs(c, options, studies);
   for (std::int64_t seed = 0; seed < c.finetune.seeds; ++seed) {
     for (const Study& study : studies) {
       run_study(inputs, study, seed);

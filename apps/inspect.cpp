@@ -14,6 +14,7 @@
 #include "train/checkpoint.h"
 #include "train/file_io.h"
 #include "train/manifest.h"
+#include "train/native_file.h"
 #include "train/safetensors.h"
 
 namespace tessera::apps {
@@ -72,10 +73,43 @@ ordered_json describe(const std::string& what) {
   if (fs::exists(path / "MANIFEST.json")) {
     return describe_model(path);
   }
+  TESSERA_CHECK_KIND(ErrorKind::missing,
+                     !fs::is_directory(path) || fs::exists(path / "manifest.json"),
+                     "inspect: {}: holds no MANIFEST.json of a model and no manifest.json of a "
+                     "dataset; make the latter with: tessera inspect --write-manifest {}",
+                     what, what);
   if (fs::exists(path / "manifest.json")) {
     return ordered_json::parse(read_text((path / "manifest.json").string()));
   }
   return counts_of(what);
+}
+
+void print_files(const ordered_json& splits) {
+  for (const auto& [split, files] : splits.items()) {
+    for (const ordered_json& file : files) {
+      fmt::print("{:6} {:16} {:10} jets {:12} constituents, at most {} in a jet\n", split,
+                 file["file"].get<std::string>(), file["n"].get<std::uint64_t>(),
+                 file["m"].get<std::uint64_t>(), file["max_constituents"].get<std::uint64_t>());
+      std::string classes;
+      for (const auto& [name, count] : file["class_counts"].items()) {
+        classes += fmt::format(" {} {}", name, count.get<std::uint64_t>());
+      }
+      fmt::print("{:6} {}\n", "", classes.empty() ? " no class labels" : classes);
+    }
+  }
+}
+
+// Over all splits; as read, before any cut. Manifests of old writers name no units.
+void print_columns(const ordered_json& columns) {
+  fmt::print("\n{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "column", "unit", "mean", "std",
+             "min", "max", "missing");
+  for (const auto& [name, c] : columns.items()) {
+    const auto unit = c["unit"].get<std::string>();
+    fmt::print("{:20} {:5} {:12.5g} {:12.5g} {:12.5g} {:12.5g} {:10}\n", name,
+               unit.empty() ? column_unit(name) : unit, c["mean"].get<double>(),
+               c["std"].get<double>(), c["min"].get<double>(), c["max"].get<double>(),
+               c["n_missing"].get<std::uint64_t>());
+  }
 }
 
 std::string first_line(const fs::path& path) {
@@ -93,6 +127,11 @@ void inspect_verb(const InspectArguments& arguments) {
   const ordered_json j = describe(arguments.what);
   if (arguments.json) {
     fmt::print("{}\n", j.dump());
+    return;
+  }
+  if (j.contains("splits")) {
+    print_files(j["splits"]);
+    print_columns(j["columns"]);
     return;
   }
   for (const auto& [key, value] : j.items()) {

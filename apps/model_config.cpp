@@ -135,6 +135,13 @@ UnlabelledData pretraining_data(const RunConfig& c) {
   return data;
 }
 
+Splits open_splits(const std::string& directory, const FeatureConfig& features) {
+  const auto open = [&](const char* split) {
+    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
+  };
+  return {open("train"), open("val"), open("test"), features};
+}
+
 TokenizerJob tokenizer_job(const RunConfig& c) {
   return {.model = tokenizer_config(c),
           .trainer = trainer_config(c, c.tokenizer.trainer),

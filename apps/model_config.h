@@ -22,6 +22,9 @@ bool tokens_in(const RunConfig& config);
 UnlabelledData unlabelled_data(const RunConfig& config);
 UnlabelledData pretraining_data(const RunConfig& config);
 
+/// Train, validation and test jets of a dataset directory.
+Splits open_splits(const std::string& directory, const FeatureConfig& features);
+
 TokenizerJob tokenizer_job(const RunConfig& config);
 PretrainJob pretrain_job(const RunConfig& config);
 GptPretrainJob gpt_pretrain_job(const RunConfig& config);

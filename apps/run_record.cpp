@@ -3,6 +3,8 @@
 #include <fmt/chrono.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
+#include <array>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +14,7 @@
 #include "apps/stages.h"
 #include "core/parallel.h"
 #include "train/hash.h"
+#include "train/manifest.h"
 
 namespace tessera::apps {
 namespace {
@@ -35,13 +38,19 @@ std::string now_utc() {
 
 }  // namespace
 
+bool all_simulated(const RunConfig& c) {
+  return std::ranges::all_of(std::array{c.data.jets, c.data.taus}, [](const fs::path& directory) {
+    return !fs::exists(directory / "manifest.json") || simulated(directory);
+  });
+}
+
 void record_stage(const RunConfig& c, const std::string& stage, double seconds,
                   const std::string& weights_hash) {
   const std::string path = c.run.directory + "/run.json";
   const ordered_json old =
       fs::exists(path) ? ordered_json::parse(std::ifstream(path)) : ordered_json::object();
   ordered_json j{{"name", fs::path(c.run.directory).filename()},
-                 {"simulated", true},
+                 {"simulated", all_simulated(c)},
                  {"seed", c.run.seed},
                  {"version", TESSERA_VERSION},
                  {"revision", TESSERA_REVISION},

@@ -12,4 +12,7 @@ namespace tessera::apps {
 void record_stage(const RunConfig& config, const std::string& stage, double seconds,
                   const std::string& weights_hash);
 
+/// Whether no file of data.jets and data.taus, as far as they are there, says that it is real data.
+bool all_simulated(const RunConfig& config);
+
 }  // namespace tessera::apps

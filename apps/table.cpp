@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 
+#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/label_efficiency.h"
 #include "train/statistics.h"
@@ -66,9 +67,10 @@ std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) 
 void write_results(const RunConfig& c, const std::vector<Row>& rows) {
   std::string csv = "task,method,strategy,n_train,metric,value,error,seeds\n";
   fmt::print(
-      "\nSimulated jets, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
+      "\n{}, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
       "{:>7} {:12} {:>9} {:>9} {:>5}\n",
-      "task", "method", "strategy", "n_train", "metric", "value", "error", "seeds");
+      all_simulated(c) ? "Simulated jets" : "Jets", "task", "method", "strategy", "n_train",
+      "metric", "value", "error", "seeds");
   for (const Row& r : rows) {
     const MeanSd m = mean_sd(r.values);
     csv += fmt::format("{},{},{},{},{},{:.6g},{:.3g},{}\n", r.task, r.method, r.strategy, r.n_train,

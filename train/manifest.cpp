@@ -147,9 +147,9 @@ void add_columns(const H5File& file, std::map<std::string, Running>& running,
     for (const float x : file.read_column<float>(column)) {
       r.add(static_cast<double>(x));
     }
-    if (file.has_attribute("unit", column)) {
-      units[column] = file.read_attribute<std::string>("unit", column);
-    }
+    units[column] = file.has_attribute("unit", column)
+                        ? file.read_attribute<std::string>("unit", column)
+                        : column_unit(column);
   }
 }
 
@@ -302,6 +302,16 @@ void verify_file(const std::filesystem::path& directory, const FileEntry& entry,
   TESSERA_CHECK_KIND(ErrorKind::data, hash == entry.xxh3_128,
                      "{}: expected XXH3-128 {} (manifest), got {}: the file is damaged",
                      path.string(), entry.xxh3_128, hash);
+}
+
+bool simulated(const std::filesystem::path& directory) {
+  const auto real = [&](const FileEntry& entry) {
+    const H5File file = H5File::open(directory / entry.file);
+    return file.has_attribute("simulated") && file.read_attribute<std::int64_t>("simulated") == 0;
+  };
+  const DatasetManifest manifest = read_manifest(directory);
+  return std::ranges::none_of(
+      manifest.splits, [&](const auto& split) { return std::ranges::any_of(split.second, real); });
 }
 
 std::string manifest_hash(const DatasetManifest& manifest) {

@@ -60,6 +60,8 @@ DatasetManifest read_manifest(const std::filesystem::path& directory);
 /// Size, and with Verify::hash the file hash; throws Error(missing) or Error(data). Runs before
 /// HDF5 sees the file.
 void verify_file(const std::filesystem::path& directory, const FileEntry& entry, Verify verify);
+/// Whether no file of the dataset says that it is real data (attribute 'simulated' = 0).
+bool simulated(const std::filesystem::path& directory);
 /// Hash of the manifest's content, stored in checkpoints to notice another data set.
 std::string manifest_hash(const DatasetManifest& manifest);
 

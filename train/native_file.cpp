@@ -68,6 +68,12 @@ void check_unit(const H5File& h5, const ColumnRule& rule) {
 
 }  // namespace
 
+std::string column_unit(std::string_view column) {
+  const auto* rule = std::find_if(std::begin(kColumns), std::end(kColumns),
+                                  [&](const ColumnRule& r) { return column == r.path; });
+  return rule == std::end(kColumns) ? "" : rule->unit;
+}
+
 /// Reads some rows of columns and checks their values.
 class NativeFile::Columns {
  public:

@@ -29,6 +29,10 @@ struct JetBlock {
   bool operator==(const JetBlock&) const = default;
 };
 
+/// Unit that the format gives a column, as "GeV"; "" for none and for columns that it does not
+/// know.
+std::string column_unit(std::string_view column);
+
 /// An open file with its offsets in memory (8 bytes a jet). Errors are one line, Error(data),
 /// naming file, dataset, row and jet, expected, got.
 class NativeFile {

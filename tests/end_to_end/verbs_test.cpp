@@ -57,6 +57,11 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   }
   EXPECT_EQ(step("finetune", tasks).out, tuned.out);
 
+  const std::string other = (dir_.path() / "other").string();
+  const std::string tag = "--from " + run_ + " finetune.tasks=tag finetune.methods=deepsets ";
+  const Outcome alone = step("finetune", tag + "data.taus=/nowhere run.directory=" + other);
+  EXPECT_EQ(alone.code, 0) << "a dataset that no task asks for need not exist: " << alone.err;
+
   const std::string model = run_ + "/finetune/tau-pt__tessera__lpft__seed0/model";
   const Outcome evaluated = tessera("evaluate --json " + model + " apps/sample/tau --split val");
   ASSERT_EQ(evaluated.code, 0) << evaluated.err;
@@ -64,6 +69,11 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   const Outcome predicted = tessera("predict " + model + " apps/sample/tau --split val");
   EXPECT_TRUE(predicted.out.starts_with("id,pt_reco_gev,pt_predicted_gev\n")) << predicted.err;
   EXPECT_EQ(tessera("inspect --json " + model).code, 0);
+  const Outcome dataset = tessera("inspect apps/sample/tau");
+  EXPECT_NE(dataset.out.find("pf/px                GeV"), std::string::npos) << dataset.out;
+  const Outcome bare = tessera("inspect " + dir_.path().string());
+  EXPECT_EQ(bare.code, 66);
+  EXPECT_NE(bare.err.find("inspect --write-manifest"), std::string::npos) << bare.err;
   EXPECT_EQ(tessera("verify " + run_).code, 0);
   std::fstream flip(model + "/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
   flip.seekp(300);
