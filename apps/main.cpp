@@ -1,6 +1,7 @@
 // tessera VERB: dispatch, help, and the one place where an error becomes a line and an exit code.
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <new>
@@ -8,8 +9,10 @@
 #include "apps/command.h"
 #include "apps/data_verbs.h"
 #include "apps/presets.h"
+#include "apps/revision.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
+#include "train/suggestion.h"
 
 namespace tessera::apps {
 namespace {
@@ -155,6 +158,17 @@ int guarded(const std::function<void()>& body) {
   }
 }
 
+// CLI11 would only say that a subcommand is required.
+void check_verb(const CLI::App& app, std::string_view typed) {
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands({})) {
+    verbs.push_back(verb->get_name());
+  }
+  TESSERA_CHECK(typed.starts_with('-') || std::ranges::find(verbs, typed) != verbs.end(),
+                "expected a verb, got '{}'; the nearest one is '{}'; --help lists them", typed,
+                nearest_name(typed, verbs));
+}
+
 }  // namespace
 }  // namespace tessera::apps
 
@@ -162,6 +176,7 @@ int main(int argc, char** argv) {
   using namespace tessera::apps;
   CLI::App app("Tessera: a foundation model for collider jets, from one engine.", "tessera");
   app.require_subcommand(1);
+  app.set_version_flag("--version", TESSERA_VERSION " (" TESSERA_REVISION ")");
   CommandLine line;
   add_training_verbs(app, line);
   add_model_verb(app, line, "evaluate", "Metrics of a fine-tuned model, with bootstrap errors",
@@ -170,6 +185,13 @@ int main(int argc, char** argv) {
                  predict_verb);
   add_data_verbs(app, line.action);
   add_inspection_verbs(app, line);
+  if (argc < 2) {
+    fmt::print(stderr, "{}", app.help());
+    return exit_code(tessera::ErrorKind::usage);
+  }
+  if (const int code = guarded([&] { check_verb(app, argv[1]); }); code != 0) {
+    return code;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

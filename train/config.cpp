@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <sstream>
 #include <type_traits>
 #include <utility>
@@ -25,6 +25,7 @@ struct ParserAssertion {};
 
 #include "core/check.h"
 #include "train/file_io.h"
+#include "train/suggestion.h"
 
 namespace tessera {
 namespace {
@@ -179,26 +180,10 @@ std::string text_of(const FieldPointer& pointer) {
   return std::visit([](const auto* p) { return value_text(*p); }, pointer);
 }
 
-// Levenshtein distance, for suggestions.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 std::string nearest(const std::vector<Field>& fields, const std::string& key) {
-  const auto best = std::ranges::min_element(
-      fields, {}, [&](const Field& f) { return edit_distance(f.name, key); });
-  return best == fields.end() ? "none" : best->name;
+  std::vector<std::string> names;
+  std::ranges::transform(fields, std::back_inserter(names), &Field::name);
+  return nearest_name(key, names);
 }
 
 bool is_table_of(const std::vector<Field>& fields, const std::string& key) {

@@ -88,6 +88,11 @@ TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
   EXPECT_EQ(key.code, 64);
   EXPECT_NE(key.err.find("tokenizer.steps"), std::string::npos) << key.err;
   EXPECT_EQ(std::count(key.err.begin(), key.err.end(), '\n'), 1) << key.err;
+  const Outcome verb = tessera("finetun");
+  EXPECT_EQ(verb.code, 64);
+  EXPECT_NE(verb.err.find("'finetune'"), std::string::npos) << verb.err;
+  EXPECT_EQ(tessera("").code, 64);
+  EXPECT_EQ(tessera("--version").code, 0);
   EXPECT_EQ(step("pretrain").code, 66) << "no tokenizer yet";
   EXPECT_EQ(step("train-tokenizer", "data.jets=/nowhere").code, 66);
   const Outcome device = step("train-tokenizer", "--device abacus");
