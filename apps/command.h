@@ -33,9 +33,12 @@ void doctor_verb(bool json);
 
 struct ModelArguments {
   std::string model, data, split = "test", output;
+  std::string against;     ///< evaluate: another model, compared jet by jet
+  std::uint64_t seed = 1;  ///< evaluate: of the bootstrap
   bool json = false;
 };
-/// Metrics of a stored task model on a dataset split, with bootstrap errors.
+/// Metrics of a stored task model on a dataset split, with bootstrap errors, and their paired
+/// differences from another model's.
 void evaluate_verb(const ModelArguments& arguments);
 /// Its answers, one line a jet.
 void predict_verb(const ModelArguments& arguments);

@@ -4,8 +4,8 @@
 
 #include "apps/evaluation.h"
 #include "apps/stages.h"
-#include "train/metrics.h"
 #include "train/model_store.h"
+#include "train/paired.h"
 
 namespace tessera::apps {
 namespace {
@@ -26,39 +26,24 @@ Answers answer(const ModelArguments& a) {
   return r;
 }
 
-// The jets of a Poisson bootstrap replica.
-Predictions replica_of(const Predictions& p, std::uint32_t replica) {
-  Predictions r{.columns = p.columns};
-  const auto weights = poisson_weights(1, replica, static_cast<std::uint64_t>(p.size()));
-  const auto c = static_cast<std::size_t>(p.columns);
-  for (std::size_t j = 0; j < weights.size(); ++j) {
-    for (int k = 0; k < static_cast<int>(weights[j]); ++k) {
-      r.outputs.insert(r.outputs.end(), p.outputs.begin() + static_cast<long>(j * c),
-                       p.outputs.begin() + static_cast<long>((j + 1) * c));
-      r.target.push_back(p.target[j]);
-      r.pt_reco.push_back(p.pt_reco[j]);
-      r.pt_true.push_back(p.pt_true[j]);
-    }
-  }
-  return r;
-}
+ordered_json bounds(const Interval& i) { return {i.low, i.high}; }
 
-// Poisson bootstrap over jets, for every metric of a task on the same replicas.
-std::vector<double> bootstrap_errors(Task task, const Predictions& p) {
-  constexpr std::uint32_t kReplicas = 200;
-  std::vector<std::vector<double>> values;
-  for (std::uint32_t b = 0; b < kReplicas; ++b) {
-    const Metrics m = evaluate(task, replica_of(p, b));
-    values.resize(m.size());
-    for (std::size_t i = 0; i < m.size(); ++i) {
-      values[i].push_back(m[i].value);
-    }
+/// The answers of this model minus those of another for the same jets.
+ordered_json against(const ModelArguments& arguments, const Answers& a) {
+  ModelArguments others = arguments;
+  others.model = arguments.against;
+  const Answers b = answer(others);
+  const Task task = a.stored.model->config.task;
+  TESSERA_CHECK(b.stored.model->config.task == task, "--against: expected a model for {}, got {}",
+                name(task), name(b.stored.model->config.task));
+  const std::vector<Predictions> both[] = {{a.predictions}, {b.predictions}};
+  const auto replicated = replicate(task, both, arguments.seed);
+  ordered_json out{{"model", arguments.against}};
+  for (const Difference& d : paired_differences(replicated[0], replicated[1])) {
+    out["differences"][d.metric] = {
+        {"value", d.value}, {"interval68", bounds(d.test68)}, {"interval95", bounds(d.test95)}};
   }
-  std::vector<double> errors;
-  for (const auto& v : values) {
-    errors.push_back(mean_sd(v).sd);
-  }
-  return errors;
+  return out;
 }
 
 std::vector<std::string> column_names(const Answers& a) {
@@ -99,13 +84,26 @@ std::vector<double> columns_of(const Answers& a, std::size_t jet) {
   return q;
 }
 
+void print_differences(const ordered_json& evaluation) {
+  if (!evaluation.contains("against")) {
+    return;
+  }
+  fmt::print("minus {}, on the same jets\n", evaluation["against"]["model"].get<std::string>());
+  for (const auto& [metric, d] : evaluation["against"]["differences"].items()) {
+    const auto low = d["interval68"], wide = d["interval95"];
+    fmt::print("{:12} {:+9.4f}   68 % {:+.4f} to {:+.4f}   95 % {:+.4f} to {:+.4f}\n", metric,
+               d["value"].get<double>(), low[0].get<double>(), low[1].get<double>(),
+               wide[0].get<double>(), wide[1].get<double>());
+  }
+}
+
 }  // namespace
 
 void evaluate_verb(const ModelArguments& arguments) {
   const Answers a = answer(arguments);
   const Task task = a.stored.model->config.task;
   ordered_json json = evaluation_json(task, a.predictions, *a.data);
-  const std::vector<double> errors = bootstrap_errors(task, a.predictions);
+  const std::vector<double> errors = bootstrap_errors(task, a.predictions, arguments.seed);
   ordered_json by_metric;  // joined after the walk: a new key moves what an ordered_json holds
   std::size_t i = 0;
   for (const auto& [metric, value] : json.at("metrics").items()) {
@@ -114,6 +112,9 @@ void evaluate_verb(const ModelArguments& arguments) {
   json["errors"] = by_metric;
   json["model"] = arguments.model;
   json["data"] = arguments.data + ":" + arguments.split;
+  if (!arguments.against.empty()) {
+    json["against"] = against(arguments, a);
+  }
   if (!arguments.output.empty()) {
     write_text(arguments.output, json.dump(1) + "\n");
   }
@@ -127,6 +128,7 @@ void evaluate_verb(const ModelArguments& arguments) {
     fmt::print("{:12} {:9.4f} +- {:.4f}   without a network {:.4f}\n", metric, value.get<double>(),
                json["errors"][metric].get<double>(), json["baseline"][metric].get<double>());
   }
+  print_differences(json);
 }
 
 void predict_verb(const ModelArguments& arguments) {

@@ -1,8 +1,9 @@
 // tessera finetune: every task with the individual methods and all strategies, several seeds;
-// table.csv at the end.
+// table.csv and differences.csv at the end.
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/differences.h"
 #include "apps/evaluation.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
@@ -53,9 +54,10 @@ struct Inputs {
 
 // What one study's result depends on; not on which other studies are run beside it.
 std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed) {
-  std::string settings = settings_of(in.config, {"data.", "backbone.", "finetune.", "run.compat"},
-                                     {"finetune.tasks", "finetune.methods", "finetune.strategies",
-                                      "finetune.seeds", "finetune.train_jets"});
+  std::string settings =
+      settings_of(in.config, {"data.", "backbone.", "finetune.", "run.compat"},
+                  {"finetune.tasks", "finetune.methods", "finetune.strategies", "finetune.seeds",
+                   "finetune.train_jets", "finetune.bootstrap_seed"});
   settings += fmt::format("jets {}\nseed {}\n", study.train_jets, in.config.run.seed + seed);
   if (pretrained(parse_strategy(study.strategy))) {
     settings += "backbone " + in.backbone_hash + "\n";
@@ -96,10 +98,10 @@ Choice best_of_grid(const Inputs& in, FinetuneJob job, const Splits& data) {
   return choice;
 }
 
-ordered_json evaluation_of(const Choice& choice, const Splits& data) {
+ordered_json evaluation_of(const Choice& choice, const Predictions& test, const Splits& data) {
   const TaskModel& model = *choice.result.model;
   const Task task = model.config.task;
-  ordered_json e = evaluation_json(task, predict(model, data.test, data.features), *data.test);
+  ordered_json e = evaluation_json(task, test, *data.test);
   e["train_jets"] = choice.result.train_jets;
   e["parameters"] = model.parameter_count();
   e["validation_loss"] = choice.result.validation_loss;
@@ -115,17 +117,24 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   const RunConfig& c = in.config;
   const std::string name = study.name(seed);
   const Stage stage(c, in.options, "finetune/" + name, settings_for(in, study, seed));
+  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
+  const std::string answers = answers_path(c, name);
   if (stage.done()) {
+    if (!std::filesystem::exists(answers)) {  // of a run that an older version made
+      write_answers(answers,
+                    predict(*load_task_model(stage.model()).model, data.test, data.features));
+    }
     return;
   }
-  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
   FinetuneJob job = finetune_job(c, study, seed, *data.train);
   const std::string card = task_card(job.model, data.features);
   job.files = stage.files(card);
   job.device = in.options.device;
   const Stopwatch watch;
   const Choice choice = best_of_grid(in, job, data);
-  write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, data).dump());
+  const Predictions test = predict(*choice.result.model, data.test, data.features);
+  write_answers(answers, test);
+  write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, test, data).dump());
   stage.finish(card, *choice.result.model);
   record_stage(c, name, watch.seconds(), state_hash(*choice.result.model));
 }
@@ -141,6 +150,7 @@ void finetune_verb(const RunConfig& c, const Options& options) {
     }
   }
   write_tables(c, studies);
+  write_differences(c, studies);
 }
 
 }  // namespace tessera::apps

@@ -97,14 +97,15 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
                {"tokenizer.codes", "backbone.", "pretrain."}, pretrain_verb);
   add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
                {"backbone.kind", "generate."}, generate_verb);
-  add_run_verb(app, line, "finetune",
-               "Fine-tune to every task, next to its controls; writes table.csv",
-               {"backbone.", "finetune."}, finetune_verb)
+  add_run_verb(
+      app, line, "finetune",
+      "Fine-tune to every task, next to its controls; writes table.csv and differences.csv",
+      {"backbone.", "finetune."}, finetune_verb)
       ->add_option("--from", line.options.from, "Run directory with the pre-trained backbone");
 }
 
-void add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const char* help,
-                    void (*function)(const ModelArguments&)) {
+CLI::App* add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const char* help,
+                         void (*function)(const ModelArguments&)) {
   CLI::App* sub = app.add_subcommand(verb, help);
   ModelArguments& m = line.model;
   sub->add_option("model", m.model, "Directory of a fine-tuned model, RUN/finetune/NAME/model")
@@ -115,6 +116,15 @@ void add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const ch
   sub->add_flag("--json", m.json, "One JSON object on stdout");
   sub->footer(kExitCodes);
   sub->callback([&line, function] { line.action = [&line, function] { function(line.model); }; });
+  return sub;
+}
+
+void add_evaluate(CLI::App& app, CommandLine& line) {
+  CLI::App* sub = add_model_verb(
+      app, line, "evaluate", "Metrics of a fine-tuned model, with bootstrap errors", evaluate_verb);
+  sub->add_option("--against", line.model.against,
+                  "Another model: differences on the same jets, with 68 % and 95 % intervals");
+  sub->add_option("--seed", line.model.seed, "Of the bootstrap");
 }
 
 void add_inspection_verbs(CLI::App& app, CommandLine& line) {
@@ -179,8 +189,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", TESSERA_VERSION " (" TESSERA_REVISION ")");
   CommandLine line;
   add_training_verbs(app, line);
-  add_model_verb(app, line, "evaluate", "Metrics of a fine-tuned model, with bootstrap errors",
-                 evaluate_verb);
+  add_evaluate(app, line);
   add_model_verb(app, line, "predict", "Answers of a fine-tuned model, a CSV line for each jet",
                  predict_verb);
   add_data_verbs(app, line.action);

@@ -138,6 +138,8 @@ void add_studies(S& s) {
                  "lora"});
   s.add("finetune.seeds", [](C& c) { return &c.finetune.seeds; },
         {.min = 1, .max = 100, .help = "Seeds of each task and strategy"});
+  s.add("finetune.bootstrap_seed", [](C& c) { return &c.finetune.bootstrap_seed; },
+        {.min = 0, .max = 1e9, .help = "Draws the replicas of the test jets for differences.csv"});
   s.add("finetune.train_jets", [](C& c) { return &c.finetune.train_jets; },
         {.min = 10,
          .max = 1e9,

@@ -45,7 +45,7 @@ struct RunConfig {
     std::string tasks = "tau-pt,tau-id,tau-dm,tag";
     std::string methods = "deepsets,part";
     std::string strategies = "scratch,random-frozen,frozen,full";
-    std::int64_t seeds = 3;
+    std::int64_t seeds = 3, bootstrap_seed = 1;
     std::vector<std::int64_t> train_jets{2000};
     std::string validation = "fixed";
     std::int64_t batch = 128, evaluations = 8, patience = 0;

@@ -1,6 +1,7 @@
 #include "train/statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -15,6 +16,31 @@ double weight_at(Numbers weights, std::size_t i) { return weights.empty() ? 1.0 
 void check_weights(Numbers values, Numbers weights) {
   TESSERA_CHECK(weights.empty() || weights.size() == values.size(),
                 "metrics: expected {} weights, got {}", values.size(), weights.size());
+}
+
+constexpr std::size_t kLargestWeight = 16;  // P(more) = 1e-15, far below a 32-bit uniform
+
+// P(k or fewer) of a Poisson variable of mean 1, k = 0 .. kLargestWeight - 1
+std::array<double, kLargestWeight> cumulated_poisson() {
+  std::array<double, kLargestWeight> sums{};
+  double probability = std::exp(-1.0), sum = 0;
+  for (std::size_t k = 0; k < sums.size(); ++k) {
+    sums[k] = sum += probability;
+    probability /= static_cast<double>(k + 1);
+  }
+  return sums;
+}
+
+// P(|T| < sqrt(degrees) tan(theta))
+double student_middle(double theta, int degrees) {
+  const double c = std::cos(theta), s = std::sin(theta);
+  const bool odd = degrees % 2 == 1;
+  double term = odd ? s * c : s, sum = degrees == 1 ? 0 : term;
+  for (int k = odd ? 3 : 2; k < degrees; k += 2) {
+    term *= c * c * (k - 1) / k;
+    sum += term;
+  }
+  return odd ? 2 / M_PI * (theta + sum) : sum;
 }
 
 }  // namespace
@@ -56,14 +82,13 @@ double quantile(Numbers values, double q) { return sorted_quantile(sorted_copy(v
 
 double poisson_weight(std::uint64_t seed, std::uint32_t replica, std::uint64_t event) {
   // Inverse of the cumulated Poisson(1) distribution at a 32-bit uniform in (0, 1).
+  static const std::array<double, kLargestWeight> cumulated = cumulated_poisson();
   const double u = (static_cast<double>(RngKey{seed, replica}.word(event)) + 0.5) * 0x1.0p-32;
-  double probability = std::exp(-1.0), sum = probability;
-  int k = 0;
-  while (u > sum && k < 16) {
-    probability /= ++k;
-    sum += probability;
+  std::size_t k = 0;
+  while (k < cumulated.size() && u > cumulated[k]) {
+    ++k;
   }
-  return k;
+  return static_cast<double>(k);
 }
 
 std::vector<double> poisson_weights(std::uint64_t seed, std::uint32_t replica, std::uint64_t n,
@@ -114,6 +139,19 @@ MeanSd mean_sd(Numbers values) {
   }
   out.sd = values.size() > 1 ? std::sqrt(sum / (n - 1)) : 0;
   return out;
+}
+
+double student_quantile(double p, int degrees) {
+  TESSERA_CHECK(p >= 0.5 && p < 1 && degrees >= 1,
+                "student_quantile: expected p in [0.5, 1) and a positive number of degrees, got {} "
+                "and {}",
+                p, degrees);
+  double low = 0, high = M_PI / 2;
+  for (int i = 0; i < 60; ++i) {
+    const double theta = (low + high) / 2;
+    (student_middle(theta, degrees) < 2 * p - 1 ? low : high) = theta;
+  }
+  return std::sqrt(degrees) * std::tan(low);
 }
 
 }  // namespace tessera

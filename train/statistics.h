@@ -50,5 +50,8 @@ struct MeanSd {
 };
 /// Over seeds; never mixed with bootstrap errors.
 MeanSd mean_sd(Numbers values);
+/// t below which a share `p` >= 0.5 of Student's distribution lies; degrees of freedom >= 1. Finite
+/// sums of Abramowitz and Stegun 26.7.3-4, inverted by bisection to 1e-12.
+double student_quantile(double p, int degrees);
 
 }  // namespace tessera

@@ -83,10 +83,8 @@ std::vector<Metric> identification_metrics(const Predictions& p) {
 
 double accuracy_of(const Predictions& p) {
   std::int64_t right = 0;
-  const auto c = static_cast<std::size_t>(p.columns);
   for (std::size_t j = 0; j < p.target.size(); ++j) {
-    const auto row = std::span(p.outputs).subspan(j * c, c);
-    right += std::ranges::max_element(row) - row.begin() == p.target[j];
+    right += rightly_answered(p, j);
   }
   return static_cast<double>(right) / static_cast<double>(std::max<std::int64_t>(1, p.size()));
 }
@@ -184,30 +182,41 @@ Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float spr
 void Predictions::append(Task task, const Batch& batch, std::span<const float> rows) {
   outputs.insert(outputs.end(), rows.begin(), rows.end());
   for (std::size_t j = 0; j < batch.size(); ++j) {
+    ids.push_back(batch.ids[j]);
     target.push_back(class_target(task, batch, j));
     pt_reco.push_back(static_cast<double>(batch.jet_kinematics[4 * j]));
     pt_true.push_back(task == Task::tau_pt ? visible_pt(batch, j) : 0.0);
   }
 }
 
+std::vector<double> momentum_ratios(const Predictions& p) {
+  std::vector<double> ratio;
+  for (std::size_t j = 0; j < p.target.size(); ++j) {
+    ratio.push_back(std::exp(static_cast<double>(p.outputs[j])) * p.pt_reco[j] / p.pt_true[j]);
+  }
+  return ratio;
+}
+
+double tau_score(const Predictions& p, std::size_t j) {
+  return static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
+}
+
+bool rightly_answered(const Predictions& p, std::size_t j) {
+  const auto c = static_cast<std::size_t>(p.columns);
+  const auto row = std::span(p.outputs).subspan(j * c, c);
+  return std::ranges::max_element(row) - row.begin() == p.target[j];
+}
+
 TwoSamples identification_scores(const Predictions& p) {
   TwoSamples s;
   for (std::size_t j = 0; j < p.target.size(); ++j) {
-    const double z =
-        static_cast<double>(p.outputs[2 * j + 1]) - static_cast<double>(p.outputs[2 * j]);
-    (p.target[j] == 1 ? s.signal : s.background).push_back(z);
+    (p.target[j] == 1 ? s.signal : s.background).push_back(tau_score(p, j));
   }
   return s;
 }
 
 std::vector<Metric> evaluate(Task task, const Predictions& p) {
-  if (task == Task::tau_pt) {
-    std::vector<double> ratio;
-    for (std::size_t j = 0; j < p.target.size(); ++j) {
-      ratio.push_back(std::exp(static_cast<double>(p.outputs[j])) * p.pt_reco[j] / p.pt_true[j]);
-    }
-    return momentum_metrics(ratio);
-  }
+  if (task == Task::tau_pt) return momentum_metrics(momentum_ratios(p));
   if (task == Task::tau_id) return identification_metrics(p);
   return {{"accuracy", accuracy_of(p)}};
 }

@@ -39,6 +39,7 @@ Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float sca
 /// Outputs of a whole split, row by row, with what the metrics need of each jet.
 struct Predictions {
   std::int64_t columns = 1;
+  std::vector<std::uint64_t> ids;        // (N) of the jets
   std::vector<float> outputs;            // (N, columns)
   std::vector<std::int32_t> target;      // (N) class
   std::vector<double> pt_reco, pt_true;  // (N) GeV
@@ -48,7 +49,14 @@ struct Predictions {
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(target.size()); }
 };
 
-/// tau-id scores, logit of tau minus logit of background, by truth.
+/// pT predicted over true of each jet; tau-pt.
+std::vector<double> momentum_ratios(const Predictions& predictions);
+/// Logit of tau minus logit of background; tau-id.
+double tau_score(const Predictions& predictions, std::size_t jet);
+/// Whether the largest output, the first of equal ones, is the target's; tau-dm and tag.
+bool rightly_answered(const Predictions& predictions, std::size_t jet);
+
+/// Scores of tau-id by truth.
 struct TwoSamples {
   std::vector<double> signal, background;
 };

@@ -8,6 +8,8 @@ left out and named on the page and on stderr.
   run.json                  {"name", "seed", "simd", "threads", "version", "revision", "simulated", "data": {DIRECTORY: hash},
                             "stages": {NAME: {"seconds", "ended", "weights"}}}
   table.csv                 task,method,strategy,n_train,metric,value,error,seeds
+  differences.csv           task,method,strategy,minus_method,minus_strategy,n_train,metric,difference, bounds of the 68 and 95 %
+                            intervals over test jets and over seeds, seeds
   tokenizer/metrics.jsonl, pretrain/metrics.jsonl, finetune/TASK__METHOD__STRATEGY__seedK/metrics.jsonl
                             one object a step: {"step", "loss", ..., "gradient_norm", "lr"}, now and then "val_loss";
                             a torn last line is skipped. A first phase with a frozen backbone lies in head/ below.
@@ -40,7 +42,7 @@ matplotlib.use("Agg")
 from report.generation import draw_generation, draw_tokenizer
 from report.page import Page, render
 from report.reading import ReportError, Run
-from report.tables import draw_labels, facts, how_to_read, summary
+from report.tables import difference_tables, draw_labels, facts, how_to_read, summary
 from report.tasks import draw_confusion, draw_momentum, draw_roc
 from report.training import draw_finetuning, draw_training
 
@@ -52,7 +54,7 @@ def fill(page, run, run_json):
     finetuning = run.studies("finetune/*__*", lambda p: run.study_curve(p.name))
     tokens, pretrain = run.json("eval/tokenizer.json"), run.json("eval/pretrain.json")
     entropy = pretrain.get("token_entropy") or tokens.get("token_entropy")
-    page.section("results", "Results", how_to_read(table) + summary(table, evals) + draw_labels(page, table))
+    page.section("results", "Results", how_to_read(table) + summary(table, evals) + difference_tables(run.differences()) + draw_labels(page, table))
     page.section("training", "Training", draw_training(page, curves, entropy) + draw_finetuning(page, finetuning))
     page.section("momentum", "Tau momentum", draw_momentum(page, evals))
     page.section("roc", "Signal against background", draw_roc(page, evals))

@@ -119,6 +119,18 @@ def write_training(run, rng):
                 "mpm": 5.4 + 1.3 * np.exp(-steps / 300) + noise(0.03)})
 
 
+DIFFERENCES = ("task,method,strategy,minus_method,minus_strategy,n_train,metric,difference,test_low68,test_high68,test_low95,test_high95,"
+               "seed_sd,seeds_low68,seeds_high68,seeds_low95,seeds_high95,seeds\n")
+
+
+def write_differences(run):
+    """One that is certain, one that the seeds do not hold up, one of a single seed."""
+    (run / "differences.csv").write_text(DIFFERENCES +
+        "tau-pt,tessera,full,tessera,scratch,10000,resolution,-0.028,-0.029,-0.027,-0.03,-0.026,0.001,-0.029,-0.027,-0.0305,-0.0255,3\n"
+        "tag,tessera,full,tessera,scratch,10000,accuracy,0.02,0.01,0.03,0.005,0.04,0.02,0.005,0.035,-0.03,0.07,3\n"
+        "tag,tessera,full,part,scratch,10000,accuracy,0.01,0.005,0.015,0.001,0.02,,,,,,1\n")
+
+
 def write_run(run):
     rng = np.random.default_rng(1)
     rows = ["task,method,strategy,n_train,metric,value,error,seeds", "tau-pt,raw-jet,-,0,resolution,0.19,0,1", "tau-pt,raw-jet,-,0,response,1.08,0,1",
@@ -126,6 +138,7 @@ def write_run(run):
     write_evaluations(run, rng, rows)
     write_training(run, rng)
     (run / "table.csv").write_text("\n".join(rows) + "\n")
+    write_differences(run)
     stages = {n: {"seconds": 60.5, "weights": "00ff"} for n in ("tokenizer", "pretrain", "tau-pt__tessera__full__seed0", "tau-pt__tessera__full__seed1")}
     write_json(run / "run.json", {"name": "synthetic", "simulated": True, "seed": 1, "simd": "AVX-512", "threads": 2,
                                   "data": {"sample/jets": "abcd1234"}, "stages": stages})
@@ -215,6 +228,14 @@ class FullRunTest(unittest.TestCase):
         self.assertIn("<b>0.0600 <small>&plusmn;&nbsp;0.0012", marked[0])  # resolution of the fine-tuned row: 0.08 * 0.75
         self.assertIn("152&#8239;901", marked[0])
         self.assertIn("<b>3 seeds</b>", self.page)
+
+    def test_a_difference_is_marked_where_no_interval_holds_zero(self):
+        body = sections(self.page)["results"].split("Paired differences")[1]
+        cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", body)]
+        self.assertEqual([row[0] for row in cells if row], ["pre-trained, fine-tuned minus from scratch",
+                                                            "pre-trained, fine-tuned minus ParT, individual", "pre-trained, fine-tuned minus from scratch"])
+        self.assertEqual([row[3] for row in cells if row], ["<b>-0.0280</b>", "<b>+0.0100</b>", "+0.0200"])
+        self.assertEqual([row[5] for row in cells if row], ["-0.0305 to -0.0255", "&ndash;", "-0.0300 to +0.0700"])
 
     def test_the_facts_of_the_run_are_told(self):
         facts = sections(self.page)["run"]
@@ -309,7 +330,8 @@ class PartialRunTest(unittest.TestCase):
         (self.run_path / "eval" / "tau-pt__tessera__full__seed0.json").write_text("")
         (self.run_path / "pretrain" / "metrics.jsonl").write_text("not json\n")
         (self.run_path / "table.csv").write_text("task,method\ntau-pt,tessera\n")
-        names = "table.csv, eval/tau-pt__tessera__full__seed0.json, pretrain/metrics.jsonl, eval/tokenizer.json"
+        (self.run_path / "differences.csv").write_text(DIFFERENCES + "tag,tessera,full\n")
+        names = "table.csv, eval/tau-pt__tessera__full__seed0.json, pretrain/metrics.jsonl, eval/tokenizer.json, differences.csv"
         page = self.draw(f"plot.py: {self.run_path}: left out, cannot be read: {names}\n")
         self.assertIn(names, page)
         self.assertNotIn("<img", page)

@@ -1,6 +1,8 @@
 // The verbs from the command line, on the sample of the repository with a few steps: what they
 // write, what a second call does, and the exit codes of mistakes.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -56,6 +58,16 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
     EXPECT_NE(table.find(row), std::string::npos) << row << "\n" << table;
   }
   EXPECT_EQ(step("finetune", tasks).out, tuned.out);
+  const std::string differences = read_text(run_ + "/differences.csv");
+  EXPECT_EQ(std::ranges::count(differences, '\n'), 1 + 3 * 3)
+      << differences;  // 3 controls, 2 + 1 metrics
+  for (const char* row : {"tau-pt,tessera,lpft,tessera,scratch,60,resolution,",
+                          "tag,tessera,lpft,part,scratch,60,accuracy,"}) {
+    EXPECT_NE(differences.find(row), std::string::npos) << row << "\n" << differences;
+  }
+  fs::remove(run_ + "/eval/tag__tessera__lpft__seed0.safetensors");
+  EXPECT_EQ(step("finetune", tasks).code, 0) << "answers of an older run are made again";
+  EXPECT_EQ(read_text(run_ + "/differences.csv"), differences);
 
   const std::string other = (dir_.path() / "other").string();
   const std::string tag = "--from " + run_ + " finetune.tasks=tag finetune.methods=deepsets ";
@@ -66,6 +78,19 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   const Outcome evaluated = tessera("evaluate --json " + model + " apps/sample/tau --split val");
   ASSERT_EQ(evaluated.code, 0) << evaluated.err;
   EXPECT_TRUE(nlohmann::json::parse(evaluated.out).at("errors").contains("resolution"));
+  const std::string scratch = run_ + "/finetune/tau-pt__tessera__scratch__seed0/model";
+  const std::string both = "evaluate --json " + model + " apps/sample/tau --against " + scratch;
+  const Outcome compared = tessera(both);
+  ASSERT_EQ(compared.code, 0) << compared.err;
+  const auto d = nlohmann::json::parse(compared.out).at("against").at("differences");
+  const std::string start = "tau-pt,tessera,lpft,tessera,scratch,60,resolution,";
+  EXPECT_NE(differences.find(fmt::format("{}{:.6g},{:.4g},", start,
+                                         d["resolution"]["value"].get<double>(),
+                                         d["resolution"]["interval68"][0].get<double>())),
+            std::string::npos)
+      << compared.out << differences;
+  EXPECT_NE(tessera(both + " --seed 2").out, compared.out);
+  EXPECT_EQ(tessera("evaluate " + model + " apps/sample/tau --against /nowhere").code, 66);
   const Outcome predicted = tessera("predict " + model + " apps/sample/tau --split val");
   EXPECT_TRUE(predicted.out.starts_with("id,pt_reco_gev,pt_predicted_gev\n")) << predicted.err;
   EXPECT_EQ(tessera("inspect --json " + model).code, 0);

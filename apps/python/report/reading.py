@@ -47,15 +47,20 @@ class Run:
         return join_phases(head, whole) if head and whole else whole or head
 
     def table(self):
+        return self.rows("table.csv", typed_row)
+
+    def differences(self):
+        return self.rows("differences.csv", difference_row)
+
+    def rows(self, name, typed):
         try:
-            with (self.directory / "table.csv").open() as f:
-                rows = [typed_row(row) for row in csv.DictReader(f)]
+            with (self.directory / name).open() as f:
+                return [typed(row) for row in csv.DictReader(f)]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError):
-            self.damaged.append("table.csv")
+            self.damaged.append(name)
             return []
-        return rows
 
     def studies(self, pattern, read):
         """{task: {"method strategy": [content of each seed]}} of names TASK__METHOD__STRATEGY__seedK."""
@@ -96,6 +101,14 @@ def join_phases(first, second):
 def typed_row(row):
     numbers = {k: float(row[k] or 0) for k in ("n_train", "value", "error", "seeds")}
     return {"task": row["task"], "key": (row["method"], row["strategy"], numbers["n_train"]), "metric": row["metric"], **numbers}
+
+
+def difference_row(row):
+    """Without an interval over seeds, which one seed has not, its bounds are NaN."""
+    numbers = {k: float(row[k]) for k in ("n_train", "difference", "test_low95", "test_high95", "seeds")}
+    spread = {k: float(row[k] or math.nan) for k in ("seeds_low95", "seeds_high95")}
+    return {"task": row["task"], "metric": row["metric"], "key": f"{row['method']} {row['strategy']}",
+            "minus": f"{row['minus_method']} {row['minus_strategy']}", **numbers, **spread}
 
 
 def having(studies, part, needed):

@@ -89,7 +89,39 @@ def how_to_read(table):
 a network built for this task alone; <b>from scratch</b> is the foundation model's network without pre-training; <b>random, frozen</b> is the
 control: its backbone was never trained at all; <b>pre-trained</b> rows start from the backbone that saw unlabelled jets.</p>
 <p>Numbers are the mean over <b>{count} seed{"" if seeds == [1] else "s"}</b>; {errors}. Arrows say which way is better, the best row of each column,
-baselines included, is <b class="mark">marked</b>. A gain counts when it exceeds both errors and the control does not show it too.</p>"""
+baselines included, is <b class="mark">marked</b>. A gain counts when its paired difference below has an interval without 0 and the control does not show it too.</p>"""
+
+
+def difference_tables(rows):
+    """Pre-trained minus each control, task by task; what is certain at 95 % in both senses is marked."""
+    if not rows:
+        return ""
+    body = """<h3>Paired differences</h3><p>Metric of the first minus that of the second, on the same test jets and seed by seed: mean over seeds with its 95 % intervals.
+<b>Test jets</b>: over bootstrap replicas of the test jets, the same for both. <b>Seeds</b>: of the mean over trainings with other seeds, by
+Student's t; a single seed has none. A difference is <b class="mark">marked</b> where neither interval holds 0.</p>"""
+    head = ["difference", "metric", "training jets", "value", "95 %, test jets", "95 %, seeds"]
+    for task in sorted({r["task"] for r in rows}, key=task_rank):
+        group = sorted((r for r in rows if r["task"] == task), key=lambda r: (r["n_train"], rank(r["key"]), rank(r["minus"])))
+        body += f"<h4>{html.escape(TASKS.get(task, task))}</h4>" + table_html(head, [("", difference_cells(r)) for r in group])
+    return body
+
+
+def difference_cells(r):
+    names = f"{style(r['key'])['label']} minus {style(r['minus'])['label']}"
+    value = f"{r['difference']:+.4f}"
+    metric = METRICS.get(r["metric"], (r["metric"], True))
+    return [html.escape(names), f"{html.escape(metric[0])} {arrow(r['metric'])}", grouped(r["n_train"]), f"<b>{value}</b>" if certain(r) else value,
+            interval(r["test_low95"], r["test_high95"]), interval(r["seeds_low95"], r["seeds_high95"])]
+
+
+def certain(r):
+    """Neither 95 % interval holds 0; without one over seeds that of the test jets decides."""
+    apart = lambda low, high: low > 0 or high < 0
+    return apart(r["test_low95"], r["test_high95"]) and (math.isnan(r["seeds_low95"]) or apart(r["seeds_low95"], r["seeds_high95"]))
+
+
+def interval(low, high):
+    return f"{low:+.4f} to {high:+.4f}" if math.isfinite(low) else "&ndash;"
 
 
 def duration(seconds):

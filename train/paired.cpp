@@ -1,0 +1,233 @@
+#include "train/paired.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+
+namespace tessera {
+namespace {
+
+constexpr double kOneSigma = 0.68, kTwoSigma = 0.95;
+
+/// Order statistics of a sorted sample in which value i stands weight times.
+class Repeated {
+ public:
+  void add(double value, double weight) {
+    total_ += weight;
+    values_.push_back(value);
+    until_.push_back(total_);
+  }
+  [[nodiscard]] double quantile(double q) const {
+    if (total_ <= 0) {
+      return NAN;
+    }
+    const double position = q * (total_ - 1), below = std::floor(position);
+    const double low = at(below), high = at(std::min(below + 1, total_ - 1));
+    return low + (position - below) * (high - low);
+  }
+
+ private:
+  [[nodiscard]] double at(double rank) const {
+    const auto found = std::ranges::upper_bound(until_, rank);
+    return values_[static_cast<std::size_t>(found - until_.begin())];
+  }
+  std::vector<double> values_, until_;
+  double total_ = 0;
+};
+
+Metrics momentum(const auto& rising, Numbers weights) {
+  Repeated sample;
+  for (const auto& jet : rising) {
+    sample.add(jet.value, weights[jet.index]);
+  }
+  const double median = sample.quantile(0.5);
+  return {{"resolution", (sample.quantile(0.75) - sample.quantile(0.25)) / median},
+          {"response", median}};
+}
+
+/// Signal and background counted from the highest score down; jets of one score enter together.
+Metrics identification(const auto& falling, Numbers weights) {
+  double total = 0;
+  for (const auto& jet : falling) {
+    total += jet.counts ? weights[jet.index] : 0;
+  }
+  const double enough = 0.8 * total * (1 - 1e-12);
+  double signal = 0, background = 0, passing = NAN, pairs = 0;
+  for (std::size_t i = 0; i < falling.size();) {
+    double s = 0, b = 0;
+    for (const double score = falling[i].value; i < falling.size() && falling[i].value == score;
+         ++i) {
+      (falling[i].counts ? s : b) += weights[falling[i].index];
+    }
+    pairs += b * (signal + s / 2);
+    signal += s;
+    background += b;
+    if (std::isnan(passing) && s > 0 && signal >= enough) {
+      passing = background;
+    }
+  }
+  return {{"misid@80", passing / background}, {"auc", pairs / (signal * background)}};
+}
+
+Metrics accuracy(const auto& jets, Numbers weights) {
+  double right = 0, all = 0;
+  for (const auto& jet : jets) {
+    right += jet.counts ? weights[jet.index] : 0;
+    all += weights[jet.index];
+  }
+  return {{"accuracy", right / all}};
+}
+
+void check_same_jets(const Predictions& a, const Predictions& b) {
+  TESSERA_CHECK(a.size() == b.size(), "paired difference: {} jets against {}", a.size(), b.size());
+  for (std::size_t j = 0; j < a.target.size(); ++j) {
+    TESSERA_CHECK(a.ids[j] == b.ids[j] && a.target[j] == b.target[j],
+                  "paired difference: jet {} has id {} and class {} in one, {} and {} in the other",
+                  j, a.ids[j], a.target[j], b.ids[j], b.target[j]);
+  }
+}
+
+/// The middle share of the finite ones.
+Interval middle(const std::vector<double>& values, double share) {
+  std::vector<double> sorted;
+  std::ranges::copy_if(values, std::back_inserter(sorted),
+                       [](double v) { return std::isfinite(v); });
+  if (sorted.empty()) {
+    return {};
+  }
+  std::ranges::sort(sorted);
+  return {sorted_quantile(sorted, (1 - share) / 2), sorted_quantile(sorted, (1 + share) / 2)};
+}
+
+Interval student(const MeanSd& m, std::size_t n, double share) {
+  if (n < 2) {
+    return {};
+  }
+  const double half = student_quantile((1 + share) / 2, static_cast<int>(n) - 1) * m.sd /
+                      std::sqrt(static_cast<double>(n));
+  return {m.mean - half, m.mean + half};
+}
+
+std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> d(a.size());
+  std::ranges::transform(a, b, d.begin(), std::minus<>());
+  return d;
+}
+
+/// Where a method's metrics go; replicas are added up over seeds.
+Replicated prepared(const std::vector<MetricSample>& seeds, Numbers ones, std::uint32_t replicas) {
+  Replicated r;
+  for (const MetricSample& sample : seeds) {
+    const Metrics metrics = sample(ones);
+    r.by_seed.resize(metrics.size());
+    for (std::size_t i = 0; i < metrics.size(); ++i) {
+      r.by_seed[i].push_back(metrics[i].value);
+    }
+    r.metrics.clear();
+    std::ranges::transform(metrics, std::back_inserter(r.metrics), &Metric::name);
+  }
+  r.replicas.assign(r.metrics.size(), std::vector<double>(replicas, 0.0));
+  return r;
+}
+
+}  // namespace
+
+MetricSample::MetricSample(Task task, const Predictions& p) : task_(task) {
+  const auto fill = [&](const auto& value, const auto& counts) {
+    for (std::size_t j = 0; j < p.target.size(); ++j) {
+      jets_.push_back({value(j), j, counts(j)});
+    }
+  };
+  if (task == Task::tau_pt) {
+    const std::vector<double> ratio = momentum_ratios(p);
+    fill([&](std::size_t j) { return ratio[j]; }, [](std::size_t) { return true; });
+    std::ranges::stable_sort(jets_, {}, &Jet::value);
+  } else if (task == Task::tau_id) {
+    fill([&](std::size_t j) { return tau_score(p, j); },
+         [&](std::size_t j) { return p.target[j] == 1; });
+    std::ranges::stable_sort(jets_, std::greater<>(), &Jet::value);
+  } else {
+    fill([](std::size_t) { return 0.0; }, [&](std::size_t j) { return rightly_answered(p, j); });
+  }
+}
+
+Metrics MetricSample::operator()(Numbers weights) const {
+  TESSERA_CHECK(weights.size() == jets_.size(), "metrics: expected {} weights, got {}",
+                jets_.size(), weights.size());
+  switch (task_) {
+    case Task::tau_pt:
+      return momentum(jets_, weights);
+    case Task::tau_id:
+      return identification(jets_, weights);
+    case Task::tau_dm:
+    case Task::tag:
+      break;
+  }
+  return accuracy(jets_, weights);
+}
+
+std::vector<double> bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
+                                     std::uint32_t replicas) {
+  const std::vector<Predictions> one{predictions};
+  const Replicated replicated = replicate(task, {&one, 1}, seed, replicas).at(0);
+  std::vector<double> errors;
+  for (const auto& values : replicated.replicas) {
+    std::vector<double> finite;
+    std::ranges::copy_if(values, std::back_inserter(finite),
+                         [](double v) { return std::isfinite(v); });
+    errors.push_back(mean_sd(finite).sd);
+  }
+  return errors;
+}
+
+std::vector<Replicated> replicate(Task task, std::span<const std::vector<Predictions>> methods,
+                                  std::uint64_t seed, std::uint32_t replicas) {
+  std::vector<std::vector<MetricSample>> samples;
+  std::vector<Replicated> out;
+  const auto n = methods.empty() ? 0 : methods[0].at(0).target.size();
+  for (const auto& seeds : methods) {
+    samples.emplace_back();
+    for (const Predictions& p : seeds) {
+      check_same_jets(methods[0][0], p);
+      samples.back().emplace_back(task, p);
+    }
+    out.push_back(prepared(samples.back(), std::vector<double>(n, 1.0), replicas));
+  }
+  for (std::uint32_t b = 0; b < replicas; ++b) {
+    const std::vector<double> weights = poisson_weights(seed, b, n);
+    for (std::size_t m = 0; m < samples.size(); ++m) {
+      for (const MetricSample& sample : samples[m]) {
+        const Metrics metrics = sample(weights);
+        for (std::size_t i = 0; i < metrics.size(); ++i) {
+          out[m].replicas[i][b] += metrics[i].value / static_cast<double>(samples[m].size());
+        }
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<Difference> paired_differences(const Replicated& a, const Replicated& b) {
+  TESSERA_CHECK(a.metrics == b.metrics && a.by_seed.at(0).size() == b.by_seed.at(0).size(),
+                "paired difference: expected the same metrics and seeds, got {} and {} seeds",
+                a.by_seed.at(0).size(), b.by_seed.at(0).size());
+  std::vector<Difference> out;
+  for (std::size_t i = 0; i < a.metrics.size(); ++i) {
+    const std::vector<double> by_seed = minus(a.by_seed[i], b.by_seed[i]);
+    const std::vector<double> replicas = minus(a.replicas[i], b.replicas[i]);
+    const MeanSd m = mean_sd(by_seed);
+    const std::size_t n = by_seed.size();
+    out.push_back({.metric = a.metrics[i],
+                   .value = m.mean,
+                   .test68 = middle(replicas, kOneSigma),
+                   .test95 = middle(replicas, kTwoSigma),
+                   .seeds = n,
+                   .seed_sd = n > 1 ? m.sd : NAN,
+                   .seeds68 = student(m, n, kOneSigma),
+                   .seeds95 = student(m, n, kTwoSigma)});
+  }
+  return out;
+}
+
+}  // namespace tessera
