@@ -49,6 +49,9 @@ function(add_kernel op)
     target_include_directories(tessera_kernels PRIVATE ${PROJECT_SOURCE_DIR})
     if(TESSERA_HAVE_CUDA)  # registers and spills of each kernel, for tests/core/gpu/budget_test.cmake
       target_compile_options(tessera_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-v>)
+      if(TESSERA_TESTS)  # machine code and PTX lie plainly in the objects: tests/core/gpu/machine_code_test.cpp
+        target_compile_options(tessera_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=none>)
+      endif()
       set(launcher ${PROJECT_SOURCE_DIR}/core/gpu/ptxas_log.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})  # no empty word
       set_target_properties(tessera_kernels PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
     endif()
