@@ -14,7 +14,6 @@ namespace {
 
 constexpr auto kSoftmax = TESSERA_KERNEL(softmax_cross_entropy);
 constexpr auto kScaleRows = TESSERA_KERNEL(scale_rows);
-constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 constexpr std::int64_t kChunkRows = 256;
 
@@ -66,30 +65,32 @@ Tensor chunk_logits(std::int64_t rows, std::int64_t v, Device device) {
 }
 
 // Scratch of a product with a right operand (k, n); devices pack nothing.
-Tensor panels_of(std::int64_t k, std::int64_t n, Device device) {
-  return Tensor::empty({device == kCpu ? gemm_workspace(k, n) : 0}, DType::f32, device);
+Tensor panels_of(std::int64_t k, std::int64_t n, Device device, Precision precision) {
+  return Tensor::empty({device == kCpu ? gemm_workspace(k, n, precision) : 0}, DType::f32, device);
 }
 
 /// A right operand whose panels are packed at the first product and reused by the next.
 struct Packed {
   Operand b;
+  Precision precision;
   Tensor panels;
   bool packed = false;
 
-  Packed(Operand operand, std::int64_t k, std::int64_t n, Device device)
-      : b(operand), panels(panels_of(k, n, device)) {}
+  Packed(Operand operand, std::int64_t k, std::int64_t n, Device device, Precision p)
+      : b(operand), precision(p), panels(panels_of(k, n, device, p)) {}
 
   void multiply(Operand a, const Tensor& c, std::int64_t k, const float* bias = nullptr) {
-    kGemm(c.device(), a, b, c.view<float, 2>(), k, {.bias = bias, .packed = packed},
-          panels.view<float, 1>(), Stream{});
+    gemm_at(precision)(c.device(), a, b, c.view<float, 2>(), k, {.bias = bias, .packed = packed},
+                       panels.view<float, 1>(), Stream{});
     packed = true;
   }
 };
 
 // c += a b
-void multiply_add(Operand a, Operand b, const Tensor& c, std::int64_t k, const Tensor& panels) {
-  kGemm(c.device(), a, b, c.view<float, 2>(), k, {.accumulate = true}, panels.view<float, 1>(),
-        Stream{});
+void multiply_add(Operand a, Operand b, const Tensor& c, std::int64_t k, const Tensor& panels,
+                  Precision precision) {
+  gemm_at(precision)(c.device(), a, b, c.view<float, 2>(), k, {.accumulate = true},
+                     panels.view<float, 1>(), Stream{});
 }
 
 Tensor sum_columns(const Tensor& x) {
@@ -103,6 +104,7 @@ struct FusedPass {
   Tensor h, weight, bias, targets, row_weight;
   float factor;
   bool tape;
+  Precision precision;
   Tensor losses{}, dh{}, dw{}, db{};  // (T), (T, d), (V, d), (V)
 
   void allocate(bool needs_h, bool needs_weight, bool needs_bias) {
@@ -123,10 +125,11 @@ struct FusedPass {
     const NoGrad off;
     const Device device = h.device();
     const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
-    Packed forward(transposed(weight), d, v, device), back(plain(weight), v, d, device);
+    Packed forward(transposed(weight), d, v, device, precision);
+    Packed back(plain(weight), v, d, device, precision);
     const std::int64_t chunk = chunk_rows(t, v, d, device);
     const Tensor logits = chunk_logits(std::min(t, chunk), v, device);
-    const Tensor panels = panels_of(chunk, d, device);
+    const Tensor panels = panels_of(chunk, d, device, precision);
     for (std::int64_t row = 0; row < t; row += chunk) {
       const std::int64_t rows = std::min(t - row, chunk);
       const Tensor z = logits.slice(0, 0, rows);
@@ -138,7 +141,7 @@ struct FusedPass {
         back.multiply(plain(z), dh.slice(0, row, row + rows), v);
       }
       if (dw.defined()) {
-        multiply_add(transposed(z), plain(part), dw, rows, panels);
+        multiply_add(transposed(z), plain(part), dw, rows, panels, precision);
       }
       if (db.defined()) {
         accumulate(db, sum_columns(z));
@@ -202,7 +205,9 @@ Tensor linear_cross_entropy(const Tensor& h0, const Tensor& weight0, const Tenso
                  .row_weight = weights_of("linear_cross_entropy", row_weight, t, h0.device()),
                  .factor = static_cast<float>(1 / divisor),
                  .tape = grad_enabled() &&
-                         (h0.requires_grad() || weight0.requires_grad() || bias0.requires_grad())};
+                         (h0.requires_grad() || weight0.requires_grad() || bias0.requires_grad()),
+                 .precision = precision()};
+  check_precision(pass.precision, h0.device());
   pass.allocate(h0.requires_grad(), weight0.requires_grad(), bias0.requires_grad());
   pass.run();
   Tensor loss = scale(sum(pass.losses), pass.factor).detach();

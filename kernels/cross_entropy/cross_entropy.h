@@ -16,8 +16,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& 
 /// undefined; targets: (T) i32; row_weight: (T) or undefined (ones), without gradient; normaliser
 /// <= 0 means T. Logits exist for a chunk of rows at a time only (256 on the cpu); where a gradient
 /// is needed, dh, dW and db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T
-/// V). Returns a scalar. Differentiable in h, weight, bias. Chunking after Liger-Kernel (Hsu et al.
-/// 2024).
+/// V). Products have the precision() of the call. Returns a scalar. Differentiable in h, weight,
+/// bias. Chunking after Liger-Kernel (Hsu et al. 2024).
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& bias,
                             const Tensor& targets, const Tensor& row_weight = {},
                             double normaliser = 0);

@@ -7,6 +7,7 @@ namespace tessera {
 namespace {
 
 constexpr auto kGemm = TESSERA_KERNEL(gemm);
+constexpr Kernel<gemm_signature> kGemmBf16{"gemm_bf16", &cpu::gemm_bf16, nullptr, nullptr};
 constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
 constexpr auto kPointwise = TESSERA_KERNEL(pointwise);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
@@ -14,14 +15,27 @@ constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
 Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
 Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.shape(1)}; }
 
-Tensor multiply(Device device, Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
-                const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) {
-  Tensor c = Tensor::empty({m, n}, DType::f32, device);
-  const std::int64_t floats =
-      device == kCpu ? gemm_workspace(k, n) : GemmPlan(m, n, k).workspace(m, n);
-  const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
-  kGemm(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(), Stream{});
-  return c;
+/// Where and how products are made.
+struct Multiplier {
+  Device device;
+  Precision precision;
+
+  Tensor operator()(Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
+                    const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) const {
+    Tensor c = Tensor::empty({m, n}, DType::f32, device);
+    const std::int64_t floats =
+        device == kCpu ? gemm_workspace(k, n, precision) : GemmPlan(m, n, k).workspace(m, n);
+    const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
+    gemm_at(precision)(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(),
+                       Stream{});
+    return c;
+  }
+};
+
+// On the device of an operand, at the precision of the call.
+Multiplier multiplier_for(const Tensor& operand) {
+  check_precision(precision(), operand.device());
+  return {operand.device(), precision()};
 }
 
 thread_local PackedWeights* packed_weights = nullptr;
@@ -32,11 +46,14 @@ Tensor kept_panels(const Tensor& weight, bool& packed) {
   if (entry == nullptr) {
     return {};
   }
-  packed = entry->panels.defined() && entry->version == weight.version();
-  if (!entry->panels.defined()) {
+  const bool fits = entry->panels.defined() && entry->precision == precision();
+  packed = fits && entry->version == weight.version();
+  if (!fits) {
     const NoArena heap;
-    entry->panels = Tensor::empty({gemm_workspace(weight.shape(1), weight.shape(0))}, DType::f32,
-                                  weight.device());
+    entry->precision = precision();
+    entry->panels =
+        Tensor::empty({gemm_workspace(weight.shape(1), weight.shape(0), entry->precision)},
+                      DType::f32, weight.device());
   }
   entry->version = weight.version();
   return entry->panels;
@@ -49,6 +66,7 @@ Tensor flat(const Tensor& t) { return t.reshape({t.size()}); }
 struct LinearBackward {
   Saved x, weight, kept;  ///< kept: act'(z) on the cpu, where it is half of act(z); z on devices
   Activation activation;
+  Multiplier multiply;
   bool needs_x, needs_weight, needs_bias;
 
   std::vector<Tensor> operator()(std::span<const Tensor> g) const {
@@ -60,10 +78,10 @@ struct LinearBackward {
     const std::int64_t t = dz.shape(0), o = dz.shape(1), i = weight.get().shape(1);
     Tensor dx, dw, db;
     if (needs_x) {
-      dx = multiply(device, plain(dz), plain(weight.get()), t, o, i);  // (T, I)
+      dx = multiply(plain(dz), plain(weight.get()), t, o, i);  // (T, I)
     }
     if (needs_weight) {
-      dw = multiply(device, transposed(dz), plain(x.get()), o, t, i);  // (O, I)
+      dw = multiply(transposed(dz), plain(x.get()), o, t, i);  // (O, I)
     }
     if (needs_bias) {
       db = Tensor::empty({o}, DType::f32, device);
@@ -88,9 +106,17 @@ struct LinearBackward {
 
 }  // namespace
 
-std::int64_t gemm_workspace(std::int64_t k, std::int64_t n) {
+const Kernel<gemm_signature>& gemm_at(Precision precision) {
+  return precision == Precision::bf16 ? kGemmBf16 : kGemm;
+}
+
+std::int64_t gemm_workspace(std::int64_t k, std::int64_t n, Precision precision) {
   constexpr std::int64_t kWidest = 32;  // columns of the widest panel
-  return k > kGemmWideK ? 0 : k * ((n + kWidest - 1) / kWidest) * kWidest;
+  const std::int64_t columns = (n + kWidest - 1) / kWidest * kWidest;
+  if (k > kGemmWideK) {
+    return 0;
+  }
+  return precision == Precision::f32 ? k * columns : (k + 31) / 32 * 16 * columns;  // whole steps
 }
 
 PackedWeights::PackedWeights(std::vector<Tensor> weights) : previous_(packed_weights) {
@@ -122,6 +148,7 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
                 "linear: bias must be ({}), got {}", weight0.shape(0), bias0.shape());
   const Tensor x = x0.detach().contiguous(), weight = weight0.detach().contiguous();
   const std::int64_t t = x.shape(0), o = weight.shape(0), i = x.shape(1);
+  const Multiplier multiply = multiplier_for(x);
   GemmEpilogue epilogue{.activation = activation};
   Tensor bias, kept;
   if (bias0.defined()) {
@@ -136,14 +163,13 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Acti
   }
   const Tensor panels =
       tape || t == 0 || x.device() != kCpu ? Tensor{} : kept_panels(weight0, epilogue.packed);
-  Tensor y =
-      multiply(x.device(), plain(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
+  Tensor y = multiply(plain(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
   if (!tape) {
     return y;
   }
   return differentiable(
       y, {x0, weight0, bias0},
-      LinearBackward{Saved(x), Saved(weight), Saved(kept), activation, x0.requires_grad(),
+      LinearBackward{Saved(x), Saved(weight), Saved(kept), activation, multiply, x0.requires_grad(),
                      weight0.requires_grad(), bias0.requires_grad()});
 }
 
@@ -152,14 +178,15 @@ Tensor matmul(const Tensor& a0, const Tensor& b0) {
                 "matmul: a must be (M, K) and b (K, N), got {} and {}", a0.shape(), b0.shape());
   const Tensor a = a0.detach().contiguous(), b = b0.detach().contiguous();
   const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
-  const Device device = a.device();
+  const Multiplier multiply = multiplier_for(a);
   // da = dc b^T, db = a^T dc
-  const auto backward = [sa = Saved(a), sb = Saved(b), m, k, n, device](std::span<const Tensor> g) {
+  const auto backward = [sa = Saved(a), sb = Saved(b), m, k, n,
+                         multiply](std::span<const Tensor> g) {
     const Tensor dc = g[0].contiguous();
-    return std::vector<Tensor>{multiply(device, plain(dc), transposed(sb.get()), m, n, k),
-                               multiply(device, transposed(sa.get()), plain(dc), k, m, n)};
+    return std::vector<Tensor>{multiply(plain(dc), transposed(sb.get()), m, n, k),
+                               multiply(transposed(sa.get()), plain(dc), k, m, n)};
   };
-  return differentiable(multiply(device, plain(a), plain(b), m, k, n), {a0, b0}, backward);
+  return differentiable(multiply(plain(a), plain(b), m, k, n), {a0, b0}, backward);
 }
 
 }  // namespace tessera

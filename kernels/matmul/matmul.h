@@ -6,12 +6,14 @@
 #include "core/kernel.h"
 #include "core/tensor.h"
 #include "kernels/matmul/matmul_types.h"
+#include "kernels/matmul/precision.h"
 
 namespace tessera {
 
 /// y = act(x W^T + b). x: (T, I); weight: (O, I); bias: (O) or undefined; all f32. gelu is the erf
-/// form. Returns (T, O). Throws Error(usage) on shapes that do not fit. Differentiable in x,
-/// weight, bias. Keeps x and, with an activation, its slope or its argument (4 T O bytes).
+/// form. Returns (T, O). Its products have the precision() of the call. Throws Error(usage) on
+/// shapes that do not fit. Differentiable in x, weight, bias. Keeps x and, with an activation, its
+/// slope or its argument (4 T O bytes).
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
               Activation activation = Activation::none);
 
@@ -29,7 +31,8 @@ class PackedWeights {
   /// One weight and its panels, undefined until the first use.
   struct Entry {
     Tensor weight, panels;
-    std::uint64_t version = 0;  ///< of the weight when packed
+    std::uint64_t version = 0;             ///< of the weight when packed
+    Precision precision = Precision::f32;  ///< of the panels
   };
   /// The entry of this very tensor in the innermost scope of this thread, or null.
   static Entry* find(const Tensor& weight);
@@ -39,7 +42,8 @@ class PackedWeights {
   PackedWeights* previous_;
 };
 
-/// a b. a: (M, K); b: (K, N). Returns (M, N). Differentiable in both.
+/// a b. a: (M, K); b: (K, N). Returns (M, N), at the precision() of the call. Differentiable in
+/// both.
 Tensor matmul(const Tensor& a, const Tensor& b);
 
 /// c (M, N) = a (M, K) b (K, N), with the epilogue. `panels`: scratch of gemm_workspace floats,
@@ -48,10 +52,16 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 /// only.
 TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
                                   GemmEpilogue epilogue, View<float, 1> panels, Stream));
+/// The same with a and b rounded to bf16 (nearest even; denormal numbers may become zero) and sums
+/// in f32. On the cpu only where bf16_unit() is not none; bits depend on the unit.
+TESSERA_DECLARE_KERNEL(gemm_bf16, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                                       GemmEpilogue epilogue, View<float, 1> panels, Stream));
+/// The one of the two for a precision; check_precision() comes before.
+const Kernel<gemm_signature>& gemm_at(Precision precision);
 /// Up to here a right operand is packed as a whole; longer ones are, block by block, where used.
 inline constexpr std::int64_t kGemmWideK = 1024;
 /// Floats of scratch for a (K, N) right operand on any SIMD level.
-std::int64_t gemm_workspace(std::int64_t k, std::int64_t n);
+std::int64_t gemm_workspace(std::int64_t k, std::int64_t n, Precision precision = Precision::f32);
 
 /// y = act(z), elementwise.
 TESSERA_DECLARE_KERNEL(activation_forward, void(View<const float, 1> z, View<float, 1> y,
