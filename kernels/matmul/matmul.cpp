@@ -7,7 +7,7 @@ namespace tessera {
 namespace {
 
 constexpr auto kGemm = TESSERA_KERNEL(gemm);
-constexpr Kernel<gemm_signature> kGemmBf16{"gemm_bf16", &cpu::gemm_bf16, nullptr, nullptr};
+constexpr auto kGemmBf16 = TESSERA_KERNEL(gemm_bf16);
 constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
 constexpr auto kPointwise = TESSERA_KERNEL(pointwise);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);

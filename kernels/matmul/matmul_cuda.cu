@@ -137,6 +137,26 @@ TESSERA_GLOBAL void __launch_bounds__(256)
   }
 }
 
+// Tiles of c, in parts along k where the plan cuts it and there is scratch for their sums.
+void tensor_gemm(const TensorKernel& form, Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                 const GemmEpilogue& epilogue, View<float, 1> panels, Stream stream) {
+  const GemmPlan plan(c.shape[0], c.shape[1], k);
+  const bool whole = plan.parts == 1 || panels.shape[0] < plan.workspace(c.shape[0], c.shape[1]);
+  const auto parts = static_cast<unsigned>(whole ? 1 : plan.parts);
+  const LaunchConfig config{
+      form.name, {static_cast<unsigned>(plan.tiles), parts}, {kThreads}, form.smem_bytes, stream};
+  auto* kernel = form.kernels[a.col == 1][b.row == 1];
+  if (whole) {
+    launch(kernel, config, a, b, c, k, k, epilogue);
+    return;
+  }
+  const View<float, 2> sums{panels.data, {c.shape[0], c.shape[1]}, {c.shape[1], 1}};
+  launch(kernel, config, a, b, sums, k, plan.depth, GemmEpilogue{});
+  launch(add_parts_kernel,
+         {"gemm_add_parts", {blocks_for(c.size(), kPointThreads)}, {kPointThreads}, 0, stream},
+         panels.data, plan.parts, c, epilogue);
+}
+
 }  // namespace
 
 void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
@@ -151,24 +171,14 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
            epilogue);
     return;
   }
-  const GemmPlan plan(c.shape[0], c.shape[1], k);
-  const bool whole = plan.parts == 1 || panels.shape[0] < plan.workspace(c.shape[0], c.shape[1]);
-  const auto parts = static_cast<unsigned>(whole ? 1 : plan.parts);
-  const LaunchConfig config{"gemm_tensor",
-                            {static_cast<unsigned>(plan.tiles), parts},
-                            {kThreads},
-                            sizeof(TensorSmem),
-                            stream};
-  auto* kernel = tensor_kernel_for(a.col == 1, b.row == 1);
-  if (whole) {
-    launch(kernel, config, a, b, c, k, k, epilogue);
-    return;
+  tensor_gemm(kSplitKernel, a, b, c, k, epilogue, panels, stream);
+}
+
+void gemm_bf16(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
+               View<float, 1> panels, Stream stream) {
+  if (c.size() > 0) {
+    tensor_gemm(kRoundedKernel, a, b, c, k, epilogue, panels, stream);
   }
-  const View<float, 2> sums{panels.data, {c.shape[0], c.shape[1]}, {c.shape[1], 1}};
-  launch(kernel, config, a, b, sums, k, plan.depth, GemmEpilogue{});
-  launch(add_parts_kernel,
-         {"gemm_add_parts", {blocks_for(c.size(), kPointThreads)}, {kPointThreads}, 0, stream},
-         panels.data, plan.parts, c, epilogue);
 }
 
 void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation,

@@ -1,9 +1,9 @@
-// GEMM on tensor cores: each f32 is the sum of two bf16 but for 2^-18 of it, and a b is taken as
-// high high + high low + low high in f32 accumulators (the split of Henry, Tang, Heinecke,
+// GEMM on tensor cores. In f32 each number is the sum of two bf16 but for 2^-18 of it, and a b is
+// taken as high high + high low + low high in f32 accumulators (the split of Henry, Tang, Heinecke,
 // "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations",
-// 2019): 2e-6 relative on random data, at a third of the bf16 rate. A block of eight warps makes a
-// 128 x 64 tile of c, a warp 32 x 32 of it; the next step of 32 along k is on its way to registers
-// while this one is multiplied.
+// 2019): 2e-6 relative on random data, at a third of the bf16 rate. At precision bf16 only the
+// first product is made. A block of eight warps makes a 128 x 64 tile of c, a warp 32 x 32 of it;
+// the next step of 32 along k is on its way to registers while this one is multiplied.
 #pragma once
 
 #include "core/gpu/tile.cuh"
@@ -18,14 +18,50 @@ constexpr int kTileColumns = GemmPlan::kColumns;
 constexpr int kDepth = GemmPlan::kStep;  // of k in a step
 constexpr int kWarps = kThreads / 32;
 
-// Lines of one operand, k along each. Padded, since lanes also write down a column.
-template <int kLines>
-using Lines = SplitTile<kLines, kDepth, Padded>;
-
-struct TensorSmem {
-  Lines<kTileRows> a;
-  Lines<kTileColumns> b;
+/// How operands lie in shared memory and in registers: lines, k along each. Padded, since lanes
+/// also write down a column.
+struct Split {
+  template <int kLines>
+  using Lines = SplitTile<kLines, kDepth, Padded>;
+  using Fragment = SplitFrag<16, 16>;
 };
+struct Rounded {
+  template <int kLines>
+  using Lines = SmemTile<kLines, kDepth, Padded>;
+  using Fragment = Frag<16, 16>;
+};
+
+template <class Form>
+struct TensorSmem {
+  typename Form::template Lines<kTileRows> a;
+  typename Form::template Lines<kTileColumns> b;
+};
+
+/// Where an element goes.
+struct Place {
+  int line, k;
+};
+
+// Two elements as they are multiplied.
+template <int kLines>
+TESSERA_DEVICE void put_pair(SplitTile<kLines, kDepth, Padded>& tile, const Place (&to)[2], float x,
+                             float y) {
+  const SplitPair pair = split_pair(x, y);
+  TESSERA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    tile.high.bits[to[i].line][to[i].k] = static_cast<std::uint16_t>(pair.high >> 16 * i);
+    tile.low.bits[to[i].line][to[i].k] = static_cast<std::uint16_t>(pair.low >> 16 * i);
+  }
+}
+template <int kLines>
+TESSERA_DEVICE void put_pair(SmemTile<kLines, kDepth, Padded>& tile, const Place (&to)[2], float x,
+                             float y) {
+  const std::uint32_t pair = pack_bf16x2(x, y);
+  TESSERA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    tile.bits[to[i].line][to[i].k] = static_cast<std::uint16_t>(pair >> 16 * i);
+  }
+}
 
 /// What is left of one operand from a thread's first element on: lines outside, k inside.
 struct Rest {
@@ -67,23 +103,16 @@ struct Piece {
     from.at += kDepth * from.inner;
     from.depth -= kDepth;
   }
-  TESSERA_DEVICE void put(Lines<kLines>& tile) const;
-};
-
-template <int kLines, bool kAlongK>
-TESSERA_DEVICE void Piece<kLines, kAlongK>::put(Lines<kLines>& tile) const {
-  TESSERA_UNROLL
-  for (int i = 0; i < kItems; i += 2) {
-    const SplitPair pair = split_pair(x[i], x[i + 1]);
+  template <class Tile>
+  TESSERA_DEVICE void put(Tile& tile) const {
     TESSERA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int line = first_line() + line_of(i + half);
-      const int k = first_depth() + depth_of(i + half);
-      tile.high.bits[line][k] = static_cast<std::uint16_t>(pair.high >> 16 * half);
-      tile.low.bits[line][k] = static_cast<std::uint16_t>(pair.low >> 16 * half);
+    for (int i = 0; i < kItems; i += 2) {
+      const Place to[2] = {{first_line() + line_of(i), first_depth() + depth_of(i)},
+                           {first_line() + line_of(i + 1), first_depth() + depth_of(i + 1)}};
+      put_pair(tile, to, x[i], x[i + 1]);
     }
   }
-}
+};
 
 /// A warp's 32 x 32 of c: two strips of 16 rows by four of 8 columns.
 using WarpTile = Acc<16, 8>[2][4];
@@ -92,38 +121,43 @@ using WarpTile = Acc<16, 8>[2][4];
 TESSERA_DEVICE int tile_row(int strip, int e) { return 16 * strip + acc_row(e); }
 TESSERA_DEVICE int tile_column(int part, int e) { return 8 * part + acc_column(e); }
 
-// sum += a b over 16 of k, small products first; four accumulators in turn, so that none waits for
-// itself.
-TESSERA_DEVICE void multiply_step(const TensorSmem& s, int row, int column, int k, WarpTile& sum) {
-  SplitFrag<16, 16> a[2];
+// Four accumulators += two strips of a times two parts of b: four in turn, so that none waits for
+// itself; small products first.
+TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const Frag<16, 16>& a0,
+                                  const Frag<16, 16>& a1, const Frag<16, 16>& b) {
+  TESSERA_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    mma(sum[e / 2][j + e % 2], e / 2 == 0 ? a0 : a1, b.rows(e % 2));
+  }
+}
+TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const SplitFrag<16, 16>& a0,
+                                  const SplitFrag<16, 16>& a1, const SplitFrag<16, 16>& b) {
+  multiply_four(sum, j, a0.high, a1.high, b.low);
+  multiply_four(sum, j, a0.low, a1.low, b.high);
+  multiply_four(sum, j, a0.high, a1.high, b.high);
+}
+
+// sum += a b over 16 of k.
+template <class Form>
+TESSERA_DEVICE void multiply_step(const TensorSmem<Form>& s, int row, int column, int k,
+                                  WarpTile& sum) {
+  typename Form::Fragment a[2];
   load(a[0], s.a, row, k);
   load(a[1], s.a, row + 16, k);
   TESSERA_UNROLL
   for (int j = 0; j < 4; j += 2) {
-    SplitFrag<16, 16> b;
+    typename Form::Fragment b;
     load(b, s.b, column + 8 * j, k);
-    TESSERA_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      mma(sum[e / 2][j + e % 2], a[e / 2].high, b.low.rows(e % 2));
-    }
-    TESSERA_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      mma(sum[e / 2][j + e % 2], a[e / 2].low, b.high.rows(e % 2));
-    }
-    TESSERA_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      mma(sum[e / 2][j + e % 2], a[e / 2].high, b.high.rows(e % 2));
-    }
+    multiply_four(sum, j, a[0], a[1], b);
   }
 }
 
 // Block (tile, part): the part's stretch of k. c is that of the part; only a lone part has an
 // epilogue that does anything.
-template <bool kAlongA, bool kAlongB>
-TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
-    tensor_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
-                  GemmEpilogue epilogue) {
-  TESSERA_SMEM(TensorSmem, s);
+template <class Form, bool kAlongA, bool kAlongB>
+TESSERA_DEVICE void make_tile(Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                              std::int64_t depth, const GemmEpilogue& epilogue) {
+  TESSERA_SMEM(TensorSmem<Form>, s);
   const std::int64_t part = block_idx().y;
   const std::int64_t begin = part * depth;
   k = k - begin < depth ? k - begin : depth;
@@ -159,7 +193,7 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     next_b.fetch(columns);
     TESSERA_UNROLL
     for (int step = 0; step < kDepth; step += 16) {
-      multiply_step(s, row, column, step, sum);
+      multiply_step<Form>(s, row, column, step, sum);
     }
     sync_block();  // the tiles may be overwritten
   }
@@ -173,15 +207,37 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
   }
 }
 
-using TensorKernel = void(Operand, Operand, View<float, 2>, std::int64_t, std::int64_t,
-                          GemmEpilogue);
-
-TensorKernel* tensor_kernel_for(bool along_a, bool along_b) {
-  if (along_a) {
-    return along_b ? tensor_kernel<true, true> : tensor_kernel<true, false>;
-  }
-  return along_b ? tensor_kernel<false, true> : tensor_kernel<false, false>;
+template <bool kAlongA, bool kAlongB>
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
+    tensor_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
+                  GemmEpilogue epilogue) {
+  make_tile<Split, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
 }
+
+template <bool kAlongA, bool kAlongB>
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
+    rounded_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
+                   GemmEpilogue epilogue) {
+  make_tile<Rounded, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
+}
+
+/// A kernel for two forms of operands, and its shared memory.
+struct TensorKernel {
+  using Signature = void(Operand, Operand, View<float, 2>, std::int64_t, std::int64_t,
+                         GemmEpilogue);
+  const char* name;
+  Signature* kernels[2][2];  // [a along k][b along k]
+  std::size_t smem_bytes;
+};
+
+constexpr TensorKernel kSplitKernel{"gemm_tensor",
+                                    {{tensor_kernel<false, false>, tensor_kernel<false, true>},
+                                     {tensor_kernel<true, false>, tensor_kernel<true, true>}},
+                                    sizeof(TensorSmem<Split>)};
+constexpr TensorKernel kRoundedKernel{"gemm_bf16",
+                                      {{rounded_kernel<false, false>, rounded_kernel<false, true>},
+                                       {rounded_kernel<true, false>, rounded_kernel<true, true>}},
+                                      sizeof(TensorSmem<Rounded>)};
 
 }  // namespace
 }  // namespace tessera::TESSERA_GPU_NS

@@ -63,8 +63,6 @@ class UnitGuard {
   Bf16Unit before_;
 };
 
-constexpr bool kDevicesHaveIt = false;
-
 /// f(device, its name) on each CPU unit and on each other device that has the kernel.
 template <class F>
 void on_each(F f) {
@@ -73,7 +71,7 @@ void on_each(F f) {
     f(kCpu, std::string("cpu ") + name(unit));
   }
   for (const Device device : devices()) {
-    if (device != kCpu && kDevicesHaveIt) {
+    if (device != kCpu) {
       f(device, name(device.type));
     }
   }
