@@ -8,6 +8,11 @@
 
 namespace tessera::apps {
 
+/// Published checkpoints, .ckpt of PyTorch or .safetensors with the same names.
+struct ImportArguments {
+  std::string tokenizer, backbone, python = "python3";
+};
+
 /// Options that are flags, not configuration.
 struct Options {
   bool json = false;
@@ -16,10 +21,12 @@ struct Options {
   std::string resume = "auto";  ///< auto or never
   std::string from;             ///< run directory whose pre-trained backbone is used
   Device device = kCpu;         ///< where trainings compute
+  ImportArguments import;
 };
 
 void train_tokenizer_verb(const RunConfig& config, const Options& options);
 void pretrain_verb(const RunConfig& config, const Options& options);
+void import_verb(const RunConfig& config, const Options& options);
 void finetune_verb(const RunConfig& config, const Options& options);
 void generate_verb(const RunConfig& config, const Options& options);
 void dry_run(const RunConfig& config, const std::string& verb);

@@ -95,6 +95,14 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
                {"tokenizer."}, train_tokenizer_verb);
   add_run_verb(app, line, "pretrain", "Pre-train the backbone on unlabelled jets",
                {"tokenizer.codes", "backbone.", "pretrain."}, pretrain_verb);
+  CLI::App* import =
+      add_run_verb(app, line, "import",
+                   "Take tokenizer and backbone from published checkpoints of OmniJet-alpha",
+                   {"tokenizer.", "backbone."}, import_verb);
+  ImportArguments& files = line.options.import;
+  import->add_option("--tokenizer", files.tokenizer, ".ckpt of PyTorch, or .safetensors");
+  import->add_option("--backbone", files.backbone, "The same, with its next-token head");
+  import->add_option("--python", files.python, "Interpreter that reads a .ckpt; no library needed");
   add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
                {"backbone.kind", "generate."}, generate_verb);
   add_run_verb(

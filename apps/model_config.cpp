@@ -148,7 +148,8 @@ TokenizerJob tokenizer_job(const RunConfig& c) {
           .batch = c.tokenizer.batch,
           .dead_code_timeout = c.tokenizer.dead_code_timeout,
           .seed = seed_of(c),
-          .compat = compat_of(c)};
+          .compat = compat_of(c),
+          .selection = c.tokenizer.selection};
 }
 
 PretrainJob pretrain_job(const RunConfig& c) {
@@ -156,7 +157,8 @@ PretrainJob pretrain_job(const RunConfig& c) {
           .objective = pretrain_config(c),
           .trainer = trainer_config(c, c.pretrain.trainer),
           .batch = c.pretrain.batch,
-          .seed = seed_of(c)};
+          .seed = seed_of(c),
+          .selection = c.pretrain.selection};
 }
 
 GptPretrainJob gpt_pretrain_job(const RunConfig& c) {
@@ -164,7 +166,8 @@ GptPretrainJob gpt_pretrain_job(const RunConfig& c) {
           .trainer = trainer_config(c, c.pretrain.trainer),
           .batch = c.pretrain.batch,
           .seed = seed_of(c),
-          .compat = compat_of(c)};
+          .compat = compat_of(c),
+          .selection = c.pretrain.selection};
 }
 
 std::string Study::name(std::int64_t seed) const {

@@ -1,6 +1,7 @@
 // The Python programs beside the executable.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,5 +14,18 @@ std::string script(const std::string& name);
 /// Runs a program to its end; its output is the user's. Throws Error(missing) if it cannot start,
 /// else an Error of the kind that its exit code stands for.
 void run_program(const std::vector<std::string>& argv);
+
+/// What a program that reads a stranger's file may use.
+struct Bounds {
+  std::uint64_t memory = std::uint64_t{4} << 30;  ///< bytes of address space
+  std::uint64_t file = std::uint64_t{64} << 30;   ///< bytes of a file that it writes
+  std::uint64_t descriptors = 256;
+  std::uint64_t cpu_seconds = 24 * 3600;
+};
+
+/// run_program() in a child that may not use more, gain privileges or leave a core dump. A crash in
+/// somebody else's parser ends the child alone: Error(data), naming `file` and what ended it.
+void run_bounded(const std::vector<std::string>& argv, const std::string& file,
+                 const Bounds& bounds = {});
 
 }  // namespace tessera::apps

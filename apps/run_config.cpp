@@ -40,6 +40,20 @@ Schema<TrainerConfig> trainer_schema(std::int64_t fewest_steps) {
   return s;
 }
 
+// Best checkpoint and early stopping, which the trainings on unlabelled jets share.
+Schema<Selection> selection_schema() {
+  Schema<Selection> s;
+  s.add("evaluations", [](Selection& t) { return &t.evaluations; },
+        {.min = 0,
+         .max = 1e6,
+         .help = "Evaluations of the loss on the validation jets, whose best weights are kept; 0 = "
+                 "the last weights"});
+  s.add(
+      "patience", [](Selection& t) { return &t.patience; },
+      {.min = 0, .max = 1e6, .help = "Evaluations without a better one before it ends; 0 = none"});
+  return s;
+}
+
 void add_run(S& s) {
   s.add("run.directory", [](C& c) { return &c.run.directory; },
         {.help = "Directory of everything that the run writes"});
@@ -55,6 +69,12 @@ void add_run(S& s) {
         {.min = 1, .max = 1e9, .help = "Optimizer steps between checkpoints"});
   s.add("run.on_save_fail", [](C& c) { return &c.run.on_save_fail; },
         {.help = "stop, or warn and go on, when the disk refuses a checkpoint on the way"});
+  s.add("run.on_non_finite", [](C& c) { return &c.run.on_non_finite; },
+        {.help = "A step with a loss or gradient that is not finite: stop, or skip it, unless it "
+                 "is the third in a row",
+         .choices = {"stop", "skip"}});
+  s.add("run.most_skipped", [](C& c) { return &c.run.most_skipped; },
+        {.min = 1, .max = 1e9, .help = "Steps that a training may skip in all"});
 }
 
 void add_data(S& s) {
@@ -100,6 +120,8 @@ void add_tokenizer(S& s) {
         {.min = 0, .max = 100, .help = "Factor on the codebook's affine parameters"});
   s.add_table(
       "tokenizer", [](C& c) { return &c.tokenizer.trainer; }, trainer_schema(1));
+  s.add_table(
+      "tokenizer", [](C& c) { return &c.tokenizer.selection; }, selection_schema());
 }
 
 void add_pretraining(S& s) {
@@ -125,6 +147,8 @@ void add_pretraining(S& s) {
         {.min = 1, .max = 65536, .help = "Jets in a batch"});
   s.add_table(
       "pretrain", [](C& c) { return &c.pretrain.trainer; }, trainer_schema(1));
+  s.add_table(
+      "pretrain", [](C& c) { return &c.pretrain.selection; }, selection_schema());
 }
 
 void add_studies(S& s) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "train/best_state.h"
 #include "train/config.h"
 #include "train/trainer.h"
 
@@ -14,8 +15,8 @@ namespace tessera::apps {
 struct RunConfig {
   struct {
     std::string directory = "runs/quickstart";
-    std::string compat = "clean", on_save_fail = "stop";
-    std::int64_t seed = 1, threads = 0, checkpoint_every = 500;
+    std::string compat = "clean", on_save_fail = "stop", on_non_finite = "stop";
+    std::int64_t seed = 1, threads = 0, checkpoint_every = 500, most_skipped = 20;
   } run;
   struct {
     std::string jets = "apps/sample/jets", taus = "apps/sample/tau";
@@ -27,6 +28,7 @@ struct RunConfig {
     bool causal_decoder = true;
     float dropout = 0, alpha = 10, beta = 0.9F, nu = 1, affine_lr = 2;
     std::int64_t batch = 128, dead_code_timeout = 50;
+    Selection selection;
     TrainerConfig trainer{.lr = 2e-3F, .steps = 300};
   } tokenizer;
   struct {
@@ -38,6 +40,7 @@ struct RunConfig {
     float mask_fraction = 0.4F;
     std::vector<std::string> classes;
     std::int64_t batch = 64;
+    Selection selection;
     TrainerConfig trainer{
         .lr = 2e-3F, .weight_decay = 0.05F, .beta2 = 0.99F, .steps = 300, .warmup = 100};
   } pretrain;

@@ -66,7 +66,8 @@ Stage::Stage(const RunConfig& config, const Options& options, const std::string&
              const std::string& settings)
     : directory_(config.run.directory + "/" + name),
       checkpoint_every_(config.run.checkpoint_every),
-      stop_on_failed_save_(config.run.on_save_fail == "stop") {
+      stop_on_failed_save_(config.run.on_save_fail == "stop"),
+      most_skipped_(config.run.on_non_finite == "skip" ? config.run.most_skipped : 0) {
   TESSERA_CHECK(stop_on_failed_save_ || config.run.on_save_fail == "warn",
                 "run.on_save_fail: expected stop or warn, got '{}'", config.run.on_save_fail);
   const std::string path = directory_ + "/settings.txt";
@@ -93,7 +94,8 @@ RunFiles Stage::files(const std::string& card) const {
           .config_json = card,
           .stop = stop_requested,
           .warn = [](const std::string& text) { fmt::print(stderr, "WARNING: {}\n", text); },
-          .stop_on_failed_save = stop_on_failed_save_};
+          .stop_on_failed_save = stop_on_failed_save_,
+          .most_skipped = most_skipped_};
 }
 
 void Stage::finish(const std::string& card, const Module& model) const {

@@ -30,6 +30,7 @@ class Stage {
   std::string directory_;
   std::int64_t checkpoint_every_;
   bool stop_on_failed_save_;
+  std::int64_t most_skipped_;
 };
 
 /// Seconds since it was made.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/autograd.h"
+#include "train/best_state.h"
 #include "train/mixed_batches.h"
 #include "train/model_store.h"
 
@@ -85,51 +86,6 @@ RunFiles files_of(const FinetuneJob& job, const Phase& phase) {
   return files;
 }
 
-/// The state of the lowest validation loss so far; part of each checkpoint.
-class Best {
- public:
-  /// `state`: weights and buffers of the model, which are copied.
-  Best(std::vector<NamedTensor> state, const TrainingRun& run) : state_(std::move(state)) {
-    for (const auto& [name, tensor] : state_) {
-      copies_.push_back({"best." + name, tensor.detach().clone()});
-    }
-    if (const auto found = run.texts().find("best.loss"); found != run.texts().end()) {
-      loss_ = std::strtod(found->second.c_str(), nullptr);  // hex float: exact
-      stale_ = std::stoll(run.texts().at("best.stale"));
-      copy_state(run.tensors(), copies_);
-    }
-  }
-  void offer(double now) {
-    ++stale_;
-    if (now < loss_) {
-      loss_ = now;
-      stale_ = 0;
-      for (std::size_t i = 0; i < state_.size(); ++i) {
-        copy_into(copies_[i].tensor, state_[i].tensor);
-      }
-    }
-  }
-  void restore() const {
-    for (std::size_t i = 0; i < state_.size(); ++i) {
-      copy_into(state_[i].tensor, copies_[i].tensor);
-    }
-  }
-  void save(Checkpoint& c) const {
-    c.state["best.loss"] = fmt::format("{:a}", loss_);
-    c.state["best.stale"] = std::to_string(stale_);
-    for (const auto& [name, tensor] : copies_) {
-      c.optimizer[name] = tensor;
-    }
-  }
-  [[nodiscard]] double loss() const { return loss_; }
-  [[nodiscard]] std::int64_t stale() const { return stale_; }  // evaluations since
-
- private:
-  std::vector<NamedTensor> state_, copies_;
-  double loss_ = INFINITY;
-  std::int64_t stale_ = 0;
-};
-
 /// The labelled jets of a job.
 struct Labels {
   std::vector<std::uint64_t> train;
@@ -191,7 +147,8 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
                    .state = state(model),
                    .trainer = trainer_of(job, phase)},
                   files_of(job, phase), observe);
-  Best best(state(model), run);
+  const Selection selection{job.evaluations, phase.patience};
+  BestState best(state(model), run);
   BatchConfig batching;
   batching.jets = static_cast<std::uint32_t>(job.batch);
   Batcher batches(data.train, data.features, batching, job.seed, labels.train,
@@ -200,15 +157,13 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
     save_cursor(c.state, "cursor", batches.cursor(), *data.train);
     best.save(c);
   });
-  Trainer& trainer = run.trainer();
-  const std::int64_t every = std::max<std::int64_t>(1, trainer.steps() / job.evaluations);
   set_training(model, phase);
-  while (!run.finished() && (phase.patience == 0 || best.stale() < phase.patience)) {
+  while (!run.finished() && !best.exhausted(phase.patience)) {
     const Batch batch = batches.next();
-    const DropoutStream dropout = dropout_of(job.seed, trainer);
-    const float loss = trainer.step([&] { return model.loss(model(batch, dropout), batch); });
-    Metrics metrics{{"loss", static_cast<double>(loss)}};
-    if (trainer.steps_done() % every == 0 || run.finished()) {
+    const DropoutStream dropout = dropout_of(job.seed, run.trainer());
+    const auto loss = run.step([&] { return model.loss(model(batch, dropout), batch); });
+    Metrics metrics{{"loss", static_cast<double>(loss.value_or(NAN))}};
+    if (selection.due(run)) {
       const double now = validation_loss(model, phase, labels, data.features);
       metrics.push_back({"val_loss", now});
       best.offer(now);

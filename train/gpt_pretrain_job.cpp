@@ -56,16 +56,17 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
   model->to(job.device);
   const std::int64_t slots =
       job.compat == Compat::reference ? data.features.max_constituents : std::int64_t{0};
-  train_unlabelled(unlabelled_training("pretrain", job, *model), data, observe,
-                   [&](Trainer& trainer, const Batch& batch) {
-                     const DropoutStream dropout = dropout_of(job.seed, trainer);
-                     double clean = 0;
-                     const float loss = trainer.step([&] {
-                       return trained_loss(*model, sequences_of(tokenizer, batch, slots), slots,
-                                           dropout, clean);
-                     });
-                     return Metrics{{"loss", static_cast<double>(loss)}, {"ntp", clean}};
-                   });
+  train_unlabelled(
+      unlabelled_training("pretrain", job, *model), data, observe,
+      [&](TrainingRun& run, const Batch& batch) {
+        const DropoutStream dropout = dropout_of(job.seed, run.trainer());
+        double clean = NAN;
+        const auto loss = run.step([&] {
+          return trained_loss(*model, sequences_of(tokenizer, batch, slots), slots, dropout, clean);
+        });
+        return Metrics{{"loss", static_cast<double>(loss.value_or(NAN))}, {"ntp", clean}};
+      },
+      [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data)); });
   model->set_training(false);
   return model;
 }
@@ -88,6 +89,7 @@ PretrainMeasure measure_pretraining(const GptPretrainModel& model, const Tokeniz
     });
   }
   m.ntp /= rows;
+  m.loss = m.ntp;
   m.unigram = targets.entropy();
   return m;
 }

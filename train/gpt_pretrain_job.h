@@ -21,6 +21,7 @@ struct GptPretrainJob {
   RunFiles files;
   Device device = kCpu;           ///< where it trains; the tokenizer must lie there
   Compat compat = Compat::clean;  ///< reference: pads count up to data.max_constituents slots
+  Selection selection{};
 };
 
 /// Trains on the training jets, with codes of the frozen tokenizer. Resumes from job.files. `loss`

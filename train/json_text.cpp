@@ -1,5 +1,7 @@
 #include "train/json_text.h"
 
+#include <cmath>
+
 #include "core/check.h"
 
 namespace tessera {
@@ -17,12 +19,42 @@ nlohmann::json parse_json(std::string_view text, std::string_view name) {
   }
 }
 
+namespace {
+
+std::string shown(const nlohmann::json& value) {
+  return value.is_number() ? value.dump() : value.type_name();
+}
+
+}  // namespace
+
 std::uint64_t count_at(const nlohmann::json& object, const std::string& key) {
   const nlohmann::json& value = object.at(key);
   TESSERA_CHECK_KIND(ErrorKind::data, value.is_number_unsigned(),
-                     "'{}': expected a whole number from 0 to 2^64 - 1, got {}", key,
-                     value.is_number() ? value.dump() : value.type_name());
+                     "'{}': expected a whole number from 0 to 2^64 - 1, got {}", key, shown(value));
   return value.get<std::uint64_t>();
+}
+
+std::int64_t whole_at(const nlohmann::json& object, const std::string& key, std::int64_t least,
+                      std::int64_t most) {
+  const nlohmann::json& value = object.at(key);
+  // An unsigned value beyond 2^63 would turn negative.
+  const bool whole = value.is_number_unsigned()
+                         ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX)
+                         : value.is_number_integer();
+  const std::int64_t n = whole ? value.get<std::int64_t>() : 0;
+  TESSERA_CHECK_KIND(ErrorKind::data, whole && n >= least && n <= most,
+                     "'{}': expected a whole number from {} to {}, got {}", key, least, most,
+                     shown(value));
+  return n;
+}
+
+double number_at(const nlohmann::json& object, const std::string& key, double least, double most) {
+  const nlohmann::json& value = object.at(key);
+  const double x = value.is_number() ? value.get<double>() : NAN;
+  TESSERA_CHECK_KIND(ErrorKind::data, x >= least && x <= most,
+                     "'{}': expected a number from {} to {}, got {}", key, least, most,
+                     shown(value));
+  return x;
 }
 
 }  // namespace tessera

@@ -20,4 +20,10 @@ nlohmann::json parse_json(std::string_view text, std::string_view name);
 /// for 1e300. Throws Error(data), or the library's exception where the key is missing.
 std::uint64_t count_at(const nlohmann::json& object, const std::string& key);
 
+/// The whole number at `key`, from `least` to `most`; throws as count_at.
+std::int64_t whole_at(const nlohmann::json& object, const std::string& key, std::int64_t least,
+                      std::int64_t most);
+/// The number at `key`, from `least` to `most`; throws as count_at.
+double number_at(const nlohmann::json& object, const std::string& key, double least, double most);
+
 }  // namespace tessera

@@ -49,19 +49,20 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
   auto model = std::make_unique<PretrainModel>(job.backbone, job.objective, init);
   model->to(job.device);
   const Rng masks = Rng(job.seed).fork("masks");
-  train_unlabelled(unlabelled_training("pretrain", job, *model), data, observe,
-                   [&](Trainer& trainer, const Batch& batch) {
-                     const Rng hidden =
-                         masks.fork(static_cast<std::uint64_t>(trainer.steps_done()));
-                     const DropoutStream dropout = dropout_of(job.seed, trainer);
-                     Metrics metrics;
-                     trainer.step([&] {
-                       const Pass pass = forward(*model, tokenizer, batch, hidden, dropout);
-                       metrics = metrics_of(pass.out);
-                       return pass.out.loss;
-                     });
-                     return metrics;
-                   });
+  train_unlabelled(
+      unlabelled_training("pretrain", job, *model), data, observe,
+      [&](TrainingRun& run, const Batch& batch) {
+        const Rng hidden = masks.fork(static_cast<std::uint64_t>(run.steps_done()));
+        const DropoutStream dropout = dropout_of(job.seed, run.trainer());
+        Metrics metrics;
+        run.step([&] {
+          const Pass pass = forward(*model, tokenizer, batch, hidden, dropout);
+          metrics = metrics_of(pass.out);
+          return pass.out.loss;
+        });
+        return metrics;
+      },
+      [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data, job.seed)); });
   model->set_training(false);
   return model;
 }
@@ -69,7 +70,7 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
 PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer& tokenizer,
                                     const UnlabelledData& data, std::uint64_t seed) {
   PretrainMeasure m;
-  double ntp_rows = 0, mpm_rows = 0;
+  double ntp_rows = 0, mpm_rows = 0, jets = 0;
   TokenFrequencies targets(model.head.config.codes);
   Rng masks = Rng(seed).fork("validation masks");
   std::uint64_t batch_index = 0;
@@ -81,13 +82,24 @@ PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer&
       m.mpm += static_cast<double>(pass.out.mpm_code) * pass.mpm_rows;
       ntp_rows += pass.ntp_rows;
       mpm_rows += pass.mpm_rows;
+      m.loss += static_cast<double>(pass.out.loss.item()) * static_cast<double>(batch.size());
+      jets += static_cast<double>(batch.size());
       targets.add(pass.codes, batch.size());
     });
   }
+  m.loss /= jets;
   m.ntp /= ntp_rows;
   m.mpm /= std::max(1.0, mpm_rows);
   m.unigram = targets.entropy();
   return m;
+}
+
+Metrics validation_metrics(const PretrainMeasure& m) {
+  Metrics line{{"val_loss", m.loss}, {"val_ntp", m.ntp}};
+  if (m.mpm > 0) {
+    line.push_back({"val_mpm", m.mpm});
+  }
+  return line;
 }
 
 }  // namespace tessera

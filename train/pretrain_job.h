@@ -3,8 +3,8 @@
 
 #include "nn/models/pretraining.h"
 #include "nn/models/tokenizer.h"
+#include "train/best_state.h"
 #include "train/mixed_batches.h"
-#include "train/training_run.h"
 
 namespace tessera {
 
@@ -23,12 +23,14 @@ struct PretrainJob {
   std::uint64_t seed = 1;
   RunFiles files;
   Device device = kCpu;  ///< where it trains; the tokenizer must lie there
+  Selection selection{};
 };
 
 /// Losses on jets that were not trained on, nats per scored row.
 struct PretrainMeasure {
   double ntp = 0;      ///< next token: codes and stop
   double mpm = 0;      ///< codes of masked particles
+  double loss = 0;     ///< what is trained, mean over jets
   double unigram = 0;  ///< entropy of the next-token targets: the best constant answer's loss
 };
 
@@ -39,5 +41,7 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
 /// One pass over the validation jets; masks by `seed`.
 PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer& tokenizer,
                                     const UnlabelledData& data, std::uint64_t seed);
+/// The line of an evaluation during training: "val_loss", "val_ntp" and, unless 0, "val_mpm".
+Metrics validation_metrics(const PretrainMeasure& measure);
 
 }  // namespace tessera

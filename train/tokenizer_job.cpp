@@ -68,6 +68,23 @@ void observe_codes(Trainer& trainer, const Tokenizer& model, const TokenizerJob&
   }
 }
 
+/// Means over the particles of the validation jets.
+Metrics validation_losses(const Tokenizer& model, const UnlabelledData& data) {
+  double loss = 0, reconstruction = 0, particles = 0;
+  const NoGrad off;
+  for (const auto& set : data.validation) {
+    for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
+      const Segments jets = segments_of(batch);
+      const TokenizerOutput out = model(core_features(batch, model.device()), jets);
+      const auto n = static_cast<double>(jets.total());
+      loss += static_cast<double>(out.loss.item()) * n;
+      reconstruction += static_cast<double>(out.reconstruction_loss) * n;
+      particles += n;
+    });
+  }
+  return {{"val_loss", loss / particles}, {"val_reconstruction", reconstruction / particles}};
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const UnlabelledData& data,
@@ -77,14 +94,17 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
   std::ranges::fill(model->vq.lru.span<std::int32_t>(),
                     static_cast<std::int32_t>(job.dead_code_timeout));
   model->to(job.device);
-  train_unlabelled(unlabelled_training("tokenizer", job, *model), data, observe,
-                   [&](Trainer& trainer, const Batch& batch) {
-                     StepResult left;
-                     const DropoutStream dropout = dropout_of(job.seed, trainer);
-                     trainer.step([&] { return loss_of(*model, job, data, batch, dropout, left); });
-                     observe_codes(trainer, *model, job, left);
-                     return left.metrics;
-                   });
+  train_unlabelled(
+      unlabelled_training("tokenizer", job, *model), data, observe,
+      [&](TrainingRun& run, const Batch& batch) {
+        StepResult left;
+        const DropoutStream dropout = dropout_of(job.seed, run.trainer());
+        if (run.step([&] { return loss_of(*model, job, data, batch, dropout, left); })) {
+          observe_codes(run.trainer(), *model, job, left);
+        }
+        return left.metrics;
+      },
+      [&] { return validation_losses(*model, data); });
   model->freeze();
   return model;
 }

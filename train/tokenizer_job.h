@@ -3,8 +3,8 @@
 
 #include "nn/models/reference_compat.h"
 #include "nn/models/tokenizer.h"
+#include "train/best_state.h"
 #include "train/mixed_batches.h"
-#include "train/training_run.h"
 
 namespace tessera {
 
@@ -17,6 +17,7 @@ struct TokenizerJob {
   RunFiles files;
   Device device = kCpu;           ///< where it trains
   Compat compat = Compat::clean;  ///< reference: pads count up to data.max_constituents slots
+  Selection selection{};          ///< by the clean loss
 };
 
 /// What a frozen tokenizer does to jets it was not trained on.

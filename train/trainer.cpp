@@ -106,7 +106,7 @@ AdamWOptions Trainer::options() const {
           .beta2 = config_.beta2,
           .weight_decay = config_.weight_decay,
           .clip_norm = config_.clip_norm,
-          .step = done_ + 1};
+          .step = done_ - skipped_ + 1};
 }
 
 float Trainer::step(const std::function<Tensor()>& loss) {
@@ -115,6 +115,12 @@ float Trainer::step(const std::function<Tensor()>& loss) {
   const float value = adamw_ ? step_on_device(loss) : step_on_cpu(loss);
   ++done_;
   return value;
+}
+
+void Trainer::skip_step() {
+  ++done_;
+  ++skipped_;
+  norm_ = NAN;
 }
 
 float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
@@ -192,7 +198,8 @@ std::vector<NamedTensor> Trainer::optimizer_state() const {
   return {{"adamw.m", m_}, {"adamw.v", v_}};
 }
 
-void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done) {
+void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done,
+                                   std::int64_t skipped) {
   for (const auto& [name, target] : optimizer_state()) {
     const auto found = std::ranges::find(state, name, &NamedTensor::name);
     TESSERA_CHECK_KIND(
@@ -201,6 +208,7 @@ void Trainer::load_optimizer_state(const std::vector<NamedTensor>& state, std::i
     copy_into(target, found->tensor);
   }
   done_ = steps_done;
+  skipped_ = skipped;
 }
 
 Rng dropout_of(std::uint64_t seed, const Trainer& trainer) {

@@ -47,6 +47,10 @@ class Trainer {
   /// the host waits once, for what the whole step left.
   float step(const std::function<Tensor()>& loss);
   [[nodiscard]] std::int64_t steps_done() const { return done_; }
+  /// Counts the step that just threw as done: schedule and data go on, weights and moments stay,
+  /// and AdamW's bias correction counts updates only.
+  void skip_step();
+  [[nodiscard]] std::int64_t skipped() const { return skipped_; }
   [[nodiscard]] std::int64_t steps() const { return config_.steps; }
   /// Of the last step: norm of all gradients before clipping, and the peak group's rate.
   [[nodiscard]] double gradient_norm() const { return norm_; }
@@ -59,7 +63,8 @@ class Trainer {
   /// Everything that a bit-exact resume needs besides the weights.
   [[nodiscard]] std::vector<NamedTensor> optimizer_state() const;
   /// Throws Error(data) if the moments are missing or of another size.
-  void load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done);
+  void load_optimizer_state(const std::vector<NamedTensor>& state, std::int64_t steps_done,
+                            std::int64_t skipped = 0);
 
  private:
   [[nodiscard]] std::vector<AdamWSpan> spans() const;
@@ -80,7 +85,7 @@ class Trainer {
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
   Tensor board_;                        // what a step leaves on the device: report, loss
-  std::int64_t done_ = 0;
+  std::int64_t done_ = 0, skipped_ = 0;
   double norm_ = 0, lr_ = 0;
 };
 

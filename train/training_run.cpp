@@ -1,9 +1,33 @@
 #include "train/training_run.h"
 
+#include <algorithm>
+
 namespace tessera {
 namespace {
 
 constexpr std::uint64_t kTimingEvery = 50;  // steps: speed is smoothed over seconds anyway
+constexpr std::int64_t kMostInARow = 3;     // bad steps: chance does not do that, a fault does
+
+// A whole number that save() wrote; 0 where an older checkpoint has none.
+std::int64_t count_in(const std::map<std::string, std::string>& texts, const std::string& key) {
+  const auto found = texts.find(key);
+  return found == texts.end() ? 0 : std::stoll(found->second);
+}
+
+// What of a state no group trains.
+std::vector<NamedTensor> untrained(const TrainingSetup& setup) {
+  std::vector<NamedTensor> rest;
+  for (const NamedTensor& t : setup.state) {
+    const bool trained = std::ranges::any_of(setup.groups, [&](const ParameterGroup& g) {
+      return std::ranges::any_of(
+          g.parameters, [&](const NamedTensor& p) { return p.tensor.impl() == t.tensor.impl(); });
+    });
+    if (!trained) {
+      rest.push_back(t);
+    }
+  }
+  return rest;
+}
 
 }  // namespace
 
@@ -14,6 +38,9 @@ void copy_state(const TensorMap& from, const std::vector<NamedTensor>& targets) 
     TESSERA_CHECK_KIND(ErrorKind::data, found->second.shape() == target.shape(),
                        "checkpoint: '{}' has shape {}, this model needs {}", name,
                        found->second.shape(), target.shape());
+    TESSERA_CHECK_KIND(ErrorKind::data, found->second.dtype() == target.dtype(),
+                       "checkpoint: '{}' has type {}, this model needs {}", name,
+                       tessera::name(found->second.dtype()), tessera::name(target.dtype()));
     copy_into(target, found->second);
   }
 }
@@ -51,8 +78,10 @@ void TrainingRun::resume() {
                 "run directory",
                 files_.directory.string());
   copy_state(loaded->content.model, setup_.state);
+  skipped_in_a_row_ = count_in(loaded->content.state, "skipped_in_a_row");
   trainer_.load_optimizer_state(tensor_list<NamedTensor>(loaded->content.optimizer),
-                                static_cast<std::int64_t>(loaded->step));
+                                static_cast<std::int64_t>(loaded->step),
+                                count_in(loaded->content.state, "skipped"));
   texts_ = std::move(loaded->content.state);
   tensors_ = std::move(loaded->content.optimizer);
 }
@@ -63,6 +92,8 @@ void TrainingRun::save() {
   c.model = tensor_map(setup_.state);
   c.optimizer = tensor_map(trainer_.optimizer_state());
   c.state["step"] = std::to_string(trainer_.steps_done());
+  c.state["skipped"] = std::to_string(trainer_.skipped());
+  c.state["skipped_in_a_row"] = std::to_string(skipped_in_a_row_);
   if (fill_) {
     fill_(c);
   }
@@ -84,10 +115,60 @@ void TrainingRun::save_on_the_way() {
   }
 }
 
+std::optional<float> TrainingRun::step(const std::function<Tensor()>& loss) {
+  if (files_.most_skipped == 0) {
+    return trainer_.step(loss);
+  }
+  keep_buffers();
+  try {
+    const float value = trainer_.step(loss);
+    skipped_in_a_row_ = 0;
+    return value;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::numeric) {
+      throw;
+    }
+    skip(error);
+    return std::nullopt;
+  }
+}
+
+void TrainingRun::keep_buffers() {
+  if (kept_.empty()) {
+    buffers_ = untrained(setup_);
+    for (const auto& [name, tensor] : buffers_) {
+      kept_.push_back({name, tensor.detach().clone()});
+    }
+  }
+  for (std::size_t i = 0; i < kept_.size(); ++i) {
+    copy_into(kept_[i].tensor, buffers_[i].tensor);
+  }
+}
+
+void TrainingRun::skip(const Error& error) {
+  const bool in_a_row = ++skipped_in_a_row_ >= kMostInARow;
+  TESSERA_CHECK_KIND(ErrorKind::numeric, !in_a_row, "{}; {} steps in a row", error.message(),
+                     kMostInARow);
+  TESSERA_CHECK_KIND(ErrorKind::numeric, trainer_.skipped() < files_.most_skipped,
+                     "{}; {} steps were skipped before, which is the most allowed", error.message(),
+                     files_.most_skipped);
+  for (std::size_t i = 0; i < kept_.size(); ++i) {
+    copy_into(buffers_[i].tensor, kept_[i].tensor);
+  }
+  trainer_.skip_step();
+  if (files_.warn) {
+    files_.warn(fmt::format("{}: step skipped, {} of at most {}: {}", setup_.job,
+                            trainer_.skipped(), files_.most_skipped, error.message()));
+  }
+}
+
 void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_seconds) {
   const auto step = static_cast<std::uint64_t>(trainer_.steps_done());
   values.push_back({"gradient_norm", trainer_.gradient_norm()});
   values.push_back({"lr", trainer_.learning_rate()});
+  if (trainer_.skipped() > 0) {
+    values.push_back({"skipped", static_cast<double>(trainer_.skipped())});
+  }
   if (log_) {
     log_->write(step, values);
   }

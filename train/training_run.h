@@ -20,6 +20,9 @@ struct RunFiles {
   /// A save on the way that the disk refuses ends the run with Error(io), or else is a warning; one
   /// before leaving always ends it.
   bool stop_on_failed_save = true;
+  /// Steps with a loss or gradient that is not finite that are passed over, in all; 0 = the first
+  /// ends the run with Error(numeric). The third in a row always does.
+  std::int64_t most_skipped = 0;
   FileIo io{};  ///< how checkpoints reach the disk
 };
 
@@ -33,18 +36,24 @@ struct TrainingSetup {
 /// Owns optimizer, checkpoints, metrics file and progress. Constructed after the model got its
 /// initial weights; where the directory holds a checkpoint, weights, buffers, optimizer and
 /// metrics.jsonl are put back to it. The loop of a job is
-///   while (!run.finished()) { run.trainer().step(...); run.end_step(jets, values, waited); }
+///   while (!run.finished()) { run.step(...); run.end_step(jets, values, waited); }
 class TrainingRun {
  public:
   TrainingRun(TrainingSetup setup, RunFiles files, Observer observe);
 
   [[nodiscard]] Trainer& trainer() { return trainer_; }
-  [[nodiscard]] bool finished() const { return trainer_.steps_done() >= trainer_.steps(); }
+  [[nodiscard]] std::int64_t steps_done() const { return trainer_.steps_done(); }
+  [[nodiscard]] std::int64_t steps() const { return trainer_.steps(); }
+  [[nodiscard]] bool finished() const { return steps_done() >= steps(); }
   /// What the checkpoint held beside weights; empty when the run began here.
   [[nodiscard]] const std::map<std::string, std::string>& texts() const { return texts_; }
   [[nodiscard]] const TensorMap& tensors() const { return tensors_; }
   /// Fills what else a checkpoint must hold: texts in Checkpoint::state, tensors in ::optimizer.
   void on_save(std::function<void(Checkpoint&)> fill) { fill_ = std::move(fill); }
+
+  /// Trainer::step(), or nothing where the step is skipped: weights, buffers and moments are then
+  /// those of before, and the step counts as done. The files' warn hears of it.
+  std::optional<float> step(const std::function<Tensor()>& loss);
 
   /// Writes the step's line, tells the observer, saves when it is time, leaves when asked.
   void end_step(std::uint64_t jets, Metrics values, double waited_seconds = 0);
@@ -53,6 +62,8 @@ class TrainingRun {
 
  private:
   void resume();
+  void skip(const Error& error);
+  void keep_buffers();
   void save();
   void save_on_the_way();
 
@@ -66,6 +77,8 @@ class TrainingRun {
   TensorMap tensors_;
   std::function<void(Checkpoint&)> fill_;
   std::optional<ProgressMeter> meter_;
+  std::vector<NamedTensor> buffers_, kept_;  // what a forward pass may change; its copy
+  std::int64_t skipped_in_a_row_ = 0;
 };
 
 /// Puts named tensors into `targets`; throws Error(data) naming one that is missing or of another

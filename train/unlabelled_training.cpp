@@ -1,20 +1,50 @@
 #include "train/unlabelled_training.h"
 
+#include <optional>
+
 namespace tessera {
+namespace {
+
+Metrics evaluated(Module& model, const UnlabelledValidation& validate) {
+  model.set_training(false);
+  Metrics losses = validate();
+  model.set_training(true);
+  return losses;
+}
+
+}  // namespace
 
 void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& data,
-                      const Observer& observe, const UnlabelledStep& step) {
+                      const Observer& observe, const UnlabelledStep& step,
+                      const UnlabelledValidation& validate) {
+  const Selection& selection = training.selection;
+  selection.check();
   TrainingRun run({.job = training.job,
                    .groups = {{training.model.named_parameters()}},
                    .state = state(training.model),
                    .trainer = training.trainer},
                   training.files, observe);
   MixedBatches batches(data, training.batch, training.seed, run.texts());
-  run.on_save([&](Checkpoint& c) { batches.save(c.state); });
-  while (!run.finished()) {
-    const Batch batch = batches.next(run.trainer().steps_done());
-    Metrics metrics = step(run.trainer(), batch);
+  std::optional<BestState> best;
+  if (selection.evaluations > 0) {
+    best.emplace(state(training.model), run);
+  }
+  run.on_save([&](Checkpoint& c) {
+    batches.save(c.state);
+    if (best) best->save(c);
+  });
+  while (!run.finished() && !(best && best->exhausted(selection.patience))) {
+    const Batch batch = batches.next(run.steps_done());
+    Metrics metrics = step(run, batch);
+    if (selection.due(run)) {
+      const Metrics losses = evaluated(training.model, validate);
+      best->offer(losses.at(0).value);
+      metrics.insert(metrics.end(), losses.begin(), losses.end());
+    }
     run.end_step(batch.size(), std::move(metrics), batches.waited_seconds());
+  }
+  if (best) {
+    best->restore();
   }
 }
 

@@ -2,35 +2,41 @@
 // resume.
 #pragma once
 
+#include "train/best_state.h"
 #include "train/mixed_batches.h"
-#include "train/training_run.h"
 
 namespace tessera {
 
 struct UnlabelledTraining {
   std::string job;  ///< its name in the progress
-  const Module& model;
+  Module& model;
   TrainerConfig trainer;
   std::int64_t batch = 256;  ///< jets
   std::uint64_t seed = 1;
   RunFiles files;
+  Selection selection;
 };
 
 /// The part of a job that every such training has.
-UnlabelledTraining unlabelled_training(const char* name, const auto& job, const Module& model) {
+UnlabelledTraining unlabelled_training(const char* name, const auto& job, Module& model) {
   return {.job = name,
           .model = model,
           .trainer = job.trainer,
           .batch = job.batch,
           .seed = job.seed,
-          .files = job.files};
+          .files = job.files,
+          .selection = job.selection};
 }
 
 /// One optimizer step on a batch; returns what the step's line in metrics.jsonl holds.
-using UnlabelledStep = std::function<Metrics(Trainer& trainer, const Batch& batch)>;
+using UnlabelledStep = std::function<Metrics(TrainingRun& run, const Batch& batch)>;
+/// Losses of the model, in evaluation mode, on the validation jets; the first one is to be small.
+using UnlabelledValidation = std::function<Metrics()>;
 
-/// Trains all parameters of the model. Resumes from the files of `training`.
+/// Trains all parameters of the model; with evaluations it ends with the weights of the best one.
+/// Resumes from the files of `training`.
 void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& data,
-                      const Observer& observe, const UnlabelledStep& step);
+                      const Observer& observe, const UnlabelledStep& step,
+                      const UnlabelledValidation& validate);
 
 }  // namespace tessera

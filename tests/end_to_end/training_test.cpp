@@ -97,11 +97,22 @@ TEST_P(Training, KilledTwentyTimesAtRandomItEndsWithTheSameBitsAndMetrics) {
   RecordProperty("kills", kills);
 }
 
-INSTANTIATE_TEST_SUITE_P(Jobs, Training,
-                         ::testing::Values(Case{"tokenizer", tokenizer_bits},
-                                           Case{"pretrain", pretrain_bits},
-                                           Case{"finetune", finetune_bits}),
-                         [](const auto& c) { return c.param.name; });
+// With evaluations on the way, and an end before the last step.
+std::string selected_tokenizer(const Data& data, const RunFiles& where) {
+  return tokenizer_bits(data, where, {.evaluations = 40, .patience = 8});
+}
+std::string selected_pretrain(const Data& data, const RunFiles& where) {
+  return pretrain_bits(data, where, {.evaluations = 40, .patience = 3});
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Jobs, Training,
+    ::testing::Values(
+        Case{"tokenizer", [](const Data& d, const RunFiles& f) { return tokenizer_bits(d, f); }},
+        Case{"pretrain", [](const Data& d, const RunFiles& f) { return pretrain_bits(d, f); }},
+        Case{"selected_tokenizer", selected_tokenizer},
+        Case{"selected_pretrain", selected_pretrain}, Case{"finetune", finetune_bits}),
+    [](const auto& c) { return c.param.name; });
 
 }  // namespace
 }  // namespace tessera

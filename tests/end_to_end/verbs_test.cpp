@@ -108,6 +108,41 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   EXPECT_EQ(tessera("evaluate " + model + " apps/sample/tau").code, 65);
 }
 
+TEST_F(Verbs, PublishedCheckpointsAreImportedAndGoOnAsIfTrainedHere) {
+  const std::string sizes =
+      " --quiet -c omnijet-alpha run.directory=" + run_ +
+      " tokenizer.width=16 tokenizer.blocks=2 tokenizer.heads=4 tokenizer.codes=64";
+  const std::string backbone = " backbone.width=32 backbone.blocks=2 backbone.heads=4";
+  const std::string files =
+      " --tokenizer tests/golden/omnijet_tokenizer.ckpt --backbone "
+      "tests/golden/omnijet_backbone.ckpt";
+  const Outcome first = tessera("import" + sizes + backbone + files);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_NE(first.out.find("2 left out"), std::string::npos) << first.out;
+  EXPECT_NE(first.out.find("4 heads of 8, from backbone.heads"), std::string::npos) << first.out;
+  const std::string weights = read_text(run_ + "/pretrain/model/model.safetensors");
+  EXPECT_NE(tessera("import" + sizes + backbone + files).err.find("imported before, kept"),
+            std::string::npos);
+  fs::remove_all(run_ + "/pretrain");
+  EXPECT_EQ(tessera("import" + sizes + backbone + files).code, 0);
+  EXPECT_EQ(read_text(run_ + "/pretrain/model/model.safetensors"), weights);
+  const Outcome drawn =
+      tessera("generate" + sizes + backbone + " generate.jets=20 data.max_particles=128");
+  EXPECT_EQ(drawn.code, 0) << drawn.err;
+  EXPECT_EQ(tessera("verify " + run_).code, 0);
+  const Outcome other = tessera("import" + sizes + files + " run.directory=" + run_ + "2");
+  EXPECT_EQ(other.code, 65) << "the preset's backbone is larger";
+  EXPECT_NE(other.err.find("omnijet_backbone.ckpt: 'head.fc1.weight' has shape (66, 32), "
+                           "'head.ntp.weight' needs (66, 256); "),
+            std::string::npos)
+      << other.err;
+  EXPECT_EQ(std::ranges::count(other.err, ';'), 5) << other.err;
+  const std::string elsewhere = " run.directory=" + run_ + "3";
+  EXPECT_EQ(tessera("import" + sizes + elsewhere + " --tokenizer README.md").code, 65);
+  EXPECT_EQ(tessera("import" + sizes + elsewhere + "4 --tokenizer /nowhere.ckpt").code, 66);
+  EXPECT_EQ(tessera("import" + sizes).code, 64);
+}
+
 TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
   const Outcome key = step("train-tokenizer", "tokenizer.stepz=3");
   EXPECT_EQ(key.code, 64);

@@ -12,6 +12,7 @@ import sys
 import torch
 
 import backbone_files  # each registers its makers
+import checkpoint_files
 import head_files
 import metric_files
 import tokenizer_files

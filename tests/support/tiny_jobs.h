@@ -35,17 +35,20 @@ inline RunFiles files(const std::filesystem::path& directory) {
   return {.directory = directory, .checkpoint_every = 7};
 }
 
-inline std::string tokenizer_bits(const Data& data, const RunFiles& where) {
+inline std::string tokenizer_bits(const Data& data, const RunFiles& where,
+                                  const Selection& selection = {}) {
   const TokenizerJob job{.model = kTokenizer,
                          .trainer = {.lr = 2e-3F, .steps = kSteps, .warmup = 10},
                          .batch = 16,
                          .dead_code_timeout = 5,
                          .seed = 3,
-                         .files = where};
+                         .files = where,
+                         .selection = selection};
   return state_hash(*train_tokenizer(job, data.unlabelled, {}));
 }
 
-inline std::string pretrain_bits(const Data& data, const RunFiles& where) {
+inline std::string pretrain_bits(const Data& data, const RunFiles& where,
+                                 const Selection& selection = {}) {
   Rng rng(5);
   const Tokenizer tokenizer(kTokenizer, rng);
   const PretrainJob job{.backbone = kBackbone,
@@ -53,7 +56,8 @@ inline std::string pretrain_bits(const Data& data, const RunFiles& where) {
                         .trainer = {.lr = 2e-3F, .steps = kSteps, .warmup = 10},
                         .batch = 8,
                         .seed = 3,
-                        .files = where};
+                        .files = where,
+                        .selection = selection};
   return state_hash(*pretrain(job, tokenizer, data.unlabelled, {}));
 }
 

@@ -132,6 +132,79 @@ TEST(Finetuning, EarlyStoppingEndsARunThatNoLongerImproves) {
   EXPECT_EQ(last, 30U);  // the first evaluation is the best, two more are not
 }
 
+// The values of a key in metrics.jsonl, in order.
+std::vector<double> logged(const fs::path& run, const std::string& key) {
+  const std::string text = read_text(run / "metrics.jsonl"), mark = "\"" + key + "\":";
+  std::vector<double> values;
+  for (auto at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
+    values.push_back(std::stod(text.substr(at + mark.size())));
+  }
+  return values;
+}
+
+TEST(Selection, ThePretrainingWithTheLowestValidationLossIsKept) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  Rng rng(5);
+  const Tokenizer tokenizer(kTokenizer, rng);
+  const PretrainJob job{.backbone = kBackbone,
+                        .objective = kObjective,
+                        .trainer = {.lr = 0.1F, .steps = 40, .warmup = 10},  // far too high
+                        .batch = 8,
+                        .files = files(dir.path() / "run"),
+                        .selection = {.evaluations = 10}};
+  const auto model = pretrain(job, tokenizer, data.unlabelled, {});
+  const auto losses = logged(dir.path() / "run", "val_loss");
+  ASSERT_EQ(losses.size(), 10U);
+  const double best = *std::ranges::min_element(losses);
+  EXPECT_LT(best, losses.back()) << "a test of nothing";
+  EXPECT_EQ(measure_pretraining(*model, tokenizer, data.unlabelled, job.seed).loss, best);
+  EXPECT_EQ(logged(dir.path() / "run", "val_mpm").size(), 10U);
+}
+
+TEST(Selection, TheTokenizerWithTheLowestValidationLossIsKept) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  const TokenizerJob job{.model = kTokenizer,
+                         .trainer = {.lr = 1, .steps = 40, .warmup = 40},  // far too high
+                         .batch = 16,
+                         .dead_code_timeout = 5,
+                         .files = files(dir.path() / "run"),
+                         .selection = {.evaluations = 10}};
+  const auto model = train_tokenizer(job, data.unlabelled, {});
+  const auto losses = logged(dir.path() / "run", "val_loss");
+  const auto errors = logged(dir.path() / "run", "val_reconstruction");
+  ASSERT_EQ(losses.size(), 10U);
+  const auto best = std::ranges::min_element(losses) - losses.begin();
+  EXPECT_LT(best, 9) << "a test of nothing";
+  const double want = errors[static_cast<std::size_t>(best)];
+  EXPECT_NEAR(measure_tokenizer(*model, data.unlabelled).reconstruction_mse, want, 1e-5 * want);
+}
+
+TEST(Selection, APretrainingThatNoLongerImprovesEndsEarly) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  Rng rng(5);
+  const Tokenizer tokenizer(kTokenizer, rng);
+  PretrainJob job{.backbone = kBackbone,
+                  .objective = kObjective,
+                  .trainer = {.lr = 0, .steps = 40},  // nothing ever improves
+                  .batch = 8,
+                  .selection = {.evaluations = 20, .patience = 2}};
+  std::uint64_t last = 0;
+  const Observer observe = [&](const Progress& p) { last = p.step; };
+  (void)pretrain(job, tokenizer, data.unlabelled, observe);
+  EXPECT_EQ(last, 6U);  // the first evaluation is the best, two more are not
+  const GptPretrainJob gpt{.backbone = {.vocabulary = 34, .width = 16, .blocks = 1, .heads = 2},
+                           .trainer = job.trainer,
+                           .batch = 8,
+                           .selection = job.selection};
+  (void)pretrain(gpt, tokenizer, data.unlabelled, observe);
+  EXPECT_EQ(last, 6U);
+  job.selection = {.patience = 2};
+  EXPECT_THROW((void)pretrain(job, tokenizer, data.unlabelled, {}), Error);
+}
+
 TEST(Finetuning, ARegressionStartsFromTheMedianOfItsTargets) {
   const TempDir dir;
   const Data data(dir.path() / "data");

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 
 #include "core/autograd.h"
 #include "support/temp_dir.h"
@@ -178,6 +179,105 @@ std::vector<float> run_to_end(const std::filesystem::path& directory, std::optio
     run.end_step(1, {});
   }
   return w.to_vector<float>();
+}
+
+/// What a run of 20 steps ends with: weights, and a buffer that counts its steps.
+struct ToyEnd {
+  std::vector<float> weights, buffer;
+  std::int64_t skipped = 0;
+  friend bool operator==(const ToyEnd&, const ToyEnd&) = default;
+};
+
+RunFiles skipping(const std::filesystem::path& directory, std::int64_t most) {
+  return {.directory = directory, .checkpoint_every = 3, .most_skipped = most};
+}
+
+// The gradient is sin(k) in the k-th good step; a step of `poison` has it NaN and spoils the buffer
+// as a running mean would be.
+ToyEnd run_skipping(const RunFiles& files, const std::set<std::int64_t>& poison,
+                    std::int64_t steps = 20) {
+  Tensor w = Tensor::full({8}, 1.0F), count = Tensor::zeros({1});
+  w.set_requires_grad(true);
+  TrainingRun run({.job = "toy",
+                   .groups = {{{{"w", w}}}},
+                   .state = {{"w", w}, {"count", count}},
+                   .trainer = {.steps = steps, .schedule = "constant", .epoch_steps = 1}},
+                  files, {});
+  while (!run.finished()) {
+    const std::int64_t step = run.steps_done();
+    const bool bad = poison.contains(step);
+    const auto loss = run.step([&] {
+      const float k = count.item();
+      fill(count, bad ? kBad[0] : k + 1);
+      return differentiable(Tensor::scalar(k), {w}, [=](std::span<const Tensor>) {
+        return std::vector<Tensor>{Tensor::full({8}, bad ? kBad[1] : std::sin(k))};
+      });
+    });
+    EXPECT_EQ(loss.has_value(), !bad) << step;
+    run.end_step(1, {{"loss", static_cast<double>(loss.value_or(NAN))}});
+  }
+  return {w.to_vector<float>(), count.to_vector<float>(), run.trainer().skipped()};
+}
+
+TEST(NonFiniteRun, SkippedStepsLeaveEverythingAsItWasAndAreCounted) {
+  const TempDir dir;
+  const auto where = dir.path() / "run";
+  std::vector<std::string> warnings;
+  RunFiles files = skipping(where, 5);
+  files.warn = [&](const std::string& text) { warnings.push_back(text); };
+  const ToyEnd end = run_skipping(files, {4, 5, 11});
+  ToyEnd want = run_skipping({}, {}, 17);  // the good steps alone
+  want.skipped = 3;
+  EXPECT_EQ(end, want);
+  ASSERT_EQ(warnings.size(), 3U);
+  EXPECT_NE(warnings[1].find("step skipped, 2 of at most 5: training: the gradient of 'w'"),
+            std::string::npos)
+      << warnings[1];
+  const std::string lines = read_text(where / "metrics.jsonl");
+  EXPECT_NE(lines.find("{\"step\":5,\"loss\":null,\"gradient_norm\":null,"), std::string::npos)
+      << lines;
+  EXPECT_NE(lines.find(",\"skipped\":1}\n{\"step\":6"), std::string::npos);
+  EXPECT_NE(lines.find("\"skipped\":3}\n"), std::string::npos);
+  EXPECT_EQ(lines.substr(0, lines.find("{\"step\":5")).find("skipped"), std::string::npos);
+  const Checkpoint c = read_checkpoint(where / "checkpoints/step-000020");
+  EXPECT_EQ(c.state.at("skipped"), "3");
+}
+
+TEST(NonFiniteRun, StoppedAfterAnyStepItSkipsWithTheSameBits) {
+  const TempDir dir;
+  const std::set<std::int64_t> poison{1, 2, 4, 5, 11};
+  const ToyEnd want = run_skipping(skipping(dir.path() / "whole", 5), poison);
+  for (std::int64_t stop = 1; stop < 20; ++stop) {
+    const auto where = dir.path() / std::to_string(stop);
+    RunFiles files = skipping(where, 5);
+    std::int64_t asked = 0;
+    files.stop = [&] { return ++asked == stop; };
+    EXPECT_THROW(run_skipping(files, poison), Error);
+    EXPECT_EQ(run_skipping(skipping(where, 5), poison), want) << stop;
+    EXPECT_EQ(read_text(where / "metrics.jsonl"), read_text(dir.path() / "whole/metrics.jsonl"));
+  }
+}
+
+void expect_numeric(const RunFiles& files, const std::set<std::int64_t>& poison,
+                    const std::string& why) {
+  try {
+    run_skipping(files, poison);
+    ADD_FAILURE() << "expected Error(numeric): " << why;
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::numeric);
+    EXPECT_NE(e.message().find(why), std::string::npos) << e.message();
+  }
+}
+
+TEST(NonFiniteRun, StopsAtTheThirdInARowAndBeyondTheMostAllowed) {
+  expect_numeric(skipping({}, 100), {7, 8, 9}, "3 steps in a row");
+  expect_numeric(skipping({}, 2), {3, 7, 9}, "2 steps were skipped before");
+  expect_numeric({}, {3}, "is not finite");
+  const TempDir dir;  // the row goes on beyond a restart
+  RunFiles files = skipping(dir.path(), 100);
+  files.stop = [asked = 0]() mutable { return ++asked == 9; };
+  EXPECT_THROW(run_skipping(files, {7, 8, 9}), Error);
+  expect_numeric(skipping(dir.path(), 100), {7, 8, 9}, "3 steps in a row");
 }
 
 TEST(NonFiniteRun, LeavesTheLastGoodCheckpointAndGoesOnFromIt) {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 #include <new>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +16,7 @@
 #include "train/config.h"
 #include "train/hash.h"
 #include "train/manifest.h"
+#include "train/model_store.h"
 
 namespace {
 // Bytes that operator new gave to this thread: an upper bound of what a parser held at any time.
@@ -211,8 +213,7 @@ std::vector<std::string> hostile_json(const std::string& key) {
 }
 
 void write(const fs::path& path, const std::string& bytes) {
-  fs::remove(path);
-  FileIo().write_text(path, bytes);
+  std::ofstream(path, std::ios::binary) << bytes;  // thousands of times: no fsync
 }
 
 std::string with_length(const std::string& header, const std::string& data) {
@@ -264,6 +265,12 @@ class Forged {
     c.state = {{"step", "7"}, {"rng", "0x17"}, {"batch", "3"}};
     write_checkpoint(path(), 7, c);
   }
+  Forged(const Module& model, const std::string& card) {
+    Checkpoint c;
+    c.config_json = card;
+    c.model = tensor_map(state(model));
+    write_checkpoint(path(), 0, c);
+  }
   [[nodiscard]] fs::path path() const { return dir_.path() / "step-000007"; }
   void put(const std::string& file, const std::string& bytes) const {
     write(path() / file, bytes);
@@ -308,6 +315,160 @@ TEST(ParserFuzz, CheckpointState) {
   fuzz(read_text(checkpoint.path() / "state.json"), ErrorKind::data, read, 4);
   for (const std::string& text : hostile_json("step")) {
     EXPECT_EQ(accepted(text, ErrorKind::data, read), text.empty());  // no file, no state
+  }
+}
+
+/// A stored model of every kind, and what reads it.
+struct StoredModel {
+  const char* name;
+  std::string card;
+  std::unique_ptr<Module> model;
+  void (*read)(const fs::path&);
+};
+
+StoredModel task_model(const char* name, const TaskModelConfig& config) {
+  Rng rng(1);
+  return {name, task_card(config, {}), std::make_unique<TaskModel>(config, rng),
+          [](const fs::path& p) { (void)load_task_model(p); }};
+}
+
+std::vector<StoredModel> stored_models() {
+  Rng rng(1);
+  const TokenizerConfig tokenizer{.width = 8, .blocks = 1, .heads = 2, .codes = 16};
+  const BackboneConfig backbone{.width = 8, .blocks = 1, .heads = 2, .registers = 1};
+  const GptConfig gpt{.vocabulary = 18, .width = 8, .blocks = 1, .heads = 2};
+  const PretrainConfig objective{.codes = 16, .max_particles = 8};
+  std::vector<StoredModel> list;
+  list.push_back({"tokenizer", tokenizer_card(tokenizer, {}),
+                  std::make_unique<Tokenizer>(tokenizer, rng),
+                  [](const fs::path& p) { (void)load_tokenizer(p); }});
+  list.push_back({"pretrained", pretrain_card(backbone, objective, {}),
+                  std::make_unique<PretrainModel>(backbone, objective, rng),
+                  [](const fs::path& p) { (void)load_pretrained(p); }});
+  list.push_back({"gpt", gpt_pretrain_card(gpt, {}), std::make_unique<GptPretrainModel>(gpt, rng),
+                  [](const fs::path& p) { (void)load_gpt_pretrained(p); }});
+  list.push_back(task_model("tag", {.task = Task::tag, .backbone = backbone, .outputs = 3}));
+  list.push_back(task_model("omnijet", {.task = Task::tag,
+                                        .method = Method::omnijet,
+                                        .gpt = gpt,
+                                        .tokenizer = tokenizer,
+                                        .outputs = 3}));
+  list.push_back(task_model(
+      "deepsets", {.task = Task::tag, .method = Method::deepsets, .width = 8, .outputs = 3}));
+  return list;
+}
+
+// Every value of a card in turn.
+void each_value(nlohmann::json& card, const std::function<void(nlohmann::json&)>& visit) {
+  for (auto& value : card) {
+    if (value.is_structured()) {
+      each_value(value, visit);
+    }
+    const nlohmann::json kept = value;
+    visit(value);
+    value = kept;
+  }
+}
+
+const std::vector<nlohmann::json> kHostileValues = {0,
+                                                    -1,
+                                                    1,
+                                                    3,
+                                                    7,
+                                                    1.5,
+                                                    1e300,
+                                                    -1e300,
+                                                    1e-300,
+                                                    2147483648,
+                                                    INT64_MAX,
+                                                    INT64_MIN,
+                                                    UINT64_MAX,
+                                                    4096,
+                                                    65536,
+                                                    100000,
+                                                    nullptr,
+                                                    true,
+                                                    "x",
+                                                    "",
+                                                    "tokenizer",
+                                                    "pretrained",
+                                                    "task-model",
+                                                    "part",
+                                                    nlohmann::json::array(),
+                                                    nlohmann::json::object(),
+                                                    {8},
+                                                    {{"width", 8}}};
+
+TEST(ParserFuzz, ModelCards) {
+  for (const StoredModel& stored : stored_models()) {
+    const Forged forged(*stored.model, stored.card);
+    const auto read = [&](const std::string& text) {
+      forged.put("config.json", text);
+      stored.read(forged.path());
+    };
+    ASSERT_TRUE(accepted(stored.card, ErrorKind::data, read)) << stored.name;
+    nlohmann::json card = nlohmann::json::parse(stored.card);
+    each_value(card, [&](nlohmann::json& value) {
+      for (const nlohmann::json& hostile : kHostileValues) {
+        value = hostile;
+        (void)accepted(card.dump(), ErrorKind::data, read);
+        if (testing::Test::HasFailure()) {
+          FAIL() << stored.name << ": " << card.dump();
+        }
+      }
+    });
+    for (const std::string& text : hostile_json("kind")) {
+      EXPECT_FALSE(accepted(text, ErrorKind::data, read)) << stored.name;
+    }
+    if (std::string(stored.name) == "omnijet") {  // the card with the most in it
+      fuzz(stored.card, ErrorKind::data, read, 9);
+    }
+  }
+}
+
+// What the line says.
+TEST(ParserFuzz, ModelCardsAreRefusedWithTheKeyAndItsRange) {
+  const auto models = stored_models();
+  const Forged forged(*models[0].model, models[0].card);
+  const auto message = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json card = nlohmann::json::parse(models[0].card);
+    (card["model"].contains(key) ? card["model"] : card)[key] = value;
+    forged.put("config.json", card.dump());
+    try {
+      models[0].read(forged.path());
+    } catch (const Error& e) {
+      EXPECT_EQ(exit_code(e.kind()), 65);
+      return e.message();
+    }
+    return std::string("accepted");
+  };
+  const std::string begin = forged.path().string() + ": ";
+  EXPECT_EQ(message("heads", 0), begin + "'heads': expected a whole number from 1 to 64, got 0");
+  EXPECT_EQ(message("heads", 3), begin + "attention: width 8 is not a multiple of 3 heads");
+  EXPECT_EQ(message("width", -8),
+            begin + "'width': expected a whole number from 1 to 4096, got -8");
+  EXPECT_EQ(message("width", "8"),
+            begin + "'width': expected a whole number from 1 to 4096, got string");
+  EXPECT_EQ(message("beta", 1e300), begin + "'beta': expected a number from 0 to 1, got 1e+300");
+  EXPECT_NE(message("width", 4096).find("expected at least 20"), std::string::npos);
+  EXPECT_EQ(message("kind", "toaster"), begin + "expected a tokenizer, got a toaster");
+}
+
+TEST(ParserFuzz, WeightsOfAnotherTypeAreRefused) {
+  const auto models = stored_models();
+  TensorMap tensors = tensor_map(state(*models[0].model));
+  tensors["vq.lru"] = Tensor::full({16}, 1e30F);
+  const TempDir dir;
+  Checkpoint c;
+  c.config_json = models[0].card;
+  c.model = tensors;
+  write_checkpoint(dir.path() / "m", 0, c);
+  try {
+    models[0].read(dir.path() / "m");
+    FAIL() << "floats were taken for counters";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("'vq.lru': expected type i32, got f32"), std::string::npos)
+        << e.message();
   }
 }
 
