@@ -113,7 +113,7 @@ void launch(void (*kernel)(P...), const LaunchConfig& config, A&&... args) {
   const Call call{kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(args))...)};
   execute(
       {config.name, config.grid, config.block, config.smem_bytes, config.smem_bytes > kFreeSmem,
-       config.stream.handle},
+       config.stream.handle, reinterpret_cast<const void*>(kernel)},
       [](const void* p) {
         const Call& c = *static_cast<const Call*>(p);
         std::apply(c.kernel, c.args);

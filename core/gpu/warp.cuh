@@ -26,6 +26,21 @@ TESSERA_DEVICE std::int64_t global_thread() {
   return static_cast<std::int64_t>(block_idx().x) * block_dim().x + thread_idx().x;
 }
 
+/// Row and column of element i of a matrix of d columns. A 32-bit division takes a fifth of the
+/// instructions of a 64-bit one, which would set the time of a kernel that moves 8 bytes an
+/// element.
+struct MatrixPlace {
+  std::int64_t row, column;
+};
+TESSERA_DEVICE MatrixPlace matrix_place(std::int64_t i, std::int64_t d) {
+  if ((static_cast<std::uint64_t>(i | d) >> 32U) == 0) {
+    const auto i32 = static_cast<std::uint32_t>(i);
+    const auto d32 = static_cast<std::uint32_t>(d);
+    return {i32 / d32, i32 % d32};
+  }
+  return {i / d, i % d};
+}
+
 /// exp(x) to about 2 ulp: ex2 of x log2 e, whose rounding error is put back to first order. 0 below
 /// ln of the smallest normal number; infinite above 88.7.
 TESSERA_DEVICE float exp(float x) {

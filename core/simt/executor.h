@@ -91,8 +91,9 @@ struct Geometry {
   const char* name;
   Dim3 grid, block;
   std::size_t smem_bytes;
-  bool smem_opt_in = false;  ///< the attribute that shared memory above 48 KiB needs
-  void* stream = nullptr;    ///< null: runs at once; else queued (core/simt/stream.h)
+  bool smem_opt_in = false;     ///< the attribute that shared memory above 48 KiB needs
+  void* stream = nullptr;       ///< null: runs at once; else queued (core/simt/stream.h)
+  const void* entry = nullptr;  ///< the kernel's code, by which tests find its symbol
 };
 /// Runs every thread of the grid; body(arguments) is one thread. Throws Error: usage for a geometry
 /// that no GPU takes, internal for a fault of the kernel (race, deadlock, stray access), naming

@@ -47,28 +47,6 @@ BankCounting::~BankCounting() { --t_bank_scopes; }
 namespace {
 thread_local LaunchLog* t_log = nullptr;
 
-constexpr std::uint64_t LaunchStats::*kCounters[] = {&LaunchStats::bytes_read,
-                                                     &LaunchStats::bytes_written,
-                                                     &LaunchStats::sectors_read,
-                                                     &LaunchStats::sectors_written,
-                                                     &LaunchStats::unique_sectors_read,
-                                                     &LaunchStats::unique_sectors_written,
-                                                     &LaunchStats::barriers,
-                                                     &LaunchStats::collectives,
-                                                     &LaunchStats::switches,
-                                                     &LaunchStats::mma,
-                                                     &LaunchStats::mma_k8,
-                                                     &LaunchStats::exponentials,
-                                                     &LaunchStats::special_functions,
-                                                     &LaunchStats::extrema,
-                                                     &LaunchStats::fused,
-                                                     &LaunchStats::atomics,
-                                                     &LaunchStats::async_bytes,
-                                                     &LaunchStats::wavefronts,
-                                                     &LaunchStats::wavefronts_ideal};
-static_assert(sizeof(kCounters) / sizeof(kCounters[0]) * sizeof(std::uint64_t) ==
-                  sizeof(LaunchStats),
-              "every counter is added up");
 }  // namespace
 
 LaunchLog::LaunchLog() : outer_(t_log) { t_log = this; }
@@ -83,7 +61,7 @@ LaunchStats& operator+=(LaunchStats& sum, const LaunchStats& s) {
 
 void add_to_report(const Geometry& g, const LaunchStats& s) {
   for (LaunchLog* log = t_log; log != nullptr; log = log->outer_) {
-    log->launches_.push_back({g.name, g.grid, g.block, g.smem_bytes, s});
+    log->launches_.push_back({g.name, g.entry, g.grid, g.block, g.smem_bytes, s});
   }
   Table& t = table();
   const std::lock_guard lock(t.mutex);

@@ -10,7 +10,8 @@ namespace tessera::simt {
 
 /// One launch that ended well.
 struct Launched {
-  std::string kernel;
+  std::string kernel;  ///< as the launch calls it
+  const void* entry;   ///< its code
   Dim3 grid, block;
   std::size_t smem_bytes;
   LaunchStats stats;
@@ -30,6 +31,30 @@ class LaunchLog {
   std::vector<Launched> launches_;
   LaunchLog* outer_;
 };
+
+/// All counters, for loops over them.
+inline constexpr std::uint64_t LaunchStats::*kCounters[] = {&LaunchStats::bytes_read,
+                                                            &LaunchStats::bytes_written,
+                                                            &LaunchStats::sectors_read,
+                                                            &LaunchStats::sectors_written,
+                                                            &LaunchStats::unique_sectors_read,
+                                                            &LaunchStats::unique_sectors_written,
+                                                            &LaunchStats::barriers,
+                                                            &LaunchStats::collectives,
+                                                            &LaunchStats::switches,
+                                                            &LaunchStats::mma,
+                                                            &LaunchStats::mma_k8,
+                                                            &LaunchStats::exponentials,
+                                                            &LaunchStats::special_functions,
+                                                            &LaunchStats::extrema,
+                                                            &LaunchStats::fused,
+                                                            &LaunchStats::atomics,
+                                                            &LaunchStats::async_bytes,
+                                                            &LaunchStats::wavefronts,
+                                                            &LaunchStats::wavefronts_ideal};
+static_assert(sizeof(kCounters) / sizeof(kCounters[0]) * sizeof(std::uint64_t) ==
+                  sizeof(LaunchStats),
+              "every counter is added up");
 
 /// Counter by counter.
 LaunchStats& operator+=(LaunchStats& sum, const LaunchStats& s);

@@ -93,8 +93,7 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
 TESSERA_GLOBAL void __launch_bounds__(kThreads)
     forward_kernel(View<const float, 2> x, View<const float, 1> mean, View<const float, 1> rstd,
                    View<const float, 1> weight, View<const float, 1> bias, View<float, 2> y) {
-  const std::int64_t i = global_thread() / x.shape[1];
-  const std::int64_t c = global_thread() % x.shape[1];
+  const auto [i, c] = matrix_place(global_thread(), x.shape[1]);
   if (i < x.shape[0]) {
     const float slope = ldg(weight.data + c) * ldg(rstd.data + c);
     stg(&y(i, c), fma(ldg(&x(i, c)) - ldg(mean.data + c), slope, ldg(bias.data + c)));
@@ -116,8 +115,7 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
     backward_kernel(View<const float, 2> dy, View<const float, 2> x, View<const float, 1> mean,
                     View<const float, 1> rstd, View<const float, 1> weight,
                     View<const float, 1> dweight, View<const float, 1> dbias, View<float, 2> dx) {
-  const std::int64_t i = global_thread() / x.shape[1];
-  const std::int64_t c = global_thread() % x.shape[1];
+  const auto [i, c] = matrix_place(global_thread(), x.shape[1]);
   if (i < x.shape[0]) {
     const auto n = static_cast<float>(x.shape[0]);
     const float r = ldg(rstd.data + c);

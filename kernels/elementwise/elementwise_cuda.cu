@@ -34,9 +34,10 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
   if (i >= x.shape[0] * d) {
     return;
   }
-  const float value = ldg(&x(i / d, i % d));
-  const float factor = ldg(row.data + i % d);
-  stg(&y(i / d, i % d), kind == Pointwise::product ? value * factor : value + factor);
+  const auto [r, c] = matrix_place(i, d);
+  const float value = ldg(&x(r, c));
+  const float factor = ldg(row.data + c);
+  stg(&y(r, c), kind == Pointwise::product ? value * factor : value + factor);
 }
 
 }  // namespace

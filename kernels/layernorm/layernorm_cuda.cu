@@ -1,9 +1,10 @@
 // Layer norm over rows, f32. One warp owns a row and keeps it in registers: x is read once, the
 // variance is the mean of squared deviations (never E[x^2] - m^2), ten shuffles a row. Traffic: 8 T
-// d + 8 T bytes forward, 12 T d + 8 T backward. dweight and dbias: each block sums 256 rows, warp
-// by warp in row order, then a second kernel adds the blocks' partials in order; so the bits depend
-// on the problem alone.
-#include "core/gpu/prim.cuh"
+// d + 8 T bytes forward, 12 T d + 8 T backward. Forward a warp takes four rows in turn with weight
+// and bias in registers; read again for each row, they would be two thirds of what L2 delivers.
+// dweight and dbias: each block sums 256 rows, warp by warp in row order, then a second kernel adds
+// the blocks' partials in a fixed order; so the bits depend on the problem alone.
+#include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 
 namespace tessera::TESSERA_GPU_NS {
@@ -12,13 +13,7 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kRowsPerBlock = 256;  // kLayerNormBlock: one partial sum each
 constexpr int kMaxItems = 32;       // values of a row per lane
-
-TESSERA_DEVICE float warp_sum(float v) {
-  for (int step = 16; step > 0; step /= 2) {
-    v += shfl_xor(v, step);
-  }
-  return v;
-}
+constexpr int kRowsPerWarp = 4;     // forward
 
 template <int kItems>
 TESSERA_DEVICE void load_row(float (&v)[kItems], const float* row, std::int64_t d) {
@@ -29,40 +24,58 @@ TESSERA_DEVICE void load_row(float (&v)[kItems], const float* row, std::int64_t 
   }
 }
 
+/// Mean and 1 / sigma of the row that the warp holds; v becomes its deviations.
+struct Moments {
+  float mean, rstd;
+};
 template <int kItems>
-TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    forward_kernel(View<const float, 2> x, View<const float, 1> weight, View<const float, 1> bias,
-                   float epsilon, View<float, 2> y, View<float, 1> mean, View<float, 1> rstd) {
-  const std::int64_t row = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
-  const std::int64_t d = x.shape[1];
-  if (row >= x.shape[0]) {
-    return;  // a whole warp, and no barrier follows
-  }
-  float v[kItems];  // (d / 32) per lane
-  load_row(v, x.row(row), d);
+TESSERA_DEVICE Moments center(float (&v)[kItems], std::int64_t d, float epsilon) {
   float sum = 0;
   TESSERA_UNROLL
   for (int i = 0; i < kItems; ++i) {
     sum += v[i];
   }
-  const float m = warp_sum(sum) / static_cast<float>(d);
+  const float m = sum_over_warp(sum) / static_cast<float>(d);
   float squares = 0;
   TESSERA_UNROLL
   for (int i = 0; i < kItems; ++i) {
     v[i] = 32 * i + lane() < d ? v[i] - m : 0.0F;
     squares = fma(v[i], v[i], squares);
   }
-  const float r = rsqrt(warp_sum(squares) / static_cast<float>(d) + epsilon);
-  TESSERA_UNROLL
-  for (int i = 0; i < kItems; ++i) {
-    const int c = 32 * i + lane();
-    if (c < d) {
-      stg(y.row(row) + c, fma(v[i] * r, ldg(weight.data + c), ldg(bias.data + c)));
+  return {m, rsqrt(sum_over_warp(squares) / static_cast<float>(d) + epsilon)};
+}
+
+// Lane k keeps the moments of the warp's k-th row: they leave in one store.
+template <int kItems>
+TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
+    forward_kernel(View<const float, 2> x, View<const float, 1> weight, View<const float, 1> bias,
+                   float epsilon, View<float, 2> y, View<float, 1> mean, View<float, 1> rstd) {
+  const std::int64_t d = x.shape[1];
+  const std::int64_t begin =
+      (static_cast<std::int64_t>(block_idx().x) * kWarps + warp()) * kRowsPerWarp;
+  const auto rows = static_cast<int>(
+      begin + kRowsPerWarp < x.shape[0] ? kRowsPerWarp : x.shape[0] - begin);  // <= 0: none
+  float scale[kItems];                                                         // (d / 32) per lane
+  float shift[kItems];
+  load_row(scale, weight.data, d);
+  load_row(shift, bias.data, d);
+  Moments kept{};
+  TESSERA_KEEP_ROLLED
+  for (int k = 0; k < rows; ++k) {
+    float v[kItems];
+    load_row(v, x.row(begin + k), d);
+    const Moments row = center(v, d, epsilon);
+    TESSERA_UNROLL
+    for (int i = 0; i < kItems; ++i) {
+      if (32 * i + lane() < d) {
+        stg(y.row(begin + k) + 32 * i + lane(), fma(v[i] * row.rstd, scale[i], shift[i]));
+      }
     }
+    kept = lane() == k ? row : kept;
   }
-  if (lane() == 0) {
-    stg(mean.data + row, m);
-    stg(rstd.data + row, r);
+  if (lane() < rows) {
+    stg(mean.data + begin + lane(), kept.mean);
+    stg(rstd.data + begin + lane(), kept.rstd);
   }
 }
 
@@ -106,8 +119,8 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
       sum_g += g[i];
       sum_gx = fma(g[i], xhat[i], sum_gx);
     }
-    sum_g = warp_sum(sum_g) / static_cast<float>(d);
-    sum_gx = warp_sum(sum_gx) / static_cast<float>(d);
+    sum_g = sum_over_warp(sum_g) / static_cast<float>(d);
+    sum_gx = sum_over_warp(sum_gx) / static_cast<float>(d);
     TESSERA_UNROLL
     for (int i = 0; i < kItems; ++i) {
       const int c = 32 * i + lane();
@@ -135,25 +148,37 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   }
 }
 
-// A thread per column adds the partials (2, blocks, d) in block order.
-TESSERA_GLOBAL void reduce_kernel(View<const float, 3> partials, View<float, 1> dweight,
-                                  View<float, 1> dbias) {
-  const std::int64_t c = static_cast<std::int64_t>(block_idx().x) * 128 + linear_thread();
-  if (c >= dweight.shape[0]) {
-    return;
-  }
+// Partials (2, blocks, d): warp w of a block adds those of w, w + 32, ... for 32 columns, then the
+// warps are added in order. One thread a column would walk 200 blocks by itself, latency by
+// latency.
+constexpr int kReduceWarps = 32;
+struct ReduceSmem {
+  float weight[kReduceWarps][32], bias[kReduceWarps][32];
+};
+
+TESSERA_GLOBAL void __launch_bounds__(32 * kReduceWarps)
+    reduce_kernel(View<const float, 3> partials, View<float, 1> dweight, View<float, 1> dbias) {
+  TESSERA_SMEM(ReduceSmem, s);
+  const std::int64_t c = static_cast<std::int64_t>(block_idx().x) * 32 + lane();
+  const bool inside = c < dweight.shape[0];
   float sum_weight = 0;
   float sum_bias = 0;
-  for (std::int64_t b = 0; b < partials.shape[1]; ++b) {
+  for (std::int64_t b = warp(); inside && b < partials.shape[1]; b += kReduceWarps) {
     sum_weight += ldg(&partials(0, b, c));
     sum_bias += ldg(&partials(1, b, c));
   }
+  s.weight[warp()][lane()] = sum_weight;
+  s.bias[warp()][lane()] = sum_bias;
+  sync_block();
+  if (warp() != 0 || !inside) {
+    return;
+  }
+  for (int w = 1; w < kReduceWarps; ++w) {
+    sum_weight += s.weight[w][lane()];
+    sum_bias += s.bias[w][lane()];
+  }
   stg(dweight.data + c, sum_weight);
   stg(dbias.data + c, sum_bias);
-}
-
-unsigned blocks_of(std::int64_t n, std::int64_t per_block) {
-  return static_cast<unsigned>((n + per_block - 1) / per_block);
 }
 
 // Calls body with the number of values per lane as a constant: 4, 8, 16 or 32.
@@ -180,8 +205,11 @@ void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
   if (x.shape[0] == 0) {
     return;
   }
-  const LaunchConfig config{
-      "layernorm_forward", {blocks_of(x.shape[0], kWarps)}, {32 * kWarps}, 0, stream};
+  const LaunchConfig config{"layernorm_forward",
+                            {blocks_for(x.shape[0], kWarps * kRowsPerWarp)},
+                            {32 * kWarps},
+                            0,
+                            stream};
   with_items(x.shape[1], [&](auto items) {
     launch(forward_kernel<items.value>, config, x, weight, bias, epsilon, y, mean, rstd);
   });
@@ -195,7 +223,7 @@ void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
     return;
   }
   const LaunchConfig config{"layernorm_backward",
-                            {blocks_of(x.shape[0], kRowsPerBlock)},
+                            {blocks_for(x.shape[0], kRowsPerBlock)},
                             {32 * kWarps},
                             sizeof(BackwardSmem),
                             stream};
@@ -206,7 +234,12 @@ void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
 
 void layernorm_reduce(View<const float, 3> partials, View<float, 1> dweight, View<float, 1> dbias,
                       Stream stream) {
-  launch(reduce_kernel, {"layernorm_reduce", {blocks_of(dweight.shape[0], 128)}, {128}, 0, stream},
+  launch(reduce_kernel,
+         {"layernorm_reduce",
+          {blocks_for(dweight.shape[0], 32)},
+          {32 * kReduceWarps},
+          sizeof(ReduceSmem),
+          stream},
          partials, dweight, dbias);
 }
 

@@ -1,4 +1,5 @@
-// A warp per segment, a lane per column; rows in order, so no atomics and the order of the cpu.
+// A warp per segment and 32 columns, a lane per column; rows in order, so no atomics and the order
+// of the cpu.
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/segment/segment_types.h"
@@ -8,8 +9,15 @@ namespace {
 
 constexpr int kWarps = 4;
 
-TESSERA_DEVICE std::int64_t segment_of_warp() {
-  return static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
+/// What a lane works on: column may lie past the last one, segment too.
+struct Item {
+  std::int64_t segment, column;
+};
+
+TESSERA_DEVICE Item item_of_lane(std::int64_t columns) {
+  const std::int64_t i = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
+  const auto [segment, part] = matrix_place(i, (columns + 31) / 32);
+  return {segment, 32 * part + lane()};
 }
 
 /// Rows begin .. end - 1 of a segment.
@@ -28,33 +36,29 @@ TESSERA_DEVICE float weight(std::int32_t length, Pool pool) {
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     forward_kernel(View<const float, 2> x, View<const std::int32_t, 1> offsets, Pool pool,
                    View<float, 2> y) {
-  const std::int64_t b = segment_of_warp();
-  if (b >= y.shape[0]) {
+  const auto [b, j] = item_of_lane(y.shape[1]);
+  if (b >= y.shape[0] || j >= y.shape[1]) {
     return;
   }
   const auto [begin, end] = rows_of(offsets, b);
-  for (std::int64_t j = lane(); j < y.shape[1]; j += 32) {
-    float sum = 0;
-    for (std::int32_t i = begin; i < end; ++i) {
-      sum += ldg(&x(i, j));
-    }
-    stg(&y(b, j), sum * weight(end - begin, pool));
+  float sum = 0;
+  for (std::int32_t i = begin; i < end; ++i) {
+    sum += ldg(&x(i, j));
   }
+  stg(&y(b, j), sum * weight(end - begin, pool));
 }
 
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     backward_kernel(View<const float, 2> dy, View<const std::int32_t, 1> offsets, Pool pool,
                     View<float, 2> dx) {
-  const std::int64_t b = segment_of_warp();
-  if (b >= dy.shape[0]) {
+  const auto [b, j] = item_of_lane(dy.shape[1]);
+  if (b >= dy.shape[0] || j >= dy.shape[1]) {
     return;
   }
   const auto [begin, end] = rows_of(offsets, b);
-  for (std::int64_t j = lane(); j < dx.shape[1]; j += 32) {
-    const float slope = weight(end - begin, pool) * ldg(&dy(b, j));
-    for (std::int32_t i = begin; i < end; ++i) {
-      stg(&dx(i, j), slope);
-    }
+  const float slope = weight(end - begin, pool) * ldg(&dy(b, j));
+  for (std::int32_t i = begin; i < end; ++i) {
+    stg(&dx(i, j), slope);
   }
 }
 
@@ -62,43 +66,40 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     max_forward_kernel(View<const float, 2> x, View<const std::int32_t, 1> offsets,
                        View<float, 2> y, View<std::int32_t, 2> row) {
-  const std::int64_t b = segment_of_warp();
-  if (b >= y.shape[0]) {
+  const auto [b, j] = item_of_lane(y.shape[1]);
+  if (b >= y.shape[0] || j >= y.shape[1]) {
     return;
   }
   const auto [begin, end] = rows_of(offsets, b);
-  for (std::int64_t j = lane(); j < y.shape[1]; j += 32) {
-    std::int32_t best = begin < end ? begin : -1;
-    float top = best < 0 ? 0.0F : ldg(&x(best, j));
-    for (std::int32_t i = begin + 1; i < end; ++i) {
-      const float value = ldg(&x(i, j));
-      if (!(value <= top) && top == top) {
-        best = i;
-        top = value;
-      }
+  std::int32_t best = begin < end ? begin : -1;
+  float top = best < 0 ? 0.0F : ldg(&x(best, j));
+  for (std::int32_t i = begin + 1; i < end; ++i) {
+    const float value = ldg(&x(i, j));
+    if (!(value <= top) && top == top) {
+      best = i;
+      top = value;
     }
-    stg(&row(b, j), best);
-    stg(&y(b, j), top);
   }
+  stg(&row(b, j), best);
+  stg(&y(b, j), top);
 }
 
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     max_backward_kernel(View<const float, 2> dy, View<const std::int32_t, 2> row,
                         View<float, 2> dx) {
-  const std::int64_t b = segment_of_warp();
-  if (b >= dy.shape[0]) {
+  const auto [b, j] = item_of_lane(dy.shape[1]);
+  if (b >= dy.shape[0] || j >= dy.shape[1]) {
     return;
   }
-  for (std::int64_t j = lane(); j < dy.shape[1]; j += 32) {
-    const std::int32_t from = ldg(&row(b, j));
-    if (from >= 0) {
-      stg(&dx(from, j), ldg(&dy(b, j)));
-    }
+  const std::int32_t from = ldg(&row(b, j));
+  if (from >= 0) {
+    stg(&dx(from, j), ldg(&dy(b, j)));
   }
 }
 
-LaunchConfig config_for(const char* name, std::int64_t segments, Stream stream) {
-  return {name, {blocks_for(segments, kWarps)}, {32 * kWarps}, 0, stream};
+LaunchConfig config_for(const char* name, View<const float, 2> pooled, Stream stream) {
+  const std::int64_t warps = pooled.shape[0] * blocks_for(pooled.shape[1], 32);
+  return {name, {blocks_for(warps, kWarps)}, {32 * kWarps}, 0, stream};
 }
 
 }  // namespace
@@ -106,31 +107,28 @@ LaunchConfig config_for(const char* name, std::int64_t segments, Stream stream) 
 void segment_forward(View<const float, 2> x, View<const std::int32_t, 1> offsets, Pool pool,
                      View<float, 2> y, Stream stream) {
   if (y.size() > 0) {
-    launch(forward_kernel, config_for("segment_forward", y.shape[0], stream), x, offsets, pool, y);
+    launch(forward_kernel, config_for("segment_forward", y, stream), x, offsets, pool, y);
   }
 }
 
 void segment_backward(View<const float, 2> dy, View<const std::int32_t, 1> offsets, Pool pool,
                       View<float, 2> dx, Stream stream) {
   if (dy.size() > 0) {
-    launch(backward_kernel, config_for("segment_backward", dy.shape[0], stream), dy, offsets, pool,
-           dx);
+    launch(backward_kernel, config_for("segment_backward", dy, stream), dy, offsets, pool, dx);
   }
 }
 
 void segment_max_forward(View<const float, 2> x, View<const std::int32_t, 1> offsets,
                          View<float, 2> y, View<std::int32_t, 2> row, Stream stream) {
   if (y.size() > 0) {
-    launch(max_forward_kernel, config_for("segment_max_forward", y.shape[0], stream), x, offsets, y,
-           row);
+    launch(max_forward_kernel, config_for("segment_max_forward", y, stream), x, offsets, y, row);
   }
 }
 
 void segment_max_backward(View<const float, 2> dy, View<const std::int32_t, 2> row,
                           View<float, 2> dx, Stream stream) {
   if (dy.size() > 0) {
-    launch(max_backward_kernel, config_for("segment_max_backward", dy.shape[0], stream), dy, row,
-           dx);
+    launch(max_backward_kernel, config_for("segment_max_backward", dy, stream), dy, row, dx);
   }
 }
 

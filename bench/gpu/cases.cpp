@@ -1,0 +1,313 @@
+#include "bench/gpu/cases.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <numeric>
+
+#include "core/autograd.h"
+#include "core/rng.h"
+#include "core/segments.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/attention/attention.h"
+#include "kernels/batchnorm/batchnorm.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/dropout/dropout.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/gather/gather.h"
+#include "kernels/layernorm/layernorm.h"
+#include "kernels/losses/losses.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/reduce/reduce.h"
+#include "kernels/sample/sample.h"
+#include "kernels/segment/segment.h"
+#include "kernels/softmax/softmax.h"
+#include "kernels/vq/vq.h"
+
+namespace tessera::bench {
+namespace {
+
+constexpr Device kSimt{DeviceType::simt, 0};
+constexpr std::int64_t kDesignTokens = 51200;  // of the design's floors
+
+Tensor normal(const Shape& shape, std::uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> v(static_cast<std::size_t>(shape.size()));
+  for (float& x : v) {
+    x = static_cast<float>(rng.normal());
+  }
+  return Tensor::from(v, shape, kSimt);
+}
+
+Tensor leaf(const Shape& shape, std::uint64_t seed) {
+  return normal(shape, seed).set_requires_grad(true);
+}
+
+/// 0, step, 2 step, ... modulo n: distinct where step and n have no common divisor.
+Tensor indices(std::int64_t count, std::int64_t step, std::int64_t n) {
+  std::vector<std::int32_t> v(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    v[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) * step % n);
+  }
+  return Tensor::from(v, {count}, kSimt);
+}
+
+Segments jets_of(int count, std::int32_t length) {
+  return Segments::from_lengths(std::vector<std::int32_t>(static_cast<std::size_t>(count), length));
+}
+
+/// Launches `op`, then its backward with a random gradient.
+std::function<void()> both_ways(std::function<Tensor()> op) {
+  return [op = std::move(op)] {
+    const Tensor y = op();
+    backward(weighted_sum(y, normal(y.shape(), 99)));
+  };
+}
+
+double d(std::int64_t n) { return static_cast<double>(n); }
+
+GpuCase layer_norm_case(std::int64_t t, std::int64_t width) {
+  const double n = d(t * width), rows = d(t), blocks = d((t + 255) / 256), w = d(width);
+  return {"layer_norm",
+          fmt::format("T={} d={}", t, width),
+          d(kDesignTokens) / rows,
+          fmt::format("T={} d={}", kDesignTokens, width),
+          {{"layernorm_forward", 4 * n + 8 * w, 4 * n + 8 * rows, 8 * n},
+           {"layernorm_backward", 8 * n + 8 * rows + 4 * w, 4 * n + 8 * blocks * w, 14 * n},
+           {"layernorm_reduce", 8 * blocks * w, 8 * w, 2 * blocks * w}},
+          [=] {
+            return both_ways([x = leaf({t, width}, 1), weight = leaf({width}, 2),
+                              bias = leaf({width}, 3)] { return layer_norm(x, weight, bias); });
+          }};
+}
+
+GpuCase softmax_case(std::int64_t rows, std::int64_t c) {
+  const double n = d(rows * c);
+  return {"softmax",
+          fmt::format("N={} C={}", rows, c),
+          d(kDesignTokens) / d(rows),
+          fmt::format("N={} C={}", kDesignTokens, c),
+          {{"softmax_forward", 4 * n, 4 * n, 5 * n}, {"softmax_backward", 8 * n, 4 * n, 4 * n}},
+          [=] {
+            return both_ways([x = leaf({rows, c}, 1)] { return softmax(x); });
+          }};
+}
+
+GpuCase elementwise_case(std::int64_t t, std::int64_t width) {
+  const double n = d(t * width), w = d(width);
+  return {"elementwise",
+          fmt::format("T={} d={}", t, width),
+          d(kDesignTokens) / d(t),
+          fmt::format("T={} d={}", kDesignTokens, width),
+          {{"pointwise", 8 * n, 4 * n, n},
+           {"rowwise", 4 * n + 4 * w, 4 * n, n},
+           {"activation", 4 * n, 4 * n, 10 * n}},
+          [=] {
+            return
+                [a = normal({t, width}, 1), b = normal({t, width}, 2), row = normal({width}, 3)] {
+                  const Tensor sum = add(a, b);
+                  const Tensor scaled = mul_rows(a, row);
+                  const Tensor bent = gelu(a);
+                };
+          }};
+}
+
+GpuCase dropout_case(std::int64_t n) {
+  const double bytes = 4 * d(n);
+  return {"dropout",
+          fmt::format("n={}", n),
+          d(kDesignTokens * 256) / d(n),
+          fmt::format("T={} d=256", kDesignTokens),
+          {{"dropout_apply", bytes, bytes, d(n)}},
+          [=] { return [x = normal({n}, 1)] { dropout(x, 0.1F, Rng(7).key()); }; }};
+}
+
+GpuCase adamw_case(std::int64_t p) {
+  const double n = d(p), blocks = d((p + kSquaredNormBlock - 1) / kSquaredNormBlock);
+  return {"adamw",
+          fmt::format("P={}", p),
+          1e7 / n,
+          "P=10000000",
+          {{"adamw_update", 16 * n, 12 * n, 15 * n},
+           {"squared_norm_blocks", 4 * n, 12 * blocks, 2 * n}},
+          [=] {
+            const std::vector<AdamWSpan> all{{0, p}};
+            return [=, w = normal({p}, 1), g = normal({p}, 2), m = normal({p}, 3),
+                    v = normal({p}, 4)] { adamw_step(w, g, m, mul(v, v), all, {}); };
+          }};
+}
+
+GpuCase reduce_case(std::int64_t n) {
+  return {"sum",
+          fmt::format("n={}", n),
+          d(kDesignTokens * 256) / d(n),
+          fmt::format("T={} d=256", kDesignTokens),
+          {{"reduce_blocks", 4 * d(n), 4 * d((n + 16383) / 16384), d(n)}},
+          [=] { return [x = normal({n}, 1)] { sum(x); }; }};
+}
+
+GpuCase segment_case(Pool pool, std::int64_t width) {
+  const Segments jets = Segments::from_lengths(std::vector<std::int32_t>{50, 0, 31, 128, 1, 64});
+  const double t = d(jets.total()), b = d(jets.count()), w = d(width), offsets = 4 * (b + 1);
+  const bool max = pool == Pool::max;
+  std::vector<Traffic> traffic{{max ? "segment_max_forward" : "segment_forward",
+                                4 * t * w + offsets, (max ? 8 : 4) * b * w, t * w}};
+  if (!max) {
+    traffic.push_back({"segment_backward", 4 * b * w + offsets, 4 * t * w, t * w});
+  }
+  return {max ? "segment_pool max" : "segment_pool mean",
+          fmt::format("T={} B={} d={}", jets.total(), jets.count(), width),
+          d(kDesignTokens) / t,
+          fmt::format("T={} d={}", kDesignTokens, width),
+          traffic,
+          [=] {
+            return both_ways(
+                [=, x = leaf({jets.total(), width}, 1)] { return segment_pool(x, jets, pool); });
+          }};
+}
+
+GpuCase gather_case(std::int64_t rows, std::int64_t width) {
+  const double bytes = 4 * d(rows * width), index = 4 * d(rows);
+  return {"gather_rows",
+          fmt::format("M=N={} d={}", rows, width),
+          d(kDesignTokens) / d(rows),
+          fmt::format("M=N={} d={}", kDesignTokens, width),
+          {{"gather_forward", bytes + index, bytes},
+           {"gather_backward", bytes + 2 * index, bytes, d(rows * width)}},
+          [=] {
+            return both_ways([x = leaf({rows, width}, 1), at = indices(rows, 7, rows)] {
+              return gather_rows(x, at);
+            });
+          }};
+}
+
+GpuCase batch_norm_case(std::int64_t rows, std::int64_t c) {
+  const double n = d(rows * c);
+  return {"batch_norm",
+          fmt::format("N={} C={}", rows, c),
+          d(kDesignTokens) / d(rows),
+          fmt::format("N={} C={}", kDesignTokens, c),
+          {{"batchnorm_forward", 4 * n + 16 * d(c), 4 * n, 3 * n},
+           {"batchnorm_backward", 8 * n + 20 * d(c), 4 * n, 6 * n}},
+          [=] {
+            return both_ways([x = leaf({rows, c}, 1), weight = leaf({c}, 2), bias = leaf({c}, 3)] {
+              return batch_norm(x, weight, bias).y;
+            });
+          }};
+}
+
+// ---- without a formula here: their tests hold their own ----
+
+GpuCase attention_case(int jets, std::int32_t length, std::int64_t heads, std::int64_t width) {
+  const Segments s = jets_of(jets, length);
+  return {"attention",
+          fmt::format("B={} L={} H={} D={}", jets, length, heads, width),
+          1000.0 / jets,
+          fmt::format("B=1000 L={} H={} D={}", length, heads, width),
+          {},
+          [=] {
+            return both_ways(
+                [=, qkv = leaf({s.total(), 3, heads, width}, 1)] { return attention(qkv, s); });
+          }};
+}
+
+GpuCase linear_case(std::int64_t t, std::int64_t in, std::int64_t out) {
+  return {"linear",
+          fmt::format("T={} {}->{}", t, in, out),
+          d(kDesignTokens) / d(t),
+          fmt::format("T={} {}->{}", kDesignTokens, in, out),
+          {},
+          [=] {
+            return both_ways([x = leaf({t, in}, 1), w = leaf({out, in}, 2), b = leaf({out}, 3)] {
+              return linear(x, w, b, Activation::gelu);
+            });
+          }};
+}
+
+GpuCase cross_entropy_case(std::int64_t t, std::int64_t v) {
+  return {"cross_entropy",
+          fmt::format("T={} V={}", t, v),
+          d(kDesignTokens) / d(t),
+          fmt::format("T={} V={}", kDesignTokens, v),
+          {},
+          [=] {
+            return [logits = leaf({t, v}, 1), targets = indices(t, 5, v)] {
+              backward(cross_entropy(logits, targets));
+            };
+          }};
+}
+
+GpuCase vq_case(std::int64_t t, std::int64_t k, std::int64_t width) {
+  return {"vector_quantize",
+          fmt::format("N={} K={} D={}", t, k, width),
+          d(kDesignTokens) / d(t),
+          fmt::format("N={} K={} D={}", kDesignTokens, k, width),
+          {},
+          [=] {
+            return [z = leaf({t, width}, 1), book = leaf({k, width}, 2), s = leaf({width}, 3),
+                    b = leaf({width}, 4)] {
+              const VqResult r = vector_quantize(z, book, s, b, {});
+              backward(add(r.loss, weighted_sum(r.quantized, normal({z.shape(0), z.shape(1)}, 5))));
+            };
+          }};
+}
+
+GpuCase decode_case(std::int64_t slots, std::int64_t capacity) {
+  return {"decode_attention", fmt::format("S={} L={} H=8 D=32", slots, capacity), 1, "", {}, [=] {
+            const auto cache = KeyValueCache::create(slots, 8, 32, capacity, kSimt);
+            const auto n = static_cast<std::size_t>(slots);
+            std::vector<std::int32_t> slot(n);
+            std::iota(slot.begin(), slot.end(), 0);
+            // Filled by steps of its own, so that nothing unwritten is read.
+            return [=, qkv = normal({slots, 3, 8, 32}, 1)] {
+              for (std::int32_t at = 0; at < capacity; ++at) {
+                decode_attention(qkv, cache, slot, std::vector<std::int32_t>(n, at));
+              }
+            };
+          }};
+}
+
+GpuCase sample_case(std::int64_t rows, std::int64_t v) {
+  return {"sample", fmt::format("N={} V={}", rows, v), 1, "", {}, [=] {
+            std::vector<float> u(static_cast<std::size_t>(rows), 0.4F);
+            return [logits = normal({rows, v}, 1), uniforms = Tensor::from(u, {rows}, kSimt)] {
+              sample(logits, {.top_k = 50, .top_p = 0.9F}, uniforms);
+            };
+          }};
+}
+
+GpuCase losses_case(std::int64_t n, std::int64_t c) {
+  return {"losses",
+          fmt::format("N={} C={}", n, c),
+          1,
+          "",
+          {{"residual_loss", 8 * d(n), 8 * d(n), 4 * d(n)}},
+          [=] {
+            return [p = leaf({n}, 1), t = normal({n}, 2), logits = leaf({n / c, c}, 3),
+                    targets = indices(n / c, 3, c), weight = normal({c}, 4)] {
+              backward(mean(squared_error(p, t)));
+              backward(mean(focal_loss(logits, targets, weight, 2)));
+            };
+          }};
+}
+
+}  // namespace
+
+std::vector<GpuCase> gpu_cases() {
+  return {layer_norm_case(512, 256),     layer_norm_case(300, 128),
+          layer_norm_case(256, 1024),    softmax_case(256, 512),
+          softmax_case(64, 1504),        elementwise_case(256, 256),
+          dropout_case(65536),           adamw_case(100000),
+          reduce_case(200000),           segment_case(Pool::mean, 256),
+          segment_case(Pool::max, 256),  gather_case(256, 256),
+          batch_norm_case(512, 256),     losses_case(8192, 8),
+          attention_case(8, 30, 8, 32),  attention_case(8, 50, 8, 32),
+          attention_case(4, 128, 8, 32), linear_case(256, 256, 256),
+          linear_case(256, 256, 1024),   cross_entropy_case(32, 8192),
+          cross_entropy_case(256, 512),  vq_case(512, 512, 8),
+          vq_case(256, 512, 64),         decode_case(8, 40),
+          sample_case(8, 8192)};
+}
+
+}  // namespace tessera::bench
