@@ -42,6 +42,7 @@ struct ModelArguments {
   std::string model, data, split = "test", output;
   std::string against;     ///< evaluate: another model, compared jet by jet
   std::uint64_t seed = 1;  ///< evaluate: of the bootstrap
+  std::string precision = "f32";
   bool json = false;
 };
 /// Metrics of a stored task model on a dataset split, with bootstrap errors, and their paired

@@ -58,6 +58,7 @@ std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed
       settings_of(in.config, {"data.", "backbone.", "finetune.", "run.compat"},
                   {"finetune.tasks", "finetune.methods", "finetune.strategies", "finetune.seeds",
                    "finetune.train_jets", "finetune.bootstrap_seed"});
+  settings += precision_setting(in.config);
   settings += fmt::format("jets {}\nseed {}\n", study.train_jets, in.config.run.seed + seed);
   if (pretrained(parse_strategy(study.strategy))) {
     settings += "backbone " + in.backbone_hash + "\n";

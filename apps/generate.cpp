@@ -65,8 +65,8 @@ template <class Model>
 void generate_from(const Stored<Model>& model, const RunConfig& c, const Options& options) {
   const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
   const Stage stage(c, options, "generate",
-                    settings_of(c, {"data.", "generate.", "run.seed"}) + "model " +
-                        state_hash(*model.model) + "\n");
+                    settings_of(c, {"data.", "generate.", "run.seed"}) + precision_setting(c) +
+                        "model " + state_hash(*model.model) + "\n");
   const std::string report = c.run.directory + "/eval/generation.json";
   if (std::filesystem::exists(report)) {
     fmt::print(stderr, "generate: done before, kept ({})\n", report);

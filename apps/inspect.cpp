@@ -11,6 +11,7 @@
 #include "apps/stages.h"
 #include "core/device.h"
 #include "core/parallel.h"
+#include "kernels/matmul/precision.h"
 #include "train/checkpoint.h"
 #include "train/file_io.h"
 #include "train/manifest.h"
@@ -150,6 +151,7 @@ void doctor_verb(bool json) {
       {"devices", list},
       {"threads", num_threads()},
       {"SIMD", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
+      {"bf16 on cpu", name(bf16_unit())},
       {"L1d KiB", kibibytes(_SC_LEVEL1_DCACHE_SIZE)},
       {"L2 KiB", kibibytes(_SC_LEVEL2_CACHE_SIZE)},
       {"L3 KiB", kibibytes(_SC_LEVEL3_CACHE_SIZE)},

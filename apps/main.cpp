@@ -12,6 +12,7 @@
 #include "apps/revision.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
+#include "kernels/matmul/precision.h"
 #include "train/suggestion.h"
 
 namespace tessera::apps {
@@ -54,6 +55,13 @@ RunConfig resolve(const CommandLine& line) {
   return config;
 }
 
+// What the rest of the verb multiplies at.
+PrecisionScope scope_of(const std::string& text, Device device) {
+  const Precision precision = parse_precision(text);
+  check_precision(precision, device);
+  return PrecisionScope(precision);
+}
+
 using RunVerb = void (*)(const RunConfig&, const Options&);
 
 /// `tables`: of the configuration, those that the verb reads.
@@ -80,6 +88,7 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
     line.action = [&line, verb, function] {
       const RunConfig config = resolve(line);
       line.options.device = parse_device(line.device);
+      const PrecisionScope products = scope_of(config.run.precision, line.options.device);
       if (line.options.dry_run) {
         dry_run(config, verb);
       } else {
@@ -122,8 +131,16 @@ CLI::App* add_model_verb(CLI::App& app, CommandLine& line, const char* verb, con
   sub->add_option("--split", m.split, "train, val or test");
   sub->add_option("-o,--output", m.output, "File to write");
   sub->add_flag("--json", m.json, "One JSON object on stdout");
+  sub->add_option("--precision", m.precision,
+                  "Of matrix products: f32, or bf16 where doctor has it")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   sub->footer(kExitCodes);
-  sub->callback([&line, function] { line.action = [&line, function] { function(line.model); }; });
+  sub->callback([&line, function] {
+    line.action = [&line, function] {
+      const PrecisionScope products = scope_of(line.model.precision, kCpu);
+      function(line.model);
+    };
+  });
   return sub;
 }
 

@@ -65,6 +65,11 @@ void add_run(S& s) {
         {.help = "reference: losses, weight decay and codebook as the published code has them, so "
                  "that curves compare; both losses are logged",
          .choices = {"clean", "reference"}});
+  s.add("run.precision", [](C& c) { return &c.run.precision; },
+        {.help = "Of matrix products: f32, or operands rounded to bf16 with sums in f32; all else, "
+                 "and codes of a trained tokenizer, are f32 in either case. On cpu bf16 needs "
+                 "AVX512-BF16 (doctor tells)",
+         .choices = {"f32", "bf16"}});
   s.add("run.checkpoint_every", [](C& c) { return &c.run.checkpoint_every; },
         {.min = 1, .max = 1e9, .help = "Optimizer steps between checkpoints"});
   s.add("run.on_save_fail", [](C& c) { return &c.run.on_save_fail; },
@@ -268,6 +273,10 @@ std::string settings_of(const RunConfig& config, const std::vector<std::string>&
     }
   }
   return result;
+}
+
+std::string precision_setting(const RunConfig& config) {
+  return config.run.precision == "f32" ? "" : settings_of(config, {"run.precision"});
 }
 
 }  // namespace tessera::apps

@@ -16,6 +16,7 @@ struct RunConfig {
   struct {
     std::string directory = "runs/quickstart";
     std::string compat = "clean", on_save_fail = "stop", on_non_finite = "stop";
+    std::string precision = "f32";
     std::int64_t seed = 1, threads = 0, checkpoint_every = 500, most_skipped = 20;
   } run;
   struct {
@@ -78,5 +79,8 @@ std::string help_of(const std::vector<std::string>& prefixes);
 /// depends on. Keys that begin with one of `without` are left out.
 std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,
                         const std::vector<std::string>& without = {});
+
+/// The line of run.precision, or nothing at f32: runs from before the key existed are that.
+std::string precision_setting(const RunConfig& config);
 
 }  // namespace tessera::apps

@@ -24,7 +24,7 @@ void on_signal(int signal) {
   std::signal(signal, SIG_DFL);  // the second one ends the process
 }
 
-// The first line of `b` that `a` does not hold at the same place.
+// The first line of `b` that `a` does not hold at the same place, or of `a` beyond the end of `b`.
 std::string first_difference(const std::string& a, const std::string& b) {
   std::istringstream left(a), right(b);
   std::string x, y;
@@ -33,7 +33,8 @@ std::string first_difference(const std::string& a, const std::string& b) {
       return fmt::format("'{}', now '{}'", x, y);
     }
   }
-  return "fewer settings now";
+  std::getline(left, x);
+  return fmt::format("'{}', now without it", x);
 }
 
 void write_if_changed(const std::string& path, const std::string& text) {

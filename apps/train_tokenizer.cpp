@@ -36,8 +36,9 @@ ordered_json residuals(const TokenizerMeasure& m) {
 }  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
-  const Stage stage(c, options, "tokenizer",
-                    settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}));
+  const Stage stage(
+      c, options, "tokenizer",
+      settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c));
   if (stage.done()) {
     fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
     return;

@@ -130,6 +130,7 @@ void TesseraDecoder::fill_registers(std::int64_t slots) {
 }
 
 Tensor TesseraDecoder::decode_particles(std::span<const DecodeInput> particles) {
+  const PrecisionScope exact(Precision::f32);  // as Tokenizer::decode, which training has seen
   std::vector<std::int32_t> codes;
   for (const DecodeInput& in : particles) {
     codes.push_back(in.code);

@@ -3,6 +3,7 @@
 #include "core/autograd.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/losses/losses.h"
+#include "kernels/matmul/precision.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/vq/vq.h"
 
@@ -89,12 +90,14 @@ TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments,
 
 Tensor Tokenizer::encode(const Tensor& x, const Segments& segments) const {
   const NoGrad off;
+  const PrecisionScope exact(Precision::f32);
   return vq_assign(encode_latent(x, segments),
                    vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr));
 }
 
 Tensor Tokenizer::decode(const Tensor& codes, const Segments& segments) const {
   const NoGrad off;
+  const PrecisionScope exact(Precision::f32);
   return decode_latent(
       vq_lookup(codes, vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr)),
       segments);

@@ -60,7 +60,8 @@ class Tokenizer : public Module {
   /// Latent vectors before the quantiser, (T, D).
   [[nodiscard]] Tensor encode_latent(const Tensor& x, const Segments& segments,
                                      const DropoutStream& dropout = {}) const;
-  /// Codes, i32 (T), without gradient.
+  /// Codes, i32 (T), without gradient. Data of other trainings: products are f32 at any
+  /// precision(), here and in decode.
   [[nodiscard]] Tensor encode(const Tensor& x, const Segments& segments) const;
   /// Reconstructed features (T, features) of codes, without gradient.
   [[nodiscard]] Tensor decode(const Tensor& codes, const Segments& segments) const;

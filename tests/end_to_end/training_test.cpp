@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "core/parallel.h"
+#include "kernels/matmul/precision.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 
@@ -54,7 +55,14 @@ struct Case {
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-class Training : public ::testing::TestWithParam<Case> {};
+class Training : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    if (std::string(GetParam().name).ends_with("bf16") && bf16_unit() == Bf16Unit::none) {
+      GTEST_SKIP() << "this CPU multiplies no bf16 (CPUID)";
+    }
+  }
+};
 
 TEST_P(Training, TwoHundredStepsGiveTheSameBitsForAnyNumberOfThreads) {
   const TempDir dir;
@@ -105,13 +113,19 @@ std::string selected_pretrain(const Data& data, const RunFiles& where) {
   return pretrain_bits(data, where, {.evaluations = 40, .patience = 3});
 }
 
+std::string pretrain_bf16(const Data& data, const RunFiles& where) {
+  const PrecisionScope products(Precision::bf16);
+  return pretrain_bits(data, where);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Jobs, Training,
     ::testing::Values(
         Case{"tokenizer", [](const Data& d, const RunFiles& f) { return tokenizer_bits(d, f); }},
         Case{"pretrain", [](const Data& d, const RunFiles& f) { return pretrain_bits(d, f); }},
         Case{"selected_tokenizer", selected_tokenizer},
-        Case{"selected_pretrain", selected_pretrain}, Case{"finetune", finetune_bits}),
+        Case{"selected_pretrain", selected_pretrain}, Case{"finetune", finetune_bits},
+        Case{"pretrain_bf16", pretrain_bf16}),
     [](const auto& c) { return c.param.name; });
 
 }  // namespace

@@ -166,6 +166,40 @@ TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
   EXPECT_EQ(step("train-tokenizer", "--resume never").code, 64);
 }
 
+TEST_F(Verbs, PrecisionBf16RunsTheChainAndIsPartOfTheSettings) {
+  EXPECT_NE(tessera("pretrain --help").out.find("run.precision"), std::string::npos);
+  EXPECT_EQ(step("train-tokenizer", "run.precision=fp16").code, 64);
+  const Outcome refused =
+      run_tessera(dir_, "train-tokenizer run.precision=bf16 run.directory=" + run_, 0,
+                  "export TESSERA_SIMD=avx2;");
+  EXPECT_EQ(refused.code, 64);
+  EXPECT_NE(refused.err.find("AVX512-BF16"), std::string::npos) << refused.err;
+  EXPECT_FALSE(fs::exists(run_));
+  const auto doctor = nlohmann::json::parse(tessera("doctor --json").out);
+  if (doctor.at("bf16 on cpu") == "none") {
+    GTEST_SKIP() << "this CPU multiplies no bf16 (CPUID)";
+  }
+  const std::string task =
+      "finetune.tasks=tau-id finetune.methods=deepsets "
+      "finetune.strategies=full run.precision=";
+  for (const char* verb : {"train-tokenizer", "pretrain", "generate", "finetune"}) {
+    const Outcome r = step(verb, task + "bf16");
+    ASSERT_EQ(r.code, 0) << verb << ": " << r.err;
+    EXPECT_EQ(step(verb, task + "bf16").code, 0) << verb;
+    const Outcome other = step(verb, task + "f32");
+    EXPECT_EQ(other.code, 64) << verb;
+    EXPECT_NE(other.err.find("run.precision"), std::string::npos) << other.err;
+  }
+  const std::string model = run_ + "/finetune/tau-id__tessera__full__seed0/model";
+  const Outcome exact = tessera("predict " + model + " apps/sample/tau --split val");
+  const Outcome coarse =
+      tessera("predict --precision bf16 " + model + " apps/sample/tau --split val");
+  EXPECT_EQ(exact.code, 0) << exact.err;
+  EXPECT_EQ(coarse.code, 0) << coarse.err;
+  EXPECT_NE(coarse.out, exact.out);
+  EXPECT_EQ(tessera("evaluate --precision bf16 " + model + " apps/sample/tau").code, 0);
+}
+
 TEST_F(Verbs, ADryRunPrintsCostsAndWritesNothing) {
   for (const char* verb : {"train-tokenizer", "pretrain", "finetune"}) {
     const Outcome r = step(verb, "--dry-run");

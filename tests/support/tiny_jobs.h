@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "kernels/matmul/precision.h"
 #include "support/jet_files.h"
 #include "train/finetune_job.h"
 #include "train/model_store.h"

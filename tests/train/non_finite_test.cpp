@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/autograd.h"
+#include "kernels/matmul/matmul.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/training_run.h"
@@ -69,11 +70,15 @@ class Training {
   Trainer trainer_;
 };
 
-class NonFinite : public ::testing::Test {
+// At each precision of products.
+class NonFinite : public ::testing::TestWithParam<Precision> {
  protected:
   static constexpr int kSteps = 4;
 
   void SetUp() override {
+    if (GetParam() == Precision::bf16 && bf16_unit() == Bf16Unit::none) {
+      GTEST_SKIP() << "this CPU multiplies no bf16 (CPUID)";
+    }
     const std::vector<std::uint64_t> jets{0, 1, 2, 3, 4, 5};
     batch_ = make_batch(*data_.splits.train, data_.splits.features, jets);
     Training clean(batch_);
@@ -107,6 +112,7 @@ class NonFinite : public ::testing::Test {
     EXPECT_TRUE(t.bits() == clean_bits_[static_cast<std::size_t>(before) + 1]) << named;
   }
 
+  PrecisionScope products_{GetParam()};
   TempDir dir_;
   Data data_{dir_.path() / "data"};
   Batch batch_;
@@ -114,7 +120,7 @@ class NonFinite : public ::testing::Test {
   Rng rng_{7};
 };
 
-TEST_F(NonFinite, InTheGradientOfAnyParameterIsCaughtInTheSameStepAndNamed) {
+TEST_P(NonFinite, InTheGradientOfAnyParameterIsCaughtInTheSameStepAndNamed) {
   const std::size_t count = Training(batch_).parameters().size();
   EXPECT_GT(count, 20U);
   for (std::size_t i = 0; i < count; ++i) {
@@ -132,7 +138,7 @@ TEST_F(NonFinite, InTheGradientOfAnyParameterIsCaughtInTheSameStepAndNamed) {
   }
 }
 
-TEST_F(NonFinite, InTheLossIsCaughtBeforeAnyGradient) {
+TEST_P(NonFinite, InTheLossIsCaughtBeforeAnyGradient) {
   for (const float value : kBad) {
     for (int trial = 0; trial < 3; ++trial) {
       expect_caught(
@@ -144,7 +150,7 @@ TEST_F(NonFinite, InTheLossIsCaughtBeforeAnyGradient) {
   }
 }
 
-TEST_F(NonFinite, TenThousandCleanStepsRaiseNoAlarm) {
+TEST(NonFiniteTrainer, TenThousandCleanStepsRaiseNoAlarm) {
   Tensor w = Tensor::full({8}, 1.0F);
   w.set_requires_grad(true);
   Trainer trainer({{{{"w", w}}}}, {.lr = 0.1F, .steps = 10'000});
@@ -158,6 +164,29 @@ TEST_F(NonFinite, TenThousandCleanStepsRaiseNoAlarm) {
     })) << i;
   }
   EXPECT_EQ(trainer.steps_done(), 10'000);
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, NonFinite, ::testing::Values(Precision::f32, Precision::bf16),
+                         [](const auto& p) { return name(p.param); });
+
+// A finite weight that rounding to bf16 makes infinite: f32 goes on, bf16 stops with all as it was.
+TEST(NonFiniteRounding, OfAWeightStopsTheStepAtPrecisionBf16) {
+  if (bf16_unit() == Bf16Unit::none) {
+    GTEST_SKIP() << "this CPU multiplies no bf16 (CPUID)";
+  }
+  Tensor w = Tensor::full({1, 1}, 3.4e38F);
+  w.set_requires_grad(true);
+  const Tensor x = Tensor::full({1, 1}, 1e-38F);
+  Trainer trainer({{{{"w", w}}}}, {.steps = 10});
+  const auto step = [&](Precision precision) {
+    const PrecisionScope products(precision);
+    trainer.step([&] { return linear(x, w, Tensor()).reshape({}); });
+  };
+  EXPECT_NO_THROW(step(Precision::f32));
+  const auto before = w.to_vector<float>();
+  EXPECT_THROW(step(Precision::bf16), Error);
+  EXPECT_EQ(w.to_vector<float>(), before);
+  EXPECT_EQ(trainer.steps_done(), 1);
 }
 
 // A run of 20 steps that saves every 3; `poison` is the step whose loss is NaN.
