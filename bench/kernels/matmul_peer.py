@@ -62,7 +62,7 @@ def in_child(library, out, width):
 
 
 def ours(program, out, width):
-    names = {f"BM_linear_{'y/plain' if kind == 'y' else kind}/T:{TOKENS}/O:{out}/I:{width}/real_time": kind for kind in ("y", "dx", "dw")}
+    names = {f"BM_linear_{'y/plain' if kind == 'y' else kind + '/f32'}/T:{TOKENS}/O:{out}/I:{width}/real_time": kind for kind in ("y", "dx", "dw")}
     run = subprocess.run([program, f"--benchmark_filter={'|'.join(f'^{n}$' for n in names)}", "--benchmark_format=json",
                           "--benchmark_repetitions=5", "--benchmark_report_aggregates_only=true"],
                          env=os.environ | {"TESSERA_THREADS": "1"}, capture_output=True, text=True, check=True).stdout

@@ -47,8 +47,19 @@ void run(benchmark::State& state, const std::function<void()>& step) {
   }
 }
 
+// Whether a benchmark at this precision can run here; reports it where not.
+bool can_multiply(benchmark::State& state, Precision precision) {
+  const bool can = precision == Precision::f32 || bf16_unit() != Bf16Unit::none;
+  if (!can) {
+    state.SkipWithError("this CPU multiplies no bf16 (CPUID)");
+  }
+  return can;
+}
+
 // Arguments: threads, dropout in per cent. One post-norm encoder layer, forward and backward.
-void BM_encoder_layer(benchmark::State& state) {
+void BM_encoder_layer(benchmark::State& state, Precision precision) {
+  if (!can_multiply(state, precision)) return;
+  const PrecisionScope products(precision);
   set_num_threads(static_cast<int>(state.range(0)));
   Rng rng(1);
   const PostNormBlock block(kWidth, kHeads, rng, static_cast<float>(state.range(1)) / 100);
@@ -73,7 +84,12 @@ void BM_encoder_layer(benchmark::State& state) {
   run(state, step);
   report(state, block_flops(segments, 1));
 }
-BENCHMARK(BM_encoder_layer)
+BENCHMARK_CAPTURE(BM_encoder_layer, f32, Precision::f32)
+    ->ArgNames({"threads", "dropout"})
+    ->ArgsProduct({{1, 2}, {0, 10}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(BM_encoder_layer, bf16, Precision::bf16)
     ->ArgNames({"threads", "dropout"})
     ->ArgsProduct({{1, 2}, {0, 10}})
     ->Unit(benchmark::kMillisecond)
@@ -81,7 +97,9 @@ BENCHMARK(BM_encoder_layer)
 
 // Argument: threads. The generative pre-training step of OmniJet-alpha: [start, codes] to [codes,
 // stop] over 8194 tokens, gradients, clipping and AdamW of 6.57 M parameters.
-void BM_omnijet_step(benchmark::State& state) {
+void BM_omnijet_step(benchmark::State& state, Precision precision) {
+  if (!can_multiply(state, precision)) return;
+  const PrecisionScope products(precision);
   set_num_threads(static_cast<int>(state.range(0)));
   Rng rng(1);
   const GptBackbone backbone({}, rng);
@@ -109,7 +127,13 @@ void BM_omnijet_step(benchmark::State& state) {
   const double d = kWidth, vocabulary = static_cast<double>(backbone.config.vocabulary);
   report(state, 3 * block_flops(segments, 0.5) + 3 * 2 * d * vocabulary * segments.total());
 }
-BENCHMARK(BM_omnijet_step)
+BENCHMARK_CAPTURE(BM_omnijet_step, f32, Precision::f32)
+    ->ArgName("threads")
+    ->Arg(1)
+    ->Arg(2)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(BM_omnijet_step, bf16, Precision::bf16)
     ->ArgName("threads")
     ->Arg(1)
     ->Arg(2)

@@ -9,6 +9,7 @@
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "core/rng.h"
+#include "kernels/matmul/precision.h"
 
 namespace tessera::bench {
 
@@ -41,6 +42,16 @@ inline void rate(benchmark::State& state, const char* name, double work) {
   state.counters[name] = benchmark::Counter(1e-9 * work, flag);
   state.counters["roof"] = roof;
   state.counters["%roof"] = benchmark::Counter(1e-7 * work / roof, flag);
+}
+
+/// The same for products in bf16, against the roof of bf16_unit().
+inline void rate_bf16(benchmark::State& state, double flops) {
+  const auto flag = benchmark::Counter::kIsIterationInvariantRate;
+  const double roof = bf16_roof() * num_threads();
+  state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * flops, flag);
+  state.counters["roof"] = roof;
+  state.counters["%roof"] = benchmark::Counter(1e-7 * flops / roof, flag);
+  state.SetLabel(name(bf16_unit()));
 }
 
 }  // namespace tessera::bench

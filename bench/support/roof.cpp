@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/matmul/precision.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "bench/support/roof.cpp"
 #include <hwy/foreach_target.h>
@@ -52,6 +54,10 @@ HWY_AFTER_NAMESPACE();
 namespace tessera::bench {
 HWY_EXPORT(MultiplyAdds);
 
+// bf16_roof_unit.cpp
+double dots(std::int64_t rounds, float* sink);
+double tiles(std::int64_t rounds);
+
 namespace {
 
 // Best rate in units of 1e9 per second; body returns the work it did.
@@ -78,6 +84,19 @@ double measure_fma() {
   });
 }
 
+double measure_bf16() {
+  volatile float one = 1;
+  return best_rate(30, [&] {
+    float x = one;
+    const double flops = bf16_unit() == Bf16Unit::tiles  ? tiles(20'000)
+                         : bf16_unit() == Bf16Unit::dots ? dots(100'000, &x)
+                                                         : 0;
+    volatile float keep = x;
+    static_cast<void>(keep);
+    return flops;
+  });
+}
+
 double measure_copy() {
   constexpr std::size_t kBytes = 20'000'000;
   std::vector<char> from(kBytes, 1), to(kBytes, 2);
@@ -93,6 +112,11 @@ double measure_copy() {
 
 double fma_roof() {
   static const double roof = measure_fma();
+  return roof;
+}
+
+double bf16_roof() {
+  static const double roof = measure_bf16();
   return roof;
 }
 

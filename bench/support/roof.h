@@ -8,6 +8,10 @@ namespace tessera::bench {
 /// machine, best of several runs. Measured at the first call.
 double fma_roof();
 
+/// GFLOP/s of one thread in bf16 products with f32 sums, operands in registers, on the unit that
+/// bf16_unit() names; 0 without one.
+double bf16_roof();
+
 /// GB/s of one thread, read plus write, copying 20 MB; best of several runs. Measured at the first
 /// call.
 double copy_roof();
