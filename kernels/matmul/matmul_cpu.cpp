@@ -34,6 +34,7 @@ struct GemmBlock {
   GemmEpilogue epilogue;
 };
 
+constexpr std::int64_t kShortRow = 512;   // floats; longer rows are fetched better by the machine
 constexpr std::int64_t kDeepBlock = 128;  // of K: a panel of it is 16 KB
 constexpr std::int64_t kNear = 128;       // rows no further apart are read in place,
 constexpr std::int64_t kFewNear = 256;    // and these where only two panels meet them
@@ -69,7 +70,12 @@ HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t 
   const std::int64_t ld = block.c.stride[0], n = block.c.shape[1];
   const float* bias = e.bias != nullptr ? e.bias + column : nullptr;
   if (valid >= width && e.keep == nullptr && e.activation == Activation::none) {
-    TileOf<2>(rows, a, s.b, width, s.k, ToRows<true>{c, ld, valid, bias, s.accumulate});
+    const ToRows<true> finish{c, ld, valid, bias, s.accumulate};
+    if (a.row == 1 && a.col == rows) {
+      TileIn<2, Layout::packed>(rows, a, s.b, width, s.k, finish);
+    } else {
+      TileOf<2>(rows, a, s.b, width, s.k, finish);
+    }
     return;
   }
   const auto part = [&](float* p) { return p != nullptr ? p + row * n + column : nullptr; };
@@ -82,16 +88,52 @@ HWY_INLINE void Multiply(const GemmBlock& block, const Operand& a, std::int64_t 
   }
 }
 
+/// Fetches the rows of A of the next tile to the second cache, a slice at each panel of this one:
+/// they come from the last cache or memory, whose latency the first panel of a tile cannot hide.
+struct NextRows {
+  const float* data;
+  std::int64_t stride, floats, rows, panels;
+  std::int64_t panel = 0;
+
+  HWY_INLINE void FetchSlice() {
+    const std::int64_t end = (panel + 1) * rows / panels;
+    for (std::int64_t r = panel * rows / panels; r < end; ++r) {
+      for (std::int64_t i = 0; i < floats; i += 16) {
+        __builtin_prefetch(data + r * stride + i, 0, 2);
+      }
+    }
+    ++panel;
+  }
+};
+
+// Lines of C that a tile is going to write, asked for while it sums.
+HWY_INLINE void FetchToWrite(float* c, std::int64_t ld, std::int64_t rows, std::int64_t floats) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < floats; j += 16) {
+      __builtin_prefetch(c + r * ld + j, 1, 3);
+    }
+  }
+}
+
 void WideBlock(const GemmBlock& block) {
+  const std::int64_t panels = block.panel_end - block.panel_begin, m = block.c.shape[0];
+  const bool fetches = block.a.col == 1 && block.k <= kShortRow;
   for (std::int64_t row = block.row_begin; row < block.row_end;) {
-    const std::int64_t rows = TileRows(block.row_end - row);
+    const std::int64_t rows = TileRows(block.row_end - row), after = row + rows, left = m - after;
     const Operand a{block.a.data + row * block.a.row, block.a.row, block.a.col};
+    NextRows next{block.a.data + after * block.a.row, block.a.row, block.k,
+                  !fetches          ? 0
+                  : left < kMaxRows ? left
+                                    : kMaxRows,
+                  panels};
     for (std::int64_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
+      FetchToWrite(block.c.row(row) + panel * PanelWidth(), block.c.stride[0], rows, PanelWidth());
       Multiply(block, a, row, rows, panel,
                {block.panels + panel * PanelWidth() * block.k, block.k, block.epilogue.accumulate,
                 true});
+      next.FetchSlice();
     }
-    row += rows;
+    row = after;
   }
 }
 

@@ -89,18 +89,50 @@ HWY_INLINE void EndSums(const V (&sum)[kRows][kVectors], const Epilogue& out) {
   }
 }
 
-/// b: row i of the panel at b + i * ldb, whole vectors.
-template <int kRows, int kVectors, class Epilogue>
-HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64_t ldb,
-                       std::int64_t k, const Epilogue& out) {
-  V sum[kRows][kVectors];
-  BeginSums(out, sum);
+/// How the tile finds element (r, i) of A: any strides; each row a run; or packed, [k][kRows].
+enum class Layout { strided, rows, packed };
+
+/// Steps of K between two moves of the pointers. A step of 28 multiply-adds has no more than two
+/// free places for integer sums, which share the ports of the multiply-adds on Intel's cores:
+/// moving all pointers at each step cost 4 % of the roof.
+template <Layout kLayout>
+constexpr int kUnroll = kLayout == Layout::strided ? 1 : 4;
+
+/// The rows of A on the way through K.
+template <int kRows, Layout kLayout>
+struct Walk {
   // Every third row has a pointer of its own, the two after it are one and two strides away: all
   // addresses stay in registers, where 14 offsets would not.
-  const std::int64_t row = a.row, step = a.col;
-  const float* at[5] = {a.data, a.data + 3 * row, a.data + 6 * row, a.data + 9 * row,
-                        a.data + 12 * row};
-  for (std::int64_t i = 0; i < k; ++i) {
+  const float* at[5];
+  std::int64_t row, step;
+
+  explicit HWY_INLINE Walk(const Operand& a)
+      : at{a.data, a.data + 3 * a.row, a.data + 6 * a.row, a.data + 9 * a.row, a.data + 12 * a.row},
+        row(a.row),
+        step(kLayout == Layout::rows ? 1 : a.col) {}
+  /// Element (r, i + u), r and u known to the compiler.
+  HWY_INLINE V At(int r, int u) const {
+    return kLayout == Layout::packed ? hn::Set(D(), at[0][u * kRows + r])
+                                     : hn::Set(D(), at[r / 3][r % 3 * row + u * step]);
+  }
+  HWY_INLINE void Advance(int steps) {
+    if (kLayout == Layout::packed) {
+      at[0] += steps * kRows;
+      return;
+    }
+#pragma GCC unroll 5
+    for (int p = 0; p < 5; ++p) {
+      at[p] += steps * step;
+    }
+  }
+};
+
+/// sum += the next kSteps steps of K.
+template <int kSteps, int kRows, int kVectors, Layout kLayout>
+HWY_INLINE void AddSteps(Walk<kRows, kLayout>& a, const float* HWY_RESTRICT& b, std::int64_t ldb,
+                         V (&sum)[kRows][kVectors]) {
+#pragma GCC unroll 4
+  for (int u = 0; u < kSteps; ++u) {
     V panel[kVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {
@@ -108,37 +140,63 @@ HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64
     }
 #pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) {
-      const V x = hn::Set(D(), at[r / 3][r % 3 * row]);
+      const V x = a.At(r, u);
 #pragma GCC unroll 2
       for (int j = 0; j < kVectors; ++j) {
         sum[r][j] = hn::MulAdd(x, panel[j], sum[r][j]);
       }
     }
     b += ldb;
-#pragma GCC unroll 5
-    for (int p = 0; p < 5; ++p) {
-      at[p] += step;
-    }
+  }
+  a.Advance(kSteps);
+}
+
+/// b: row i of the panel at b + i * ldb, whole vectors.
+template <int kRows, int kVectors, Layout kLayout, class Epilogue>
+HWY_NOINLINE void Tile(const Operand& a, const float* HWY_RESTRICT b, std::int64_t ldb,
+                       std::int64_t k, const Epilogue& epilogue) {
+  const Epilogue out = epilogue;  // a copy: no store of floats can change it
+  constexpr int kSteps = kUnroll<kLayout>;
+  V sum[kRows][kVectors];
+  BeginSums(out, sum);
+  Walk<kRows, kLayout> walk(a);
+  std::int64_t i = 0;
+  for (; i + kSteps <= k; i += kSteps) {
+    AddSteps<kSteps>(walk, b, ldb, sum);
+  }
+  for (; i < k; ++i) {
+    AddSteps<1>(walk, b, ldb, sum);
   }
   EndSums(sum, out);
 }
 
 /// Tile for each number of rows from 1 to kMaxRows.
-template <int kVectors, class Epilogue, int... kRowsLessOne>
+template <int kVectors, Layout kLayout, class Epilogue, int... kRowsLessOne>
 HWY_INLINE void CallTile(std::integer_sequence<int, kRowsLessOne...>, std::int64_t rows,
                          const Operand& a, const float* b, std::int64_t ldb, std::int64_t k,
                          const Epilogue& out) {
   using Function =
       void (*)(const Operand&, const float*, std::int64_t, std::int64_t, const Epilogue&);
-  static constexpr Function kTiles[] = {Tile<kRowsLessOne + 1, kVectors, Epilogue>...};
+  static constexpr Function kTiles[] = {Tile<kRowsLessOne + 1, kVectors, kLayout, Epilogue>...};
   kTiles[rows - 1](a, b, ldb, k, out);
 }
 
-/// Tile for a number of rows known at run time, 1 to kMaxRows.
+/// Tile for a number of rows known at run time, 1 to kMaxRows, and a layout that is.
+template <int kVectors, Layout kLayout, class Epilogue>
+HWY_INLINE void TileIn(std::int64_t rows, const Operand& a, const float* b, std::int64_t ldb,
+                       std::int64_t k, const Epilogue& out) {
+  CallTile<kVectors, kLayout>(std::make_integer_sequence<int, kMaxRows>(), rows, a, b, ldb, k, out);
+}
+
+/// The same for any strides.
 template <int kVectors, class Epilogue>
 HWY_INLINE void TileOf(std::int64_t rows, const Operand& a, const float* b, std::int64_t ldb,
                        std::int64_t k, const Epilogue& out) {
-  CallTile<kVectors>(std::make_integer_sequence<int, kMaxRows>(), rows, a, b, ldb, k, out);
+  if (a.col == 1) {
+    TileIn<kVectors, Layout::rows>(rows, a, b, ldb, k, out);
+  } else {
+    TileIn<kVectors, Layout::strided>(rows, a, b, ldb, k, out);
+  }
 }
 
 /// out[i * ld + j] = x[j * stride + i] for i < columns, j < rows: rows laid side by side for a

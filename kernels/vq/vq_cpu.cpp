@@ -117,8 +117,8 @@ std::int32_t Winner(const CodePanels& codes, const float* z, const float* score,
   }
   const std::int64_t n = CodesOfPanel();
   HWY_ALIGN float scores[2 * hn::MaxLanes(D())];
-  Tile<1, 2>({z, 0, 1}, codes.values + panel * n * codes.width, n, codes.width,
-             StoreScores{codes.half_norm + panel * n, scores});
+  Tile<1, 2, Layout::rows>({z, 0, 1}, codes.values + panel * n * codes.width, n, codes.width,
+                           StoreScores{codes.half_norm + panel * n, scores});
   for (std::int64_t j = 0; j < n; ++j) {
     if (scores[j] == top && top > kNever) {
       return panel * static_cast<std::int32_t>(n) + static_cast<std::int32_t>(j);
@@ -144,10 +144,10 @@ void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t b
     for (std::int64_t row = 0; row < rows;) {
       const std::int64_t count = TileRows(rows - row);
       for (std::int64_t p = first; p < last; ++p) {
-        TileOf<2>(count, {z.row(begin + row), z.stride[0], 1}, codes.values + p * size, n,
-                  codes.width,
-                  TakeBest{codes.half_norm + p * n, score + row * lanes, panels + row * lanes,
-                           static_cast<std::int32_t>(p)});
+        TileIn<2, Layout::rows>(count, {z.row(begin + row), z.stride[0], 1},
+                                codes.values + p * size, n, codes.width,
+                                TakeBest{codes.half_norm + p * n, score + row * lanes,
+                                         panels + row * lanes, static_cast<std::int32_t>(p)});
       }
       row += count;
     }
