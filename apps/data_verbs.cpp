@@ -128,6 +128,7 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
 
 struct ConvertArguments {
   std::string source, destination, dataset, python = "python3", checksum, id_base;
+  std::uint64_t memory_gib = 4;
 };
 
 void convert_verb(const ConvertArguments& args) {
@@ -139,8 +140,8 @@ void convert_verb(const ConvertArguments& args) {
       argv.insert(argv.end(), {flag, value});
     }
   }
-  run_program(argv);
-  check_native_file(args.destination);  // the reader's word, not the converter's
+  run_bounded(argv, args.source, {.memory = args.memory_gib << 30});
+  check_foreign_file(args.destination);  // the reader's word, not the converter's
 }
 
 void add_convert(CLI::App& app, std::function<void()>& action) {
@@ -155,8 +156,18 @@ void add_convert(CLI::App& app, std::function<void()>& action) {
                    "md5:HEX or sha256:HEX of the source as published: any damage is noticed");
   verb->add_option("--id-base", args->id_base,
                    "First jet id; from the hash of the source if not given");
+  verb->add_option("--memory", args->memory_gib, "GiB of address space that the converter may use")
+      ->check(CLI::Range(1, 1024));
   verb->add_option("--python", args->python, "Interpreter that has uproot, awkward, pyarrow, h5py");
   verb->callback([args, &action] { action = [args] { convert_verb(*args); }; });
+}
+
+// For check_foreign_file(); not in the help.
+void add_check(CLI::App& app, std::function<void()>& action) {
+  auto path = std::make_shared<std::string>();
+  CLI::App* verb = app.add_subcommand("check-native", "Read a native file whole")->group("");
+  verb->add_option("file", *path)->required();
+  verb->callback([path, &action] { action = [path] { check_native_file(*path); }; });
 }
 
 // The split that a file's name tells: "train", "val" or "test" in it; "train" otherwise.
@@ -185,6 +196,9 @@ void write_manifest_verb(const std::string& directory) {
   for (const std::string& name : names) {
     splits[split_of(name)].push_back(name);
   }
+  for (const std::string& name : names) {
+    check_foreign_file((std::filesystem::path(directory) / name).string());
+  }
   const auto absolute = std::filesystem::weakly_canonical(directory);
   const DatasetManifest manifest = make_manifest(directory, absolute.filename().string(), splits);
   write_manifest(directory, manifest);
@@ -198,6 +212,7 @@ void write_manifest_verb(const std::string& directory) {
 void add_data_verbs(CLI::App& app, std::function<void()>& action) {
   add_simulate(app, action);
   add_convert(app, action);
+  add_check(app, action);
 }
 
 }  // namespace tessera::apps

@@ -182,7 +182,9 @@ int guarded(const std::function<void()>& body) {
     body();
     return 0;
   } catch (const Error& e) {
-    fmt::print(stderr, "tessera: {} error: {}\n", name(e.kind()), e.message());
+    if (!e.message().empty()) {  // else a child said it
+      fmt::print(stderr, "tessera: {} error: {}\n", name(e.kind()), e.message());
+    }
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "tessera: resource error: out of memory\n");

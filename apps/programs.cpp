@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "core/check.h"
+#include "train/native_file.h"
 
 extern char** environ;
 
@@ -26,6 +27,8 @@ ErrorKind kind_of_exit(int code) {
       return ErrorKind::data;
     case 66:
       return ErrorKind::missing;
+    case 71:
+      return ErrorKind::resource;
     case 74:
       return ErrorKind::io;
     default:
@@ -104,8 +107,10 @@ void run_program(const std::vector<std::string>& argv) {
   check_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 70, argv);
 }
 
-void run_bounded(const std::vector<std::string>& argv, const std::string& file,
-                 const Bounds& bounds) {
+namespace {
+
+/// Its exit code. Throws where a signal ended it, or it cannot start.
+int bounded(const std::vector<std::string>& argv, const std::string& file, const Bounds& bounds) {
   constexpr int kCannotRun = 127;
   auto arguments = pointers(argv);
   const pid_t child = ::fork();
@@ -121,7 +126,35 @@ void run_bounded(const std::vector<std::string>& argv, const std::string& file,
                      strsignal(WTERMSIG(status)));
   TESSERA_CHECK_KIND(ErrorKind::missing, WEXITSTATUS(status) != kCannotRun, "cannot run {}",
                      argv[0]);
-  check_exit(WEXITSTATUS(status), argv);
+  return WEXITSTATUS(status);
+}
+
+}  // namespace
+
+void run_bounded(const std::vector<std::string>& argv, const std::string& file,
+                 const Bounds& bounds) {
+  check_exit(bounded(argv, file, bounds), argv);
+}
+
+// AddressSanitizer and ThreadSanitizer reserve terabytes of address space.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kShadowed = true;
+#else
+constexpr bool kShadowed = false;
+#endif
+
+void check_foreign_file(const std::string& path) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (self.filename() != "tessera") {
+    check_native_file(path);
+    return;
+  }
+  Bounds bounds;  // columns are read whole, and may be compressed
+  bounds.memory =
+      kShadowed ? RLIM_INFINITY : bounds.memory + 8 * std::filesystem::file_size(path, error);
+  const int code = bounded({self.string(), "check-native", path}, path, bounds);
+  TESSERA_CHECK_KIND(kind_of_exit(code), code == 0, "");
 }
 
 }  // namespace tessera::apps

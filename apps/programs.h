@@ -28,4 +28,9 @@ struct Bounds {
 void run_bounded(const std::vector<std::string>& argv, const std::string& file,
                  const Bounds& bounds = {});
 
+/// check_native_file() of somebody's file in a bounded child of this executable, so that a crash of
+/// the HDF5 library ends that alone. A program other than `tessera` checks it itself. The child has
+/// said what is wrong: the Error thrown then has an empty message.
+void check_foreign_file(const std::string& path);
+
 }  // namespace tessera::apps

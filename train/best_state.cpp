@@ -26,7 +26,7 @@ BestState::BestState(std::vector<NamedTensor> state, const TrainingRun& run)
   }
   if (const auto found = run.texts().find("best.loss"); found != run.texts().end()) {
     loss_ = std::strtod(found->second.c_str(), nullptr);  // hex float: exact
-    stale_ = std::stoll(run.texts().at("best.stale"));
+    stale_ = count_in(run.texts(), "best.stale");
     copy_state(run.tensors(), copies_);
   }
 }

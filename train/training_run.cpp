@@ -1,18 +1,13 @@
 #include "train/training_run.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace tessera {
 namespace {
 
 constexpr std::uint64_t kTimingEvery = 50;  // steps: speed is smoothed over seconds anyway
 constexpr std::int64_t kMostInARow = 3;     // bad steps: chance does not do that, a fault does
-
-// A whole number that save() wrote; 0 where an older checkpoint has none.
-std::int64_t count_in(const std::map<std::string, std::string>& texts, const std::string& key) {
-  const auto found = texts.find(key);
-  return found == texts.end() ? 0 : std::stoll(found->second);
-}
 
 // What of a state no group trains.
 std::vector<NamedTensor> untrained(const TrainingSetup& setup) {
@@ -30,6 +25,20 @@ std::vector<NamedTensor> untrained(const TrainingSetup& setup) {
 }
 
 }  // namespace
+
+std::int64_t count_in(const std::map<std::string, std::string>& texts, const std::string& key) {
+  const auto found = texts.find(key);
+  if (found == texts.end()) {
+    return 0;
+  }
+  const std::string& text = found->second;
+  std::int64_t count = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  TESSERA_CHECK_KIND(ErrorKind::data,
+                     error == std::errc{} && end == text.data() + text.size() && count >= 0,
+                     "checkpoint: '{}': expected a whole number, got '{}'", key, text);
+  return count;
+}
 
 void copy_state(const TensorMap& from, const std::vector<NamedTensor>& targets) {
   for (const auto& [name, target] : targets) {

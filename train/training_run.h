@@ -81,6 +81,9 @@ class TrainingRun {
   std::int64_t skipped_in_a_row_ = 0;
 };
 
+/// A whole number among a checkpoint's texts; 0 where an older one has none. Throws Error(data).
+std::int64_t count_in(const std::map<std::string, std::string>& texts, const std::string& key);
+
 /// Puts named tensors into `targets`; throws Error(data) naming one that is missing or of another
 /// shape.
 void copy_state(const TensorMap& from, const std::vector<NamedTensor>& targets);

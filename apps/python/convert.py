@@ -16,16 +16,11 @@ import json
 import os
 import sys
 
-EXIT_USAGE, EXIT_DATA, EXIT_MISSING, EXIT_IO = 64, 65, 66, 74
+from program import EXIT_DATA, EXIT_IO, EXIT_MISSING, EXIT_USAGE, ProgramError as ConvertError, exit_code_of
+
 CLASSES = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]
 ROW_CHUNK, CONSTITUENT_CHUNK = 16384, 65536
 TYPE_NAMES = {"<i8": "i64", "<u8": "u64", "<i4": "i32", "<f4": "f32", "|i1": "i8", "|u1": "u8"}
-
-
-class ConvertError(Exception):
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
 
 
 def check(good, code, message):
@@ -377,17 +372,5 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
-def main():
-    try:
-        print(json.dumps(convert(parse()), sort_keys=True))
-    except ConvertError as error:
-        print(f"convert.py: {error}", file=sys.stderr)
-        return error.code
-    except ImportError as error:
-        print(f"convert.py: {error}; install with: pip install -r apps/python/requirements.txt", file=sys.stderr)
-        return EXIT_MISSING
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of("convert.py", lambda: json.dumps(convert(parse()), sort_keys=True)))

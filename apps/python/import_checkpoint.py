@@ -20,18 +20,12 @@ import struct
 import sys
 import zipfile
 
-EXIT_USAGE, EXIT_DATA, EXIT_MISSING, EXIT_IO = 64, 65, 66, 74
+from program import EXIT_DATA, EXIT_MISSING, EXIT_USAGE, ProgramError as Refused, exit_code_of
 
 # PyTorch's storage class: (bytes of an element, dtype in safetensors). Half is widened, which is exact.
 STORAGES = {"FloatStorage": (4, "F32"), "DoubleStorage": (8, "F64"), "BFloat16Storage": (2, "BF16"), "HalfStorage": (2, "F16"),
             "LongStorage": (8, "I64"), "IntStorage": (4, "I32"), "ByteStorage": (1, "U8"), "BoolStorage": (1, "U8")}
 WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "U8": 1}
-
-
-class Refused(Exception):
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
 
 
 def expect(condition, message):
@@ -225,18 +219,12 @@ def convert(source, destination):
 
 def main(arguments):
     if len(arguments) != 2:
-        print("import_checkpoint.py: usage: import_checkpoint.py SOURCE.ckpt DESTINATION.safetensors", file=sys.stderr)
-        return EXIT_USAGE
+        raise Refused(EXIT_USAGE, "usage: import_checkpoint.py SOURCE.ckpt DESTINATION.safetensors")
     try:
         convert(*arguments)
-        return 0
     except Refused as error:
-        print(f"import_checkpoint.py: {arguments[0]}: {error}", file=sys.stderr)
-        return error.code
-    except OSError as error:
-        print(f"import_checkpoint.py: {error}", file=sys.stderr)
-        return EXIT_IO
+        raise Refused(error.code, f"{arguments[0]}: {error}") from None
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code_of("import_checkpoint.py", lambda: main(sys.argv[1:])))

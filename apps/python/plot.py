@@ -29,7 +29,7 @@ Exit codes: 0 done, 64 usage, 66 no run there or no matplotlib, 74 the page cann
 import pathlib
 import sys
 
-EXIT_USAGE, EXIT_MISSING, EXIT_IO = 64, 66, 74
+from program import EXIT_MISSING, EXIT_USAGE, ProgramError, exit_code_of
 
 try:
     import matplotlib
@@ -41,7 +41,7 @@ matplotlib.use("Agg")
 
 from report.generation import draw_generation, draw_tokenizer
 from report.page import Page, render
-from report.reading import ReportError, Run
+from report.reading import Run
 from report.tables import difference_tables, draw_labels, facts, how_to_read, summary
 from report.tasks import draw_confusion, draw_momentum, draw_roc
 from report.training import draw_finetuning, draw_training
@@ -67,7 +67,7 @@ def fill(page, run, run_json):
 def report(directory):
     parts = ("run.json", "table.csv", "eval", "tokenizer", "pretrain", "finetune")
     if not any((directory / part).exists() for part in parts):
-        raise ReportError(EXIT_MISSING, f"{directory}: expected a run directory with one of {', '.join(parts)}, got none")
+        raise ProgramError(EXIT_MISSING, f"{directory}: expected a run directory with one of {', '.join(parts)}, got none")
     run = Run(directory)
     run_json = run.json("run.json")
     page = Page(directory, run_json.get("simulated", True))
@@ -80,18 +80,10 @@ def report(directory):
 
 
 def main(arguments):
-    try:
-        if len(arguments) != 1:
-            raise ReportError(EXIT_USAGE, f"usage: plot.py RUN_DIRECTORY, got {len(arguments)} arguments")
-        print(report(pathlib.Path(arguments[0])))
-        return 0
-    except ReportError as error:
-        print(f"plot.py: {error}", file=sys.stderr)
-        return error.code
-    except OSError as error:
-        print(f"plot.py: {error}", file=sys.stderr)
-        return EXIT_IO
+    if len(arguments) != 1:
+        raise ProgramError(EXIT_USAGE, f"usage: plot.py RUN_DIRECTORY, got {len(arguments)} arguments")
+    return report(pathlib.Path(arguments[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code_of("plot.py", lambda: main(sys.argv[1:])))

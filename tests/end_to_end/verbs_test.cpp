@@ -143,6 +143,24 @@ TEST_F(Verbs, PublishedCheckpointsAreImportedAndGoOnAsIfTrainedHere) {
   EXPECT_EQ(tessera("import" + sizes).code, 64);
 }
 
+TEST_F(Verbs, ACrashInAForeignReaderIsBadDataOfThatFile) {
+  const std::string program = (dir_.path() / "python").string();
+  std::ofstream(program) << "#!/bin/sh\nkill -SEGV $$\n";
+  fs::permissions(program, fs::perms::owner_all);
+  const std::string source = "tests/fixtures/jetclass.root", out = (dir_.path() / "x.h5").string();
+  const Outcome died =
+      tessera("convert " + source + " " + out + " --dataset jetclass --python " + program);
+  EXPECT_EQ(died.code, 65);
+  EXPECT_NE(died.err.find(source + ": its reader was ended by signal 11"), std::string::npos)
+      << died.err;
+  fs::create_directory(dir_.path() / "data");
+  std::ofstream(dir_.path() / "data/a.h5") << "no HDF5";
+  const Outcome refused = tessera("inspect --write-manifest " + (dir_.path() / "data").string());
+  EXPECT_EQ(refused.code, 65);
+  EXPECT_NE(refused.err.find("a.h5"), std::string::npos) << refused.err;
+  EXPECT_EQ(std::ranges::count(refused.err, '\n'), 1) << refused.err;
+}
+
 TEST_F(Verbs, MistakesGiveOneLineAndTheirExitCode) {
   const Outcome key = step("train-tokenizer", "tokenizer.stepz=3");
   EXPECT_EQ(key.code, 64);

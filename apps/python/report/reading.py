@@ -9,12 +9,6 @@ import numpy as np
 from report.style import rank, task_rank
 
 
-class ReportError(Exception):
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
-
-
 class Run:
     """The files of a run directory. What cannot be parsed counts as absent and is remembered in `damaged`."""
 
