@@ -47,6 +47,17 @@ TaskModelConfig task_model_config(const RunConfig& c, Task task, Method method,
   return model;
 }
 
+// What both kinds of backbone have.
+template <class Config>
+Config with_sizes(const RunConfig& c) {
+  Config config;
+  config.width = c.backbone.width;
+  config.blocks = c.backbone.blocks;
+  config.heads = c.backbone.heads;
+  config.dropout = c.backbone.dropout;
+  return config;
+}
+
 }  // namespace
 
 FeatureConfig feature_config(const RunConfig& c) {
@@ -72,19 +83,15 @@ TokenizerConfig tokenizer_config(const RunConfig& c) {
 }
 
 BackboneConfig backbone_config(const RunConfig& c) {
-  return {.width = c.backbone.width,
-          .blocks = c.backbone.blocks,
-          .heads = c.backbone.heads,
-          .registers = c.backbone.registers,
-          .dropout = c.backbone.dropout};
+  auto config = with_sizes<BackboneConfig>(c);
+  config.registers = c.backbone.registers;
+  return config;
 }
 
 GptConfig gpt_config(const RunConfig& c) {
-  return {.vocabulary = c.tokenizer.codes + 2,
-          .width = c.backbone.width,
-          .blocks = c.backbone.blocks,
-          .heads = c.backbone.heads,
-          .dropout = c.backbone.dropout};
+  auto config = with_sizes<GptConfig>(c);
+  config.vocabulary = c.tokenizer.codes + 2;
+  return config;
 }
 
 PretrainConfig pretrain_config(const RunConfig& c) {

@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "support/jet_files.h"
+#include "support/random_batches.h"
 #include "support/temp_dir.h"
 #include "train/batcher.h"
 
@@ -79,14 +80,9 @@ class RandomData {
 };
 
 BatchConfig random_config(Rng& rng) {
-  return {.jets = static_cast<std::uint32_t>(1 + rng.below(40)),
-          .tokens = rng.below(2) == 0 ? 0 : 1 + rng.below(300),
-          .shuffle = rng.below(4) != 0,
-          .drop_last = rng.below(3) == 0,
-          .block = static_cast<std::uint32_t>(1 + rng.below(30)),
-          .window = static_cast<std::uint32_t>(1 + rng.below(5)),
-          .bucket = static_cast<std::uint32_t>(1 + rng.below(4)),
-          .prefetch = static_cast<std::uint32_t>(rng.below(8) == 0 ? 3 : 0)};
+  BatchConfig config = random_batches(rng);
+  config.prefetch = rng.below(8) == 0 ? 3 : 0;
+  return config;
 }
 
 // One epoch: ids in order; with drop_last less than a batch may be missing.

@@ -6,21 +6,11 @@
 
 #include "core/check.h"
 #include "support/jet_files.h"
+#include "support/random_batches.h"
 #include "support/temp_dir.h"
 
 namespace tessera {
 namespace {
-
-BatchConfig random_config(Rng& rng) {
-  return {.jets = static_cast<std::uint32_t>(1 + rng.below(40)),
-          .tokens = rng.below(2) == 0 ? 0 : 1 + rng.below(300),
-          .shuffle = rng.below(4) != 0,
-          .drop_last = rng.below(3) == 0,
-          .block = static_cast<std::uint32_t>(1 + rng.below(30)),
-          .window = static_cast<std::uint32_t>(1 + rng.below(5)),
-          .bucket = static_cast<std::uint32_t>(1 + rng.below(4)),
-          .prefetch = 0};
-}
 
 TEST(EpochPlan, EachJetComesExactlyOncePerEpochOverRandomPlans) {
   Rng rng(11);
@@ -29,7 +19,7 @@ TEST(EpochPlan, EachJetComesExactlyOncePerEpochOverRandomPlans) {
     for (auto& n : lengths) {
       n = static_cast<std::uint32_t>(rng.below(60));
     }
-    const BatchConfig config = random_config(rng);
+    const BatchConfig config = random_batches(rng);
     const EpochPlan plan = plan_epoch(lengths, config, rng.below(5), rng.below(5));
     std::set<std::uint32_t> seen;
     for (std::size_t b = 0; b < plan.batches(); ++b) {
