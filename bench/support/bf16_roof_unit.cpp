@@ -19,7 +19,7 @@ double dots(std::int64_t rounds, float* sink) {
   const __m512bh x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f003f00));  // pairs of 0.5
 #pragma GCC unroll 24
   for (int i = 0; i < kChains; ++i) {
-    sum[i] = _mm512_set1_ps(*sink);
+    sum[i] = _mm512_set1_ps(*sink + static_cast<float>(i));  // equal chains would become one
   }
   for (std::int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 24

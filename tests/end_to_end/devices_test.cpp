@@ -293,6 +293,31 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"particle_transformer", particle_transformer}),
     [](const auto& c) { return c.param.name; });
 
+// All gradients of a step as one vector.
+std::vector<float> whole_gradient(const Step& step) {
+  std::vector<float> all;
+  for (const auto& g : step.gradients) {
+    all.insert(all.end(), g.begin(), g.end());
+  }
+  return all;
+}
+
+// Products of rounded operands: each good to 4e-3, a gradient passes through a dozen.
+TEST(DevicePrecision, AStepAtPrecisionBf16IsCloseToF32AndToTheCpu) {
+  const Step exact = pretraining(kSimt);
+  const PrecisionScope products(Precision::bf16);
+  const Step step = pretraining(kSimt);
+  EXPECT_NEAR(step.loss, exact.loss, 1e-3 * exact.loss);
+  const double gap = relative_error(whole_gradient(step), whole_gradient(exact));
+  EXPECT_LE(gap, 3e-2);
+  EXPECT_GE(gap, 1e-4) << "that was f32";
+  if (bf16_unit() != Bf16Unit::none) {
+    const Step cpu = pretraining(kCpu);
+    EXPECT_NEAR(step.loss, cpu.loss, 1e-4 * cpu.loss);
+    EXPECT_LE(relative_error(whole_gradient(step), whole_gradient(cpu)), 1e-2);
+  }
+}
+
 /// Losses of 20 steps of pre-training the tiny preset on three jets.
 std::vector<float> tiny_curve(Device device) {
   Rng rng(30);
