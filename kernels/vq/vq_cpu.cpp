@@ -1,7 +1,9 @@
-// The search is a product on the tile of kernels/matmul: rows times panels of codes, the sums
-// starting at -|e|^2 / 2. No score is stored. Of each row and lane the largest score so far and its
-// panel are kept; which code of the panel it was is found at the end by computing that panel again.
-// That is one comparison a panel and lane, not one a code: short codes are bound by it (vq_bench).
+// The search is a product on the steps of kernels/matmul's tile: rows times panels of codes, the
+// sums starting at -|e|^2 / 2. No score is stored. The codes are cut into groups of panels. Within
+// a group the best score of each row and lane is a maximum in a register; only between groups is it
+// compared and the group noted. Which code of the group it was is found at the end by computing the
+// group of the winner again. Short codes are bound by the maxima: two for 2 D multiply-adds
+// (vq_bench).
 #include "kernels/vq/vq.h"
 
 #include "core/parallel.h"
@@ -32,6 +34,8 @@ namespace tessera::cpu::HWY_NAMESPACE {
 using namespace tile::HWY_NAMESPACE;  // NOLINT: the tile and the helpers of this target
 
 std::int64_t CodesOfPanel() { return 2 * LaneCount(); }
+// The same, inlined: a call in the inner loop would spill every sum.
+HWY_INLINE std::int64_t PanelCodes() { return 2 * LaneCount(); }
 
 // Fills panel p. Codes that are not finite and places beyond the last code get the score kNever.
 void PackCodes(View<const float, 2> codes_t, View<const float, 1> half_norm, std::int64_t p,
@@ -57,103 +61,142 @@ void PackCodes(View<const float, 2> codes_t, View<const float, 1> half_norm, std
 #if HWY_TARGET <= HWY_AVX2
 using Index = hn::RebindToSigned<D>;
 
-/// Best score of each lane, and its panel, for the rows of a tile.
-struct TakeBest {
-  static constexpr bool kUnrolled = true;
-  const float* half_norm;  // of the panel
-  float* score;            // (rows, lanes)
-  std::int32_t* panels;    // the same
-  std::int32_t panel;
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kSearchRows = 8;  // 16 sums, 8 best scores, 2 vectors of codes: 27 of 32 registers
+#else
+constexpr int kSearchRows = 4;  // 15 of 16
+#endif
 
-  HWY_INLINE bool Continues() const { return false; }
-  template <int kVectors>
-  HWY_INLINE void First(V (&v)[kVectors]) const {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      v[j] = hn::Neg(hn::Load(D(), half_norm + j * LaneCount()));
-    }
+/// Panels [first, last) of the codes.
+struct Group {
+  const CodePanels* codes;
+  std::int64_t first, last;
+
+  [[nodiscard]] HWY_INLINE const float* Values(std::int64_t p) const {
+    return codes->values + p * PanelCodes() * codes->width;
   }
-  template <int kVectors>
-  HWY_INLINE void Load(int, V (&)[kVectors]) const {}
-  HWY_INLINE void Store(int row, const V (&v)[2]) const {
-    const std::int64_t at = row * LaneCount();
-    const V larger = hn::Max(v[0], v[1]), best = hn::Load(D(), score + at);
-    const auto better = hn::Gt(larger, best);  // false for NaN
-    hn::Store(hn::IfThenElse(better, larger, best), D(), score + at);
-    const auto old = hn::Load(Index(), panels + at);
-    hn::Store(hn::IfThenElse(hn::RebindMask(Index(), better), hn::Set(Index(), panel), old),
-              Index(), panels + at);
+  [[nodiscard]] HWY_INLINE V Start(std::int64_t p, int vector) const {
+    return hn::Neg(hn::Load(D(), codes->half_norm + p * PanelCodes() + vector * LaneCount()));
   }
 };
 
-/// The scores of one row.
-struct StoreScores {
-  static constexpr bool kUnrolled = true;
-  const float* half_norm;
-  float* scores;
-
-  HWY_INLINE bool Continues() const { return false; }
-  HWY_INLINE void First(V (&v)[2]) const {
-    v[0] = hn::Neg(hn::Load(D(), half_norm));
-    v[1] = hn::Neg(hn::Load(D(), half_norm + LaneCount()));
+// sum[r] = scores of row r of z against panel p.
+template <int kRows>
+HWY_INLINE void PanelScores(const Group& group, const Operand& z, std::int64_t p,
+                            V (&sum)[kRows][2]) {
+  const std::int64_t width = group.codes->width, n = PanelCodes();
+  const V low = group.Start(p, 0), high = group.Start(p, 1);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    sum[r][0] = low;
+    sum[r][1] = high;
   }
-  HWY_INLINE void Load(int, V (&)[2]) const {}
-  HWY_INLINE void Store(int, const V (&v)[2]) const {
-    hn::Store(v[0], D(), scores);
-    hn::Store(v[1], D(), scores + LaneCount());
+  const float* b = group.Values(p);
+  Walk<kRows, Layout::rows> walk(z);
+  std::int64_t d = 0;
+  for (; d + 4 <= width; d += 4) {
+    AddSteps<4>(walk, b, n, sum);
   }
-};
+  for (; d < width; ++d) {
+    AddSteps<1>(walk, b, n, sum);
+  }
+}
 
-// The first code of the earliest panel that has the top score; 0 where no score was a number.
-std::int32_t Winner(const CodePanels& codes, const float* z, const float* score,
-                    const std::int32_t* panels) {
-  float top = score[0];
-  std::int32_t panel = panels[0];
-  for (std::int64_t i = 1; i < LaneCount(); ++i) {
-    if (score[i] > top || (score[i] == top && panels[i] < panel)) {
-      top = score[i];
-      panel = panels[i];
+// Best score of each lane so far, and its group, for kRows rows. Within the group one maximum a
+// vector; Max gives its second operand where the first is NaN.
+template <int kRows>
+HWY_NOINLINE void SearchGroup(const Group& group, const Operand& z, std::int32_t number,
+                              float* score, std::int32_t* groups) {
+  V top[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    top[r] = hn::Set(D(), kNever);
+  }
+  for (std::int64_t p = group.first; p < group.last; ++p) {
+    V sum[kRows][2];
+    PanelScores<kRows>(group, z, p, sum);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      top[r] = hn::Max(sum[r][1], hn::Max(sum[r][0], top[r]));
     }
   }
-  const std::int64_t n = CodesOfPanel();
-  HWY_ALIGN float scores[2 * hn::MaxLanes(D())];
-  Tile<1, 2, Layout::rows>({z, 0, 1}, codes.values + panel * n * codes.width, n, codes.width,
-                           StoreScores{codes.half_norm + panel * n, scores});
-  for (std::int64_t j = 0; j < n; ++j) {
-    if (scores[j] == top && top > kNever) {
-      return panel * static_cast<std::int32_t>(n) + static_cast<std::int32_t>(j);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const std::int64_t at = r * LaneCount();
+    const V best = hn::Load(D(), score + at);
+    const auto better = hn::Gt(top[r], best);
+    hn::Store(hn::IfThenElse(better, top[r], best), D(), score + at);
+    const auto old = hn::Load(Index(), groups + at);
+    hn::Store(hn::IfThenElse(hn::RebindMask(Index(), better), hn::Set(Index(), number), old),
+              Index(), groups + at);
+  }
+}
+
+// SearchGroup for a number of rows known at run time, 1 to kSearchRows.
+template <int... kRowsLessOne>
+HWY_INLINE void CallSearch(std::integer_sequence<int, kRowsLessOne...>, std::int64_t rows,
+                           const Group& group, const Operand& z, std::int32_t number, float* score,
+                           std::int32_t* groups) {
+  using Function = void (*)(const Group&, const Operand&, std::int32_t, float*, std::int32_t*);
+  static constexpr Function kSearches[] = {SearchGroup<kRowsLessOne + 1>...};
+  kSearches[rows - 1](group, z, number, score, groups);
+}
+
+// The first code of the earliest group that has the top score; 0 where no score was a number.
+std::int32_t Winner(const CodePanels& codes, std::int64_t panels_of_group, const float* z,
+                    const float* score, const std::int32_t* groups) {
+  constexpr std::int32_t kNone = 0x7fffffff;
+  const Index di;
+  const V scores = hn::Load(D(), score), top = hn::MaxOfLanes(D(), scores);
+  if (!(hn::GetLane(top) > kNever)) {
+    return 0;
+  }
+  const auto first_of = [&](auto is_top, auto candidate) HWY_ATTR {
+    return hn::IfThenElse(hn::RebindMask(di, is_top), candidate, hn::Set(di, kNone));
+  };
+  const std::int64_t number =
+      hn::GetLane(hn::MinOfLanes(di, first_of(hn::Eq(scores, top), hn::Load(di, groups))));
+  const std::int64_t first = number * panels_of_group, last = first + panels_of_group;
+  const Group group{&codes, first, last < codes.count ? last : codes.count};
+  auto winner = hn::Set(di, kNone);
+  for (std::int64_t p = group.first; p < group.last; ++p) {
+    V sum[1][2];
+    PanelScores<1>(group, {z, 0, 1}, p, sum);
+    for (int j = 0; j < 2; ++j) {
+      const std::int64_t code = p * PanelCodes() + j * LaneCount();
+      winner = hn::Min(
+          winner, first_of(hn::Eq(sum[0][j], top), hn::Iota(di, static_cast<std::int32_t>(code))));
     }
   }
-  return 0;
+  return hn::GetLane(hn::MinOfLanes(di, winner));
 }
 
 // At most kVqRows rows.
 void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t begin,
                  std::int64_t rows, std::int32_t* out) {
-  constexpr std::int64_t kNear = 32 * 1024;  // floats of panels that stay near over all rows
-  const std::int64_t lanes = LaneCount(), n = CodesOfPanel(), size = n * codes.width;
-  const std::int64_t group = size < kNear ? kNear / (size + 1) + 1 : 1;
+  constexpr std::int64_t kNear = 6 * 1024;  // floats of a group: it stays in L1 over all rows
+  const std::int64_t lanes = LaneCount(), size = PanelCodes() * codes.width;
+  // A group is searched a second time for the winner: no more than a sixty-fourth of the codes.
+  const std::int64_t fit = kNear / (size + 1), share = codes.count / 64;
+  const std::int64_t least = fit < share ? fit : share, panels = least < 1 ? 1 : least;
   HWY_ALIGN float score[kVqRows * hn::MaxLanes(D())];
-  HWY_ALIGN std::int32_t panels[kVqRows * hn::MaxLanes(D())];
+  HWY_ALIGN std::int32_t groups[kVqRows * hn::MaxLanes(D())];
   for (std::int64_t i = 0; i < rows * lanes; ++i) {
     score[i] = kNever;
-    panels[i] = 0;
+    groups[i] = 0;
   }
-  for (std::int64_t first = 0; first < codes.count; first += group) {
-    const std::int64_t last = first + group < codes.count ? first + group : codes.count;
-    for (std::int64_t row = 0; row < rows;) {
-      const std::int64_t count = TileRows(rows - row);
-      for (std::int64_t p = first; p < last; ++p) {
-        TileIn<2, Layout::rows>(count, {z.row(begin + row), z.stride[0], 1},
-                                codes.values + p * size, n, codes.width,
-                                TakeBest{codes.half_norm + p * n, score + row * lanes,
-                                         panels + row * lanes, static_cast<std::int32_t>(p)});
-      }
-      row += count;
+  std::int32_t number = 0;
+  for (std::int64_t first = 0; first < codes.count; first += panels, ++number) {
+    const std::int64_t last = first + panels < codes.count ? first + panels : codes.count;
+    for (std::int64_t row = 0; row < rows; row += kSearchRows) {
+      CallSearch(std::make_integer_sequence<int, kSearchRows>(),
+                 rows - row < kSearchRows ? rows - row : kSearchRows, {&codes, first, last},
+                 {z.row(begin + row), z.stride[0], 1}, number, score + row * lanes,
+                 groups + row * lanes);
     }
   }
   for (std::int64_t row = 0; row < rows; ++row) {
-    out[row] = Winner(codes, z.row(begin + row), score + row * lanes, panels + row * lanes);
+    out[row] = Winner(codes, panels, z.row(begin + row), score + row * lanes, groups + row * lanes);
   }
 }
 #else
@@ -161,7 +204,7 @@ void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t b
 // a time.
 void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t begin,
                  std::int64_t rows, std::int32_t* out) {
-  const std::int64_t n = CodesOfPanel();
+  const std::int64_t n = PanelCodes();
   for (std::int64_t row = 0; row < rows; ++row) {
     float best = kNever;
     out[row] = 0;
@@ -180,6 +223,32 @@ void NearestRows(const CodePanels& codes, View<const float, 2> z, std::int64_t b
 }
 #endif
 
+// Codes [begin, begin + n) transposed, and half their squared norms: one sum a code, in the order
+// of its elements at every level.
+void PrepareCodes(View<const float, 2> codes, std::int64_t begin, std::int64_t n,
+                  View<float, 2> codes_t, float* half_norm) {
+  const std::int64_t width = codes.shape[1];
+  Transpose(codes.row(begin), codes.stride[0], n, width, codes_t.stride[0], codes_t.data + begin);
+#if HWY_TARGET <= HWY_AVX2
+  ForVectors(n, [&](std::int64_t i, std::int64_t m) HWY_ATTR {
+    V sum = hn::Zero(D());
+    for (std::int64_t d = 0; d < width; ++d) {
+      const V e = LoadN(m, codes_t.row(d) + begin + i);
+      sum = hn::MulAdd(e, e, sum);
+    }
+    StoreN(hn::Mul(hn::Set(D(), 0.5F), sum), m, half_norm + begin + i);
+  });
+#else
+  for (std::int64_t i = begin; i < begin + n; ++i) {
+    float sum = 0;
+    for (std::int64_t d = 0; d < width; ++d) {
+      sum = __builtin_fmaf(codes(i, d), codes(i, d), sum);
+    }
+    half_norm[i] = 0.5F * sum;
+  }
+#endif
+}
+
 }  // namespace tessera::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -187,6 +256,7 @@ HWY_AFTER_NAMESPACE();
 namespace tessera::cpu {
 HWY_EXPORT(CodesOfPanel);
 HWY_EXPORT(PackCodes);
+HWY_EXPORT(PrepareCodes);
 HWY_EXPORT(NearestRows);
 
 void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
@@ -207,14 +277,13 @@ void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
 
 void vq_prepare(View<const float, 2> codes, View<float, 2> codes_t, View<float, 1> half_norm,
                 Stream) {
-  for (std::int64_t k = 0; k < codes.shape[0]; ++k) {
-    float sum = 0;
-    for (std::int64_t d = 0; d < codes.shape[1]; ++d) {
-      codes_t(d, k) = codes(k, d);
-      sum = __builtin_fmaf(codes(k, d), codes(k, d), sum);
-    }
-    half_norm(k) = 0.5F * sum;
-  }
+  constexpr std::int64_t kCodes = 256;
+  const std::int64_t count = codes.shape[0];
+  parallel_for(chunk_count(count, kCodes), [&](std::int64_t chunk) {
+    const std::int64_t begin = chunk * kCodes, left = count - begin;
+    HWY_DYNAMIC_DISPATCH(PrepareCodes)
+    (codes, begin, left < kCodes ? left : kCodes, codes_t, half_norm.data);
+  });
 }
 
 void vq_effective(View<const float, 2> codebook, View<const float, 1> scale,
