@@ -87,8 +87,10 @@ Tensor vq_assign(const Tensor& z0, const Tensor& codebook0) {
   kPrepare(device, matrix(codebook), codes_t.view<float, 2>(), half_norm.view<float, 1>(),
            Stream{});
   Tensor codes = Tensor::empty({z.shape(0)}, DType::i32, device);
+  const std::int64_t words = device == kCpu ? 0 : VqScratch(z.shape(0), k, d).size;
+  const Tensor scratch = Tensor::empty({words}, DType::i32, device);
   kNearest(device, matrix(z), matrix(codes_t), vector(half_norm), codes.view<std::int32_t, 1>(),
-           Stream{});
+           scratch.view<std::int32_t, 1>(), Stream{});
   return codes;
 }
 

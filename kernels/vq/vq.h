@@ -40,10 +40,11 @@ Tensor vq_assign(const Tensor& z, const Tensor& effective_codebook);
 /// Rows of the effective codebook, (T, D), without gradient.
 Tensor vq_lookup(const Tensor& codes, const Tensor& effective_codebook);
 
-/// codes_t is the codebook transposed to (D, K); half_norm (K).
-TESSERA_DECLARE_KERNEL(vq_nearest,
-                       void(View<const float, 2> z, View<const float, 2> codes_t,
-                            View<const float, 1> half_norm, View<std::int32_t, 1> codes, Stream));
+/// codes_t is the codebook transposed to (D, K); half_norm (K). scratch: VqScratch(T, K, D).size
+/// words on devices, of which the first tell how the rows were decided; the cpu reads none.
+TESSERA_DECLARE_KERNEL(vq_nearest, void(View<const float, 2> z, View<const float, 2> codes_t,
+                                        View<const float, 1> half_norm, View<std::int32_t, 1> codes,
+                                        View<std::int32_t, 1> scratch, Stream));
 /// codes_t (D, K) and half_norm (K) of codes (K, D): |e|^2 / 2 by fused multiply-adds in the order
 /// of d.
 TESSERA_DECLARE_KERNEL(vq_prepare, void(View<const float, 2> codes, View<float, 2> codes_t,

@@ -260,7 +260,8 @@ HWY_EXPORT(PrepareCodes);
 HWY_EXPORT(NearestRows);
 
 void vq_nearest(View<const float, 2> z, View<const float, 2> codes_t,
-                View<const float, 1> half_norm, View<std::int32_t, 1> codes, Stream) {
+                View<const float, 1> half_norm, View<std::int32_t, 1> codes,
+                View<std::int32_t, 1> /*scratch*/, Stream) {
   const std::int64_t of_panel = HWY_DYNAMIC_DISPATCH(CodesOfPanel)(), width = z.shape[1];
   const std::int64_t count = chunk_count(half_norm.shape[0], of_panel), rows = z.shape[0];
   float* room = thread_scratch(count * of_panel * (width + 1));

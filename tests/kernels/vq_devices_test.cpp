@@ -68,7 +68,9 @@ struct Problem {
     return winners;
   }
   // Runs the kernel on copies with padded rows; codes start at -1.
-  [[nodiscard]] std::vector<std::int32_t> run(Device device) const {
+  [[nodiscard]] std::vector<std::int32_t> run(Device device,
+                                              std::vector<std::int32_t>* counters = nullptr,
+                                              const Tensor* rows = nullptr) const {
     std::vector<float> transposed(codes.size());
     for (int i = 0; i < k; ++i) {
       for (int j = 0; j < d; ++j) {
@@ -80,9 +82,11 @@ struct Problem {
                  dh = Tensor::from(half_norm, {k}, device);
     const std::vector<std::int32_t> nothing(static_cast<std::size_t>(n), -1);
     const Tensor out = Tensor::from(nothing, {n}, device);
+    const Tensor scratch = Tensor::empty({VqScratch(n, k, d).size}, DType::i32, device);
     const auto call = [&](auto nearest) {
-      nearest(dz.view<const float, 2>(), dt.view<const float, 2>(), dh.view<const float, 1>(),
-              out.view<std::int32_t, 1>(), Stream{});
+      nearest((rows == nullptr ? dz : *rows).view<const float, 2>(), dt.view<const float, 2>(),
+              dh.view<const float, 1>(), out.view<std::int32_t, 1>(),
+              scratch.view<std::int32_t, 1>(), Stream{});
     };
     switch (device.type) {
       case DeviceType::cpu:
@@ -101,7 +105,16 @@ struct Problem {
       default:
         break;
     }
+    if (counters != nullptr) {
+      *counters = scratch.slice(0, 0, VqScratch::kCounters).to_vector<std::int32_t>();
+    }
     return out.to_vector<std::int32_t>();
+  }
+  void expect_canonical(const std::string& what) const {
+    const std::vector<std::int32_t> want = expected();
+    for (const Device device : devices()) {
+      EXPECT_EQ(run(device), want) << what << " on " << name(device.type);
+    }
   }
 };
 
@@ -120,11 +133,12 @@ TEST_P(VqNearest, EqualsTheCanonicalScoreBitForBit) {
   EXPECT_EQ(p.run(device), p.expected());
 }
 
+// Around a fragment, a block of rows and a tile of codes; each width of the search and its edges.
 INSTANTIATE_TEST_SUITE_P(Op, VqNearest,
                          testing::Combine(testing::ValuesIn(devices()),
-                                          testing::Values(0, 1, 127, 129),
-                                          testing::Values(1, 15, 16, 17, 257),
-                                          testing::Values(1, 4, 8, 31, 32, 33, 64)),
+                                          testing::Values(0, 1, 33, 257),
+                                          testing::Values(1, 15, 64, 65, 257),
+                                          testing::Values(1, 3, 4, 8, 16, 31, 32, 64, 70, 130)),
                          case_name);
 
 TEST(VqNearestOp, TiesGoToTheSmallerIndex) {
@@ -157,9 +171,105 @@ TEST(VqNearestOp, ANanRowGivesIndexZeroAndLeavesTheOthersAlone) {
   }
 }
 
+void scale_by(std::vector<float>& v, float factor) {
+  for (float& x : v) {
+    x *= factor;
+  }
+}
+
+// Down to scores that underflow and rows of subnormal numbers, up to norms that overflow.
+TEST(VqNearestOp, AnyScaleOfRowsAndCodesGivesTheCanonicalIndex) {
+  for (const int d : {3, 8, 16, 33}) {
+    for (const float rows : {1e-41F, 1e-30F, 1e-18F, 1e-3F, 1e3F, 1e16F, 1e25F}) {
+      for (const float codes : {1e-41F, 1e-20F, 1e-3F, 1e3F, 1e10F, 1e17F, 1e20F}) {
+        Problem p(20, 70, d);
+        scale_by(p.z, rows);
+        scale_by(p.codes, codes);
+        p.set_norms();
+        p.expect_canonical(std::to_string(d) + " dimensions, rows " + std::to_string(rows) +
+                           ", codes " + std::to_string(codes));
+      }
+    }
+  }
+}
+
+// Every score has neighbours a few last bits away: bf16 cannot tell them apart.
+TEST(VqNearestOp, NearTiesAreDecidedByTheCanonicalScore) {
+  for (const int d : {1, 4, 8, 16, 32, 64}) {
+    for (const float step : {0x1p-23F, 0x1p-18F, 0x1p-12F, 0x1p-8F}) {
+      Problem p(70, 200, d);
+      for (std::size_t i = 0; i < p.codes.size(); ++i) {
+        const std::size_t code = i / static_cast<std::size_t>(d), of = code % 20;
+        p.codes[i] = p.codes[of * static_cast<std::size_t>(d) + i % static_cast<std::size_t>(d)] *
+                     (1 + step * static_cast<float>(code / 20));
+      }
+      p.set_norms();
+      p.expect_canonical(std::to_string(d) + " dimensions, step " + std::to_string(step));
+    }
+  }
+}
+
+// Small integers: scores are exact and ties are everywhere, also between groups and lanes.
+TEST(VqNearestOp, LatticesTieEverywhereAndTheSmallestIndexWins) {
+  for (const int d : {1, 3, 8, 16, 64}) {
+    Problem p(70, 300, d);
+    for (float& x : p.z) {
+      x = std::round(x);
+    }
+    for (float& x : p.codes) {
+      x = std::round(x);
+    }
+    p.set_norms();
+    p.expect_canonical(std::to_string(d) + " dimensions");
+  }
+}
+
+TEST(VqNearestOp, CodesThatAreNotFiniteOrZeroHideNoOther) {
+  for (const int d : {4, 8, 16, 64}) {
+    Problem p(40, 130, d);
+    const auto set = [&](int code, float value) {
+      for (int j = 0; j < d; ++j) {
+        p.codes[static_cast<std::size_t>(code * d + j)] = value;
+      }
+    };
+    set(0, 0.0F);
+    set(3, std::numeric_limits<float>::quiet_NaN());
+    set(64, std::numeric_limits<float>::infinity());
+    set(65, -std::numeric_limits<float>::infinity());
+    set(129, 0.0F);
+    p.set_norms();
+    p.expect_canonical(std::to_string(d) + " dimensions");
+    set(7, 1e18F);  // finite, but beyond what the coarse search trusts
+    p.set_norms();
+    p.expect_canonical(std::to_string(d) + " dimensions, one far away");
+  }
+}
+
+TEST(VqNearestOp, OnlyCodesThatAreNoNumbersGiveIndexZero) {
+  Problem p(5, 3, 4);
+  p.codes.assign(12, std::numeric_limits<float>::quiet_NaN());
+  p.set_norms();
+  p.expect_canonical("all codes NaN");
+}
+
+// A row's index does not depend on what stands before it in memory: rows need not be aligned.
+TEST(VqNearestOp, RowsMayHaveAnyStride) {
+  for (const Device device : devices()) {
+    const Problem p(33, 40, 8);
+    std::vector<float> wide;
+    for (int row = 0; row < p.n; ++row) {
+      for (int j = 0; j < 11; ++j) {
+        wide.push_back(j < 3 ? std::numeric_limits<float>::quiet_NaN() : p.at(p.z, row, j - 3));
+      }
+    }
+    const Tensor z = Tensor::from(wide, {33, 11}, device).slice(1, 3, 11);
+    EXPECT_EQ(p.run(device, nullptr, &z), p.expected()) << name(device.type);
+  }
+}
+
 #ifdef TESSERA_BUILD_SIMT
 TEST(VqNearestSimt, CodesDoNotDependOnTheSchedule) {
-  const Problem p(200, 40, 40);
+  const Problem p(200, 300, 40);
   const std::vector<std::int32_t> expected = p.expected();
   const simt::ScheduleGuard reverse({simt::Order::reverse, 0});
   EXPECT_EQ(p.run({DeviceType::simt, 0}), expected);
@@ -169,12 +279,29 @@ TEST(VqNearestSimt, CodesDoNotDependOnTheSchedule) {
   }
 }
 
-TEST(VqNearestSimt, ReadsRowsOnceAndTheCodebookOncePerBlockOfRows) {
-  const Problem p(256, 64, 8);  // two blocks of 128 rows
-  EXPECT_EQ(p.run({DeviceType::simt, 0}), p.expected());
-  const std::uint64_t rows = 4 * 256 * 8, codebook = 4 * (64 * 8 + 64);
-  EXPECT_EQ(simt::last_launch().bytes_read, rows + 2 * codebook);
-  EXPECT_EQ(simt::last_launch().bytes_written, 4U * 256U);
+// How the search decided the rows of the last run on simt.
+TEST(VqNearestSimt, MostRowsNeedOneCandidateAndHardlyAnyAFullScan) {
+  for (const int d : {4, 8, 16, 32, 64}) {
+    const Problem p(256, 1000, d);
+    std::vector<std::int32_t> counters;
+    EXPECT_EQ(p.run({DeviceType::simt, 0}, &counters), p.expected());
+    const int scanned = counters[VqScratch::kScanned], contested = counters[VqScratch::kContested];
+    EXPECT_LE(scanned, d <= 8 ? 0 : 13) << d;
+    EXPECT_LE(contested, d <= 8 ? 13 : 200) << d;
+    RecordProperty("scanned_D" + std::to_string(d), scanned);
+    RecordProperty("contested_D" + std::to_string(d), contested);
+  }
+}
+
+TEST(VqNearestSimt, RowsThatMoreCodesShareThanCanBeKeptAreScanned) {
+  Problem p(40, 600, 8);
+  for (std::size_t i = 0; i < p.codes.size(); ++i) {
+    p.codes[i] = p.codes[i % 8];
+  }
+  p.set_norms();
+  std::vector<std::int32_t> counters;
+  EXPECT_EQ(p.run({DeviceType::simt, 0}, &counters), std::vector<std::int32_t>(40, 0));
+  EXPECT_EQ(counters[VqScratch::kScanned], 40);
 }
 #endif
 
