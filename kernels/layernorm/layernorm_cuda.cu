@@ -55,10 +55,14 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
       (static_cast<std::int64_t>(block_idx().x) * kWarps + warp()) * kRowsPerWarp;
   const auto rows = static_cast<int>(
       begin + kRowsPerWarp < x.shape[0] ? kRowsPerWarp : x.shape[0] - begin);  // <= 0: none
-  float scale[kItems];                                                         // (d / 32) per lane
-  float shift[kItems];
-  load_row(scale, weight.data, d);
-  load_row(shift, bias.data, d);
+  // Kept over the rows, unless 64 more registers would leave one block a multiprocessor.
+  constexpr bool kKeep = kItems < kMaxItems;
+  float scale[kKeep ? kItems : 1];  // (d / 32) per lane
+  float shift[kKeep ? kItems : 1];
+  if constexpr (kKeep) {
+    load_row(scale, weight.data, d);
+    load_row(shift, bias.data, d);
+  }
   Moments kept{};
   TESSERA_KEEP_ROLLED
   for (int k = 0; k < rows; ++k) {
@@ -67,8 +71,11 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     const Moments row = center(v, d, epsilon);
     TESSERA_UNROLL
     for (int i = 0; i < kItems; ++i) {
-      if (32 * i + lane() < d) {
-        stg(y.row(begin + k) + 32 * i + lane(), fma(v[i] * row.rstd, scale[i], shift[i]));
+      const int c = 32 * i + lane();
+      if (c < d) {
+        const float slope = kKeep ? scale[kKeep ? i : 0] : ldg(weight.data + c);
+        const float start = kKeep ? shift[kKeep ? i : 0] : ldg(bias.data + c);
+        stg(y.row(begin + k) + c, fma(v[i] * row.rstd, slope, start));
       }
     }
     kept = lane() == k ? row : kept;
