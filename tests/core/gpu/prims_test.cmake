@@ -1,4 +1,5 @@
-# Every primitive of core/gpu/prim.cuh alone, as PTX text: mnemonic, types and state space.
+# Every primitive of core/gpu/prim.cuh alone, as PTX text: mnemonic, types and state space; volatile and memory clobbers
+# as written; accepted by ptxas.
 #   cmake -DNVCC=<nvcc> -DROOT=<source tree> -DOUT=<file.ptx> -P prims_test.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -9,6 +10,15 @@ execute_process(
 if(NOT code EQUAL 0)
   message(FATAL_ERROR "prims_test: ${errors}")
 endif()
+# ptxas takes it for both architectures that we ship.
+get_filename_component(folder ${NVCC} DIRECTORY)
+find_program(PTXAS ptxas HINTS ${folder} REQUIRED)
+foreach(architecture sm_80 sm_90a)
+  execute_process(COMMAND ${PTXAS} -arch=${architecture} ${OUT} -o ${OUT}.cubin RESULT_VARIABLE code ERROR_VARIABLE errors)
+  if(NOT code EQUAL 0)
+    message(SEND_ERROR "prims_test: ptxas for ${architecture}: ${errors}")
+  endif()
+endforeach()
 file(READ ${OUT} ptx)
 
 # kernel | what its body must contain
@@ -81,3 +91,33 @@ endforeach()
 if(ptx MATCHES "\\.f64|ld\\.local|st\\.local")
   message(SEND_ERROR "prims_test: double precision or local memory in a primitive: ${CMAKE_MATCH_0}")
 endif()
+
+# What the compiler may assume: assembly that touches memory or meets other threads is volatile and clobbers memory,
+# mma is volatile, arithmetic is neither, so that it moves freely.
+file(READ ${ROOT}/core/gpu/prim.cuh source)
+string(REPLACE ");" "`" source "${source}")
+string(REPLACE ";" "," source "${source}")
+string(REGEX MATCHALL "asm( volatile)?\\([^`]*`" statements "${source}")
+list(LENGTH statements n)
+if(n LESS 24)
+  message(SEND_ERROR "prims_test: ${n} asm statements found in prim.cuh, expected 24 and more")
+endif()
+foreach(statement IN LISTS statements)
+  set(volatile OFF)
+  set(clobbers OFF)
+  if(statement MATCHES "^asm volatile")
+    set(volatile ON)
+  endif()
+  if(statement MATCHES ": \"memory\"")
+    set(clobbers ON)
+  endif()
+  set(wanted OFF OFF)
+  if(statement MATCHES "\"(bar|ld|st|ldmatrix|cp|membar)\\.")
+    set(wanted ON ON)
+  elseif(statement MATCHES "\"mma\\.")
+    set(wanted ON OFF)
+  endif()
+  if(NOT "${volatile};${clobbers}" STREQUAL "${wanted}")
+    message(SEND_ERROR "prims_test: volatile and memory clobber are ${volatile} ${clobbers}, expected ${wanted}: ${statement}")
+  endif()
+endforeach()
