@@ -233,7 +233,7 @@ GpuCase cross_entropy_case(std::int64_t t, std::int64_t v) {
           {},
           [=] {
             return [logits = leaf({t, v}, 1), targets = indices(t, 5, v)] {
-              backward(cross_entropy(logits, targets));
+              backward(mean(cross_entropy(logits, targets)));
             };
           }};
 }
@@ -295,18 +295,35 @@ GpuCase losses_case(std::int64_t n, std::int64_t c) {
 }  // namespace
 
 std::vector<GpuCase> gpu_cases() {
-  return {layer_norm_case(512, 256),     layer_norm_case(300, 128),
-          layer_norm_case(256, 1024),    softmax_case(256, 512),
-          softmax_case(64, 1504),        elementwise_case(256, 256),
-          dropout_case(65536),           adamw_case(100000),
-          reduce_case(200000),           segment_case(Pool::mean, 256),
-          segment_case(Pool::max, 256),  gather_case(256, 256),
-          batch_norm_case(512, 256),     losses_case(8192, 8),
-          attention_case(8, 30, 8, 32),  attention_case(8, 50, 8, 32),
-          attention_case(4, 128, 8, 32), linear_case(256, 256, 256),
-          linear_case(256, 256, 1024),   cross_entropy_case(32, 8192),
-          cross_entropy_case(256, 512),  vq_case(512, 512, 8),
-          vq_case(256, 512, 64),         decode_case(8, 40),
+  return {layer_norm_case(512, 256),
+          layer_norm_case(300, 128),
+          layer_norm_case(256, 1024),
+          layer_norm_case(256, 512),
+          softmax_case(256, 128),
+          softmax_case(256, 512),
+          softmax_case(64, 1504),
+          elementwise_case(256, 256),
+          dropout_case(65536),
+          adamw_case(100000),
+          reduce_case(200000),
+          segment_case(Pool::mean, 256),
+          segment_case(Pool::max, 256),
+          gather_case(256, 256),
+          batch_norm_case(512, 256),
+          losses_case(8192, 8),
+          attention_case(8, 30, 8, 32),
+          attention_case(8, 50, 8, 32),
+          attention_case(4, 128, 8, 32),
+          attention_case(4, 40, 4, 8),
+          attention_case(4, 40, 4, 16),
+          attention_case(4, 40, 2, 64),
+          linear_case(256, 256, 256),
+          linear_case(256, 256, 1024),
+          cross_entropy_case(32, 8192),
+          cross_entropy_case(256, 512),
+          vq_case(512, 512, 8),
+          vq_case(256, 512, 64),
+          decode_case(8, 40),
           sample_case(8, 8192)};
 }
 
