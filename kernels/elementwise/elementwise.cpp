@@ -52,13 +52,6 @@ Tensor add(const Tensor& a, const Tensor& b) {
                         });
 }
 
-Tensor sub(const Tensor& a, const Tensor& b) {
-  return differentiable(combine(Pointwise::sum, 1, a, -1, b, "sub"), {a, b},
-                        [](std::span<const Tensor> g) {
-                          return std::vector<Tensor>{g[0], scale(g[0], -1)};
-                        });
-}
-
 // d(ab) = b da + a db
 Tensor mul(const Tensor& a, const Tensor& b) {
   const auto backward = [sa = Saved(a), sb = Saved(b)](std::span<const Tensor> g) {

@@ -7,9 +7,8 @@
 
 namespace tessera {
 
-/// a + b, a - b, a * b of equal shapes. Differentiable in both.
+/// a + b, a * b of equal shapes. Differentiable in both.
 Tensor add(const Tensor& a, const Tensor& b);
-Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 /// factor * x.
 Tensor scale(const Tensor& x, float factor);
