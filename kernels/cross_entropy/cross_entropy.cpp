@@ -15,6 +15,10 @@ namespace {
 constexpr auto kSoftmax = TESSERA_KERNEL(softmax_cross_entropy);
 constexpr auto kScaleRows = TESSERA_KERNEL(scale_rows);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
+// The cpu has none yet: there the chunks of logits are small enough for the cache.
+constexpr Kernel<cross_entropy_loss_signature> kLoss{"cross_entropy_loss", nullptr,
+                                                     TESSERA_CUDA_SLOT(cross_entropy_loss),
+                                                     TESSERA_SIMT_SLOT(cross_entropy_loss)};
 constexpr std::int64_t kChunkRows = 256;
 
 // Rows whose logits exist at a time. On devices as many that they take about as much memory as h,
@@ -99,7 +103,8 @@ Tensor sum_columns(const Tensor& x) {
   return out;
 }
 
-/// The pass over chunks of rows. Gradients that nobody needs stay undefined.
+/// The pass over the rows, in chunks where gradients are made. Those that nobody needs stay
+/// undefined.
 struct FusedPass {
   Tensor h, weight, bias, targets, row_weight;
   float factor;
@@ -123,6 +128,26 @@ struct FusedPass {
 
   void run() {
     const NoGrad off;
+    const bool gradients = dh.defined() || dw.defined() || db.defined();
+    if (!gradients && precision == Precision::f32 && h.device() != kCpu &&
+        h.shape(1) <= LossScratch::kWidest) {
+      run_without_logits();
+    } else {
+      run_in_chunks();
+    }
+  }
+
+  void run_without_logits() const {
+    const LossScratch shape(weight.shape(0), h.shape(1));
+    const Tensor none = Tensor::empty({0}, DType::f32, h.device());
+    const Tensor scratch = Tensor::empty({shape.size}, DType::f32, h.device());
+    kLoss(h.device(), h.view<const float, 2>(), weight.view<const float, 2>(),
+          (bias.defined() ? bias : none).view<const float, 1>(),
+          targets.view<const std::int32_t, 1>(), row_weight.view<const float, 1>(),
+          losses.view<float, 1>(), scratch.view<float, 1>(), Stream{});
+  }
+
+  void run_in_chunks() {
     const Device device = h.device();
     const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
     Packed forward(transposed(weight), d, v, device, precision);

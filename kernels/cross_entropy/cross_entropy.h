@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/cross_entropy/cross_entropy_types.h"
 
 namespace tessera {
 
@@ -16,7 +17,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& 
 /// undefined; targets: (T) i32; row_weight: (T) or undefined (ones), without gradient; normaliser
 /// <= 0 means T. Logits exist for a chunk of rows at a time only (256 on the cpu); where a gradient
 /// is needed, dh, dW and db are made in the same pass and kept (4 (T d + V d) bytes instead of 4 T
-/// V). Products have the precision() of the call. Returns a scalar. Differentiable in h, weight,
+/// V). Devices that need no gradient store no logits at all (d up to 256, f32). Products have the
+/// precision() of the call. Returns a scalar. Differentiable in h, weight,
 /// bias. Chunking after Liger-Kernel (Hsu et al. 2024).
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& bias,
                             const Tensor& targets, const Tensor& row_weight = {},
@@ -28,5 +30,14 @@ TESSERA_DECLARE_KERNEL(softmax_cross_entropy,
                        void(View<const float, 2> logits, View<const std::int32_t, 1> targets,
                             View<const float, 1> row_weight, float factor, View<float, 1> loss,
                             View<float, 2> slope, Stream));
+
+/// loss (T) of each row of h weight^T + bias times its weight, without logits in memory. h: (T, d);
+/// weight: (V, d); bias: (V) or none; row_weight: (T) or none (ones). scratch: LossScratch(V,
+/// d).size floats on devices, where d <= LossScratch::kWidest.
+TESSERA_DECLARE_KERNEL(cross_entropy_loss,
+                       void(View<const float, 2> h, View<const float, 2> weight,
+                            View<const float, 1> bias, View<const std::int32_t, 1> targets,
+                            View<const float, 1> row_weight, View<float, 1> loss,
+                            View<float, 1> scratch, Stream));
 
 }  // namespace tessera

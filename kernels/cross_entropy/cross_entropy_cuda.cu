@@ -1,9 +1,11 @@
 // Loss and slope of rows of logits, each read once and written once: a warp keeps a row of up to
 // 1,024 classes in registers, a block of eight warps one of up to 8,192; beyond that a row is read
 // twice. Maximum and sum grow together over what a thread reads, then over lanes, then over warps
-// in order. The products around it are those of kernels/matmul, a chunk of rows at a time.
+// in order. The products around it are those of kernels/matmul, a chunk of rows at a time. Losses
+// alone come from tiles of logits that are never stored (loss.cuh).
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
+#include "kernels/cross_entropy/loss.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
 namespace {
@@ -126,7 +128,41 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   }
 }
 
+template <int kSteps>
+void launch_loss(View<const float, 2> h, const float* scratch, std::int64_t classes,
+                 View<const std::int32_t, 1> targets, View<const float, 1> row_weight,
+                 View<float, 1> loss, Stream stream) {
+  launch(loss_kernel<kSteps>,
+         {"cross_entropy_loss",
+          {blocks_for(h.shape[0], kLossRows)},
+          {kLossThreads},
+          sizeof(LossSmem<kSteps>),
+          stream},
+         h, reinterpret_cast<const std::uint32_t*>(scratch),
+         scratch + LossScratch(classes, h.shape[1]).bias, classes, targets, row_weight, loss);
+}
+
 }  // namespace
+
+void cross_entropy_loss(View<const float, 2> h, View<const float, 2> weight,
+                        View<const float, 1> bias, View<const std::int32_t, 1> targets,
+                        View<const float, 1> row_weight, View<float, 1> loss,
+                        View<float, 1> scratch, Stream stream) {
+  const std::int64_t classes = weight.shape[0];
+  if (h.shape[0] == 0 || classes == 0) {
+    return;
+  }
+  const LossScratch shape(classes, h.shape[1]);
+  const std::int64_t units = shape.tiles * shape.steps * 2 * kParts;
+  launch(pack_weight_kernel,
+         {"cross_entropy_pack", {blocks_for(units, kLossThreads / 32)}, {kLossThreads}, 0, stream},
+         weight, bias, static_cast<int>(shape.steps), units,
+         reinterpret_cast<std::uint32_t*>(scratch.data), scratch.data + shape.bias);
+  const auto run = shape.steps <= 4   ? launch_loss<4>
+                   : shape.steps <= 8 ? launch_loss<8>
+                                      : launch_loss<16>;
+  run(h, scratch.data, classes, targets, row_weight, loss, stream);
+}
 
 void softmax_cross_entropy(View<const float, 2> logits, View<const std::int32_t, 1> targets,
                            View<const float, 1> row_weight, float factor, View<float, 1> loss,
