@@ -62,6 +62,22 @@ TEST(Vq, OfEqualCodesFarApartTheFirstIsChosen) {
   });
 }
 
+// Many codes are searched in groups of panels: the winner may lie in the last place of the last
+// group, its equals in the same panel, the same group or a later one.
+TEST(Vq, AmongManyCodesTheFirstOfEqualOnesIsChosen) {
+  const std::int64_t k = 8209;
+  const Tensor z = Tensor::full({9, 3}, 9.0F), best = Tensor::full({3}, 9.0F);
+  for (const std::vector<std::int64_t>& equal :
+       {std::vector<std::int64_t>{k - 1}, {0, k - 1}, {130, 131}, {130, 160}, {140, 250, 4000}}) {
+    const Tensor e = random({k, 3}, 1);
+    for (const std::int64_t code : equal) copy_into(e.slice(0, code, code + 1).reshape({3}), best);
+    on_every_simd_level([&](const char* level) {
+      for (const std::int32_t c : vq_assign(z, e).to_vector<std::int32_t>())
+        EXPECT_EQ(c, equal.front()) << level;
+    });
+  }
+}
+
 TEST(Vq, CodesThatAreNotFiniteAreNeverChosenAndHideNoOther) {
   const Tensor z = random({65, 4}, 1), e = random({70, 4}, 2);
   const auto chosen = [&] { return vq_assign(z, e).to_vector<std::int32_t>(); };
