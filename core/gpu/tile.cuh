@@ -125,16 +125,24 @@ struct alignas(16) SmemTile {
   }
 };
 
-/// to = tile[row, row + 16)[column, column + 16).
+/// to = tile[row, row + 16)[column, column + 16) or [column, column + 8).
 template <class Tile>
 TESSERA_DEVICE void load(Frag<16, 16>& to, const Tile& tile, int row, int column) {
   ldmatrix_x4(to.r, tile.unit(row + lane() % 16, column / 8 + lane() / 16));
 }
-/// to = the transpose of tile[row, row + 16)[column, column + 16).
+template <class Tile>
+TESSERA_DEVICE void load(Frag<16, 8>& to, const Tile& tile, int row, int column) {
+  ldmatrix_x2(to.r, tile.unit(row + lane() % 16, column / 8));
+}
+/// to = the transpose of tile[row, row + 16)[column, column + 16) or [column, column + 8).
 template <class Tile>
 TESSERA_DEVICE void load_transposed(Frag<16, 16>& to, const Tile& tile, int row, int column) {
   ldmatrix_x4_trans(to.r,
                     tile.unit(row + lane() / 16 * 8 + lane() % 8, column / 8 + lane() / 8 % 2));
+}
+template <class Tile>
+TESSERA_DEVICE void load_transposed(Frag<8, 16>& to, const Tile& tile, int row, int column) {
+  ldmatrix_x2_trans(to.r, tile.unit(row + lane() % 16, column / 8));
 }
 
 /// An f32 tile in shared memory as the sum of two.
@@ -142,14 +150,14 @@ template <int kRows, int kColumns, class Swizzle = Swizzled>
 struct SplitTile {
   SmemTile<kRows, kColumns, Swizzle> high, low;
 };
-template <int kRows, int kColumns, class Swizzle>
-TESSERA_DEVICE void load(SplitFrag<16, 16>& to, const SplitTile<kRows, kColumns, Swizzle>& tile,
-                         int row, int column) {
+template <int kFragRows, int kFragColumns, int kRows, int kColumns, class Swizzle>
+TESSERA_DEVICE void load(SplitFrag<kFragRows, kFragColumns>& to,
+                         const SplitTile<kRows, kColumns, Swizzle>& tile, int row, int column) {
   load(to.high, tile.high, row, column);
   load(to.low, tile.low, row, column);
 }
-template <int kRows, int kColumns, class Swizzle>
-TESSERA_DEVICE void load_transposed(SplitFrag<16, 16>& to,
+template <int kFragRows, int kFragColumns, int kRows, int kColumns, class Swizzle>
+TESSERA_DEVICE void load_transposed(SplitFrag<kFragRows, kFragColumns>& to,
                                     const SplitTile<kRows, kColumns, Swizzle>& tile, int row,
                                     int column) {
   load_transposed(to.high, tile.high, row, column);

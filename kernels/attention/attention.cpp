@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
 
 #include "core/autograd.h"
 
@@ -11,6 +11,30 @@ namespace {
 
 constexpr auto kForward = TESSERA_KERNEL(attention_forward);
 constexpr auto kBackward = TESSERA_KERNEL(attention_backward);
+constexpr Kernel<attention_forward_bf16_signature> kForwardBf16{
+    "attention_forward_bf16", nullptr, TESSERA_CUDA_SLOT(attention_forward_bf16),
+    TESSERA_SIMT_SLOT(attention_forward_bf16)};
+constexpr Kernel<attention_backward_bf16_signature> kBackwardBf16{
+    "attention_backward_bf16", nullptr, TESSERA_CUDA_SLOT(attention_backward_bf16),
+    TESSERA_SIMT_SLOT(attention_backward_bf16)};
+
+// The kernels of an element type.
+void forward(Device device, const float* q, const float* k, const float* v,
+             const AttentionLayout& l, float* out) {
+  kForward(device, q, k, v, l, out, Stream{});
+}
+void forward(Device device, const bf16* q, const bf16* k, const bf16* v, const AttentionLayout& l,
+             bf16* out) {
+  kForwardBf16(device, q, k, v, l, out, Stream{});
+}
+void backward(Device device, const float* q, const float* k, const float* v, const float* dout,
+              const AttentionLayout& l, float* dq, float* dk, float* dv, float* dbias) {
+  kBackward(device, q, k, v, dout, l, dq, dk, dv, dbias, Stream{});
+}
+void backward(Device device, const bf16* q, const bf16* k, const bf16* v, const bf16* dout,
+              const AttentionLayout& l, bf16* dq, bf16* dk, bf16* dv, float* dbias) {
+  kBackwardBf16(device, q, k, v, dout, l, dq, dk, dv, dbias, Stream{});
+}
 
 std::vector<std::uint8_t> causal_flags(const Segments& segments, const AttentionOptions& options) {
   if (options.causal_segments.empty() && options.causal) {
@@ -19,58 +43,71 @@ std::vector<std::uint8_t> causal_flags(const Segments& segments, const Attention
   return options.causal_segments;
 }
 
-float* data(const Tensor& t) { return t.reshape({t.size()}).view<float, 1>().data; }
+template <class T = float>
+T* data(const Tensor& t) {
+  return t.reshape({t.size()}).view<T, 1>().data;
+}
 float* data_or_null(const Tensor& t) { return t.defined() ? data(t) : nullptr; }
 
-// Blocks of rows of all segments, longest segments first, so that none of them is left for the end.
-std::vector<AttentionItem> items_of(const Segments& segments) {
-  std::vector<std::int32_t> order;
-  for (std::int32_t s = 0; s < segments.count(); ++s) {
-    order.push_back(s);
-  }
-  std::ranges::stable_sort(order, std::ranges::greater(),
-                           [&](std::int32_t s) { return segments.length(s); });
-  std::vector<AttentionItem> items;
-  for (const std::int32_t s : order) {
-    for (std::int32_t first = 0; first < segments.length(s); first += kAttentionBlock) {
-      items.push_back({s, first});
-    }
-  }
-  return items;
-}
-
-template <class T>
-std::size_t bytes_of(const std::vector<T>& v) {
-  return v.size() * sizeof(T);
-}
-
-/// What a device reads of the host's arrays, in one buffer: one copy a call.
-struct DevicePlan {
-  Tensor bytes;
-  std::size_t q_items, k_items, causal;  ///< where they begin; the pair offsets come first
-  int q_item_count, k_item_count;
-
+/// What a device reads of the host's arrays, in one buffer: one copy a call. Longest segments
+/// first, so that none of them is left for the end.
+class DevicePlan {
+ public:
   DevicePlan(const Segments& q, const Segments& kv, const std::vector<std::int64_t>& pairs,
              const std::vector<std::uint8_t>& flags, Device device) {
-    const std::vector<AttentionItem> queries = items_of(q), keys = items_of(kv);
-    q_items = bytes_of(pairs);
-    k_items = q_items + bytes_of(queries);
-    causal = k_items + bytes_of(keys);
-    q_item_count = static_cast<int>(queries.size());
-    k_item_count = static_cast<int>(keys.size());
+    const auto longest = [&](std::int32_t s) { return std::max(q.length(s), kv.length(s)); };
+    std::vector<std::int32_t> order(static_cast<std::size_t>(q.count()));
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, std::ranges::greater(), longest);
+    for (const std::int32_t s : order) {
+      const auto at = static_cast<std::size_t>(s);
+      const AttentionItem item{{q.cu_seqlens()[at], kv.cu_seqlens()[at], q.length(s), kv.length(s)},
+                               {pairs[at], 0, flags.empty() ? 0 : flags[at]}};
+      add(item, longest(s));
+    }
+    kept_.queries = q.total();
+    kept_.pairs = pairs.back();
+    upload(device);
+  }
+  [[nodiscard]] const AttentionKept& kept() const { return kept_; }
+
+ private:
+  void add(const AttentionItem& item, int length) {
+    if (length > kAttentionBlock) {
+      add_blocks(item, item.place.queries, q_blocks_);
+      add_blocks(item, item.place.keys, k_blocks_);
+    } else if (length > 0) {
+      const bool fits_half = length <= kAttentionRows[1],
+                 fits_quarter = length <= kAttentionRows[2];
+      ++kept_.item_counts[int{fits_half} + int{fits_quarter}];
+      items_.push_back(item);
+    }
+  }
+  static void add_blocks(AttentionItem item, int rows, std::vector<AttentionItem>& to) {
+    for (item.part.first = 0; item.part.first < rows; item.part.first += kAttentionBlock) {
+      to.push_back(item);
+    }
+  }
+  void upload(Device device) {
+    kept_.q_block_count = static_cast<int>(q_blocks_.size());
+    kept_.k_block_count = static_cast<int>(k_blocks_.size());
+    const std::size_t n = items_.size() + q_blocks_.size() + k_blocks_.size();
     const Tensor host =
-        Tensor::empty({static_cast<std::int64_t>(causal + flags.size())}, DType::u8);
-    std::uint8_t* to = host.span<std::uint8_t>().data();
-    std::memcpy(to, pairs.data(), q_items);
-    std::ranges::copy(queries, reinterpret_cast<AttentionItem*>(to + q_items));
-    std::ranges::copy(keys, reinterpret_cast<AttentionItem*>(to + k_items));
-    std::ranges::copy(flags, to + causal);
-    bytes = host.to(device);
+        Tensor::empty({static_cast<std::int64_t>(n * sizeof(AttentionItem))}, DType::u8);
+    auto* to = reinterpret_cast<AttentionItem*>(host.span<std::uint8_t>().data());
+    to = std::ranges::copy(items_, to).out;
+    to = std::ranges::copy(q_blocks_, to).out;
+    std::ranges::copy(k_blocks_, to);
+    bytes_ = host.to(device);
+    kept_.items = reinterpret_cast<const AttentionItem*>(bytes_.view<const std::uint8_t, 1>().data);
+    kept_.q_blocks = kept_.items + items_.size();
+    kept_.k_blocks = kept_.q_blocks + q_blocks_.size();
+    items_ = q_blocks_ = k_blocks_ = {};
   }
-  template <class T>
-  [[nodiscard]] const T* at(std::size_t offset) const {
-    return reinterpret_cast<const T*>(bytes.view<const std::uint8_t, 1>().data + offset);
-  }
+
+  std::vector<AttentionItem> items_, q_blocks_, k_blocks_;  // until they are uploaded
+  Tensor bytes_;
+  AttentionKept kept_{};
 };
 
 /// A layout with the arrays that it points to.
@@ -83,7 +120,7 @@ struct Problem {
   float dropout = 0;
   RngKey key{};
   std::shared_ptr<const DevicePlan> plan{};
-  Tensor lse{};  // (Tq, H), devices only
+  Tensor lse{};  // (H, Tq), devices only
 
   [[nodiscard]] AttentionLayout layout(const Tensor& bias) const {
     AttentionLayout l{heads,
@@ -107,7 +144,7 @@ struct Problem {
   void prepare(Device device) {
     if (device != kCpu) {
       plan = std::make_shared<DevicePlan>(q_segments, kv_segments, pair_offsets, causal, device);
-      lse = Tensor::empty({q_segments.total(), heads}, DType::f32, device);
+      lse = Tensor::empty({heads, q_segments.total()}, DType::f32, device);
     }
   }
 
@@ -116,13 +153,10 @@ struct Problem {
     const Device device = lse.device();
     l.q_offsets = q_segments.on(device).view<const std::int32_t, 1>().data;
     l.kv_offsets = kv_segments.on(device).view<const std::int32_t, 1>().data;
-    l.pair_offsets = plan->at<std::int64_t>(0);
-    l.causal = causal.empty() ? nullptr : plan->at<std::uint8_t>(plan->causal);
-    l.kept = {.q_items = plan->at<AttentionItem>(plan->q_items),
-              .k_items = plan->at<AttentionItem>(plan->k_items),
-              .q_item_count = plan->q_item_count,
-              .k_item_count = plan->k_item_count,
-              .lse = data(lse)};
+    l.pair_offsets = nullptr;  // the plan holds what kernels need of these two
+    l.causal = nullptr;
+    l.kept = plan->kept();
+    l.kept.lse = data(lse);
   }
 };
 
@@ -183,17 +217,19 @@ struct Kept {
         bias_grad(has_bias && needs_bias) {}
 
   // dq, dk, dv are filled; returns dbias where it is wanted.
-  Tensor backward(const float* q, const float* k, const float* v, const Tensor& dout, float* dq,
-                  float* dk, float* dv) const {
+  template <class T>
+  Tensor gradients(const T* q, const T* k, const T* v, const Tensor& dout, T* dq, T* dk,
+                   T* dv) const {
     AttentionLayout l = problem.layout(has_bias ? bias.get() : Tensor());
     const Tensor dbias = bias_gradient(bias, bias_grad);
     Tensor delta;
     if (dout.device() != kCpu) {
       delta = Tensor::empty(problem.lse.shape(), DType::f32, dout.device());
-      l.kept.out = data(out.get());
+      l.kept.out = data<T>(out.get());
       l.kept.delta = data(delta);
     }
-    kBackward(dout.device(), q, k, v, data(dout), l, dq, dk, dv, data_or_null(dbias), Stream{});
+    backward(dout.device(), q, k, v, static_cast<const T*>(data<T>(dout)), l, dq, dk, dv,
+             data_or_null(dbias));
     return dbias;
   }
 };
@@ -213,42 +249,37 @@ std::vector<Tensor> gradients(std::vector<Tensor> tensors, bool has_bias, const 
   return tensors;
 }
 
-}  // namespace
-
-// With P = softmax(S), S = scale q k^T + bias, dropout mask M (0 or 1 / (1 - p)):
-// dV = (M P)^T dO;  dP = M (dO V^T);  dS = P (dP - rowsum(P dP));
-// dq = scale dS k;  dk = scale dS^T q;  dbias = dS.
-Tensor attention(const Tensor& qkv0, const Segments& segments, const AttentionOptions& options) {
-  TESSERA_CHECK(qkv0.rank() == 4 && qkv0.shape(1) == 3 && qkv0.shape(0) == segments.total(),
-                "attention: qkv must be ({}, 3, H, D), got {}", segments.total(), qkv0.shape());
+/// Both passes of attention, where q, k and v lie in one tensor.
+template <class T>
+Tensor self_attention(const Tensor& qkv0, const Segments& segments,
+                      const AttentionOptions& options) {
   const Tensor qkv = qkv0.detach().contiguous();
-  const std::int64_t t = qkv.shape(0), h = qkv.shape(2), d = qkv.shape(3), row = h * d;
+  const std::int64_t h = qkv.shape(2), d = qkv.shape(3), row = h * d;
   Problem p{segments, segments, causal_flags(segments, options), h, d,
             3 * row,  3 * row,  default_scale(options.scale, d)};
   check_problem(p);
   const Tensor bias = add_bias_and_dropout(p, options);
   p.prepare(qkv.device());
-  Tensor out = Tensor::empty({t, h, d}, DType::f32, qkv.device());
-  kForward(qkv.device(), data(qkv), data(qkv) + row, data(qkv) + 2 * row, p.layout(bias), data(out),
-           Stream{});
+  Tensor out = Tensor::empty({qkv.shape(0), h, d}, qkv.dtype(), qkv.device());
+  const T* x = data<T>(qkv);
+  forward(qkv.device(), x, x + row, x + 2 * row, p.layout(bias), data<T>(out));
   const Kept kept(p, bias, out, options.bias.requires_grad());
   const auto backward = [saved = Saved(qkv), kept, row](std::span<const Tensor> g) {
-    const Tensor& x = saved.get();
-    Tensor dx = Tensor::empty(x.shape(), DType::f32, x.device());
-    const Tensor dbias = kept.backward(data(x), data(x) + row, data(x) + 2 * row, g[0].contiguous(),
-                                       data(dx), data(dx) + row, data(dx) + 2 * row);
+    const Tensor& inputs = saved.get();
+    Tensor dx = Tensor::empty(inputs.shape(), inputs.dtype(), inputs.device());
+    const T* in = data<T>(inputs);
+    T* to = data<T>(dx);
+    const Tensor dbias = kept.gradients<T>(in, in + row, in + 2 * row, g[0].contiguous(), to,
+                                           to + row, to + 2 * row);
     return gradients({dx}, kept.has_bias, dbias);
   };
   return differentiable(out, with_bias({qkv0}, options.bias), backward);
 }
 
-Tensor cross_attention(const Tensor& q0, const Tensor& kv0, const Segments& q_segments,
-                       const Segments& kv_segments, const AttentionOptions& options) {
-  TESSERA_CHECK(q0.rank() == 3 && q0.shape(0) == q_segments.total(),
-                "cross_attention: q must be ({}, H, D), got {}", q_segments.total(), q0.shape());
-  TESSERA_CHECK(kv0.shape() == (Shape{kv_segments.total(), 2, q0.shape(1), q0.shape(2)}),
-                "cross_attention: kv must be ({}, 2, {}, {}), got {}", kv_segments.total(),
-                q0.shape(1), q0.shape(2), kv0.shape());
+/// Both passes of attention of one batch to another.
+template <class T>
+Tensor attention_between(const Tensor& q0, const Tensor& kv0, const Segments& q_segments,
+                         const Segments& kv_segments, const AttentionOptions& options) {
   const Tensor q = q0.detach().contiguous(), kv = kv0.detach().contiguous();
   const std::int64_t h = q.shape(1), d = q.shape(2), row = h * d;
   Problem p{q_segments, kv_segments, causal_flags(q_segments, options), h, d,
@@ -256,18 +287,53 @@ Tensor cross_attention(const Tensor& q0, const Tensor& kv0, const Segments& q_se
   check_problem(p);
   const Tensor bias = add_bias_and_dropout(p, options);
   p.prepare(q.device());
-  Tensor out = Tensor::empty(q.shape(), DType::f32, q.device());
-  kForward(q.device(), data(q), data(kv), data(kv) + row, p.layout(bias), data(out), Stream{});
+  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
+  const T* x = data<T>(kv);
+  forward(q.device(), static_cast<const T*>(data<T>(q)), x, x + row, p.layout(bias), data<T>(out));
   const Kept kept(p, bias, out, options.bias.requires_grad());
   const auto backward = [sq = Saved(q), skv = Saved(kv), kept, row](std::span<const Tensor> g) {
     const Tensor &query = sq.get(), &keys = skv.get();
-    Tensor dq = Tensor::empty(query.shape(), DType::f32, query.device());
-    Tensor dkv = Tensor::empty(keys.shape(), DType::f32, keys.device());
-    const Tensor dbias = kept.backward(data(query), data(keys), data(keys) + row, g[0].contiguous(),
-                                       data(dq), data(dkv), data(dkv) + row);
+    Tensor dq = Tensor::empty(query.shape(), query.dtype(), query.device());
+    Tensor dkv = Tensor::empty(keys.shape(), keys.dtype(), keys.device());
+    const T* in = data<T>(keys);
+    T* to = data<T>(dkv);
+    const Tensor dbias = kept.gradients<T>(data<T>(query), in, in + row, g[0].contiguous(),
+                                           data<T>(dq), to, to + row);
     return gradients({dq, dkv}, kept.has_bias, dbias);
   };
   return differentiable(out, with_bias({q0, kv0}, options.bias), backward);
+}
+
+}  // namespace
+
+// With P = softmax(S), S = scale q k^T + bias, dropout mask M (0 or 1 / (1 - p)):
+// dV = (M P)^T dO;  dP = M (dO V^T);  dS = P (dP - rowsum(P dP));
+// dq = scale dS k;  dk = scale dS^T q;  dbias = dS.
+Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options) {
+  TESSERA_CHECK(qkv.rank() == 4 && qkv.shape(1) == 3 && qkv.shape(0) == segments.total(),
+                "attention: qkv must be ({}, 3, H, D), got {}", segments.total(), qkv.shape());
+  if (qkv.dtype() != DType::bf16) {
+    return self_attention<float>(qkv, segments, options);
+  }
+  return qkv.device() == kCpu
+             ? self_attention<float>(qkv.to(DType::f32), segments, options).to(DType::bf16)
+             : self_attention<bf16>(qkv, segments, options);
+}
+
+Tensor cross_attention(const Tensor& q, const Tensor& kv, const Segments& q_segments,
+                       const Segments& kv_segments, const AttentionOptions& options) {
+  TESSERA_CHECK(q.rank() == 3 && q.shape(0) == q_segments.total(),
+                "cross_attention: q must be ({}, H, D), got {}", q_segments.total(), q.shape());
+  TESSERA_CHECK(kv.shape() == (Shape{kv_segments.total(), 2, q.shape(1), q.shape(2)}),
+                "cross_attention: kv must be ({}, 2, {}, {}), got {}", kv_segments.total(),
+                q.shape(1), q.shape(2), kv.shape());
+  if (q.dtype() != DType::bf16) {
+    return attention_between<float>(q, kv, q_segments, kv_segments, options);
+  }
+  return q.device() == kCpu ? attention_between<float>(q.to(DType::f32), kv.to(DType::f32),
+                                                       q_segments, kv_segments, options)
+                                  .to(DType::bf16)
+                            : attention_between<bf16>(q, kv, q_segments, kv_segments, options);
 }
 
 }  // namespace tessera

@@ -24,11 +24,11 @@ struct AttentionOptions {
 };
 
 /// Scaled dot-product attention per segment: dropout(softmax(q k^T scale + bias)) v; scores are
-/// never stored. qkv: (T, 3, H, D) f32; segments over T. Returns (T, H, D). Empty segments yield no
-/// row; a segment never reads another's rows. Throws Error(usage) if the last offset is not T, on
-/// devices also if D > 64.
-/// Differentiable in qkv and bias; the backward pass recomputes probabilities and dropout from
-/// inputs and key. Vaswani et al. 2017.
+/// never stored. qkv: (T, 3, H, D) f32 or bf16; segments over T. Returns (T, H, D), dtype of qkv.
+/// Empty segments yield no row; a segment never reads another's rows. bf16 accumulates in f32; the
+/// cpu converts to f32 and back. Throws Error(usage) if the last offset is not T, on devices also
+/// if D > 64. Differentiable in qkv and bias; the backward pass recomputes probabilities and
+/// dropout from inputs and key. Vaswani et al. 2017.
 Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options = {});
 
 /// The same with queries (Tq, H, D) of their own segments and keys and values (Tk, 2, H, D): one
@@ -46,5 +46,20 @@ TESSERA_DECLARE_KERNEL(attention_backward,
                        void(const float* q, const float* k, const float* v, const float* dout,
                             AttentionLayout layout, float* dq, float* dk, float* dv, float* dbias,
                             Stream));
+
+/// The same of bf16 on devices; the cpu has no kernel.
+using attention_forward_bf16_signature = void(const bf16* q, const bf16* k, const bf16* v,
+                                              AttentionLayout layout, bf16* out, Stream);
+using attention_backward_bf16_signature = void(const bf16* q, const bf16* k, const bf16* v,
+                                               const bf16* dout, AttentionLayout layout, bf16* dq,
+                                               bf16* dk, bf16* dv, float* dbias, Stream);
+namespace cu {
+attention_forward_bf16_signature attention_forward_bf16;
+attention_backward_bf16_signature attention_backward_bf16;
+}  // namespace cu
+namespace simt {
+attention_forward_bf16_signature attention_forward_bf16;
+attention_backward_bf16_signature attention_backward_bf16;
+}  // namespace simt
 
 }  // namespace tessera

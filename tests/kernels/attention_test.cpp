@@ -403,7 +403,7 @@ TEST(AttentionSimt, ForwardMovesEachRowOnceInWholeSectors) {
   const std::uint64_t row_bytes = 4 * heads * width;
   EXPECT_EQ(got.bytes_written, rows * (row_bytes + 4 * heads));
   EXPECT_EQ(got.sectors_written,
-            rows * row_bytes / 32 + rows * heads / 2);  // four rows' numbers at once
+            rows * row_bytes / 32 + rows * heads / 8);  // eight rows' numbers at once
   EXPECT_GE(got.sectors_read, rows * 3 * row_bytes / 32);
   EXPECT_LE(static_cast<double>(got.sectors_read),
             1.15 * static_cast<double>(rows * 3 * row_bytes / 32));
