@@ -20,8 +20,8 @@ struct Gradients {
 // delta of rows [first, first + kRows) of the result, whose gradient is in the tiles.
 template <class T, int kHeads, int kRows, int kWidth>
 TESSERA_DEVICE void row_deltas(float (&delta)[kHeads][kRows],
-                               const Tile<T, kRows, kWidth> (&dout)[kHeads], const Source<T>& out,
-                               int first) {
+                               const HeadTile<T, kHeads, kRows, kWidth> (&dout)[kHeads],
+                               const Source<T>& out, int first) {
   constexpr int kUnits = kWidth / kUnit<T>;  // lanes of a row
   const bool whole = is_whole<kWidth>(out);
   const int filled = kStrip * strips_of(out.rows - first);
@@ -211,13 +211,13 @@ TESSERA_DEVICE Source<T> results(const T* data, const AttentionLayout& l, const 
 template <class T, int kWidth, int kRows>
 struct BackwardSmem {
   static constexpr int kHeads = group_of<T, kWidth>(kRows);
-  Tile<T, kRows, kWidth> q[kHeads], k[kHeads], v[kHeads], dout[kHeads];
+  HeadTile<T, kHeads, kRows, kWidth> q[kHeads], k[kHeads], v[kHeads], dout[kHeads];
   float lse[kHeads][kRows], delta[kHeads][kRows];
 };
 
 // Whole segments: everything is read once.
 template <class T, int kWidth, int kRows>
-TESSERA_GLOBAL void __launch_bounds__(kThreads)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth>)
     backward_kernel(Inputs<T> in, const T* dout, AttentionLayout l, const AttentionItem* items,
                     Gradients<T> g) {
   using Smem = BackwardSmem<T, kWidth, kRows>;

@@ -96,8 +96,12 @@ TESSERA_DEVICE void store_forward(const AttentionLayout& l, const Jet& jet, int 
 template <class T, int kWidth, int kRows>
 struct ForwardSmem {
   static constexpr int kHeads = group_of<T, kWidth>(kRows);
-  Tile<T, kRows, kWidth> q[kHeads], k[kHeads], v[kHeads];
+  HeadTile<T, kHeads, kRows, kWidth> q[kHeads], k[kHeads], v[kHeads];
 };
+
+/// Blocks asked of a multiprocessor: those that the registers allow without a spill.
+template <class T, int kWidth>
+constexpr int kResident = sizeof(T) == 2 && kWidth <= 32 ? 2 : 1;
 
 /// Where the queries, keys and values of a block's heads begin.
 template <class T>
@@ -119,7 +123,7 @@ struct Inputs {
 };
 
 template <class T, int kWidth, int kRows>
-TESSERA_GLOBAL void __launch_bounds__(kThreads)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth>)
     forward_kernel(Inputs<T> in, AttentionLayout l, const AttentionItem* items, T* out) {
   using Smem = ForwardSmem<T, kWidth, kRows>;
   TESSERA_SMEM(Smem, s);

@@ -17,7 +17,7 @@ TESSERA_DEVICE int clamp(int v, int low, int high) { return v < low ? low : v > 
 /// Two windows of two tensors: one is met while the other arrives.
 template <class T, int kWidth>
 struct Windows {
-  Tile<T, kWindow, kWidth> a[2][1], b[2][1];
+  HeadTile<T, 1, kWindow, kWidth> a[2][1], b[2][1];
 
   TESSERA_DEVICE void load(int window, const Source<T>& from_a, const Source<T>& from_b) {
     load_rows<T, 1, kWindow, kWidth>(a[window % 2], from_a, window * kWindow);
@@ -47,7 +47,7 @@ TESSERA_DEVICE void for_each_window(int begin, int end, Load load, Body body) {
 
 template <class T, int kWidth>
 struct LongForwardSmem {
-  Tile<T, kAttentionBlock, kWidth> q[1];
+  HeadTile<T, 1, kAttentionBlock, kWidth> q[1];
   Windows<T, kWidth> kv;
 };
 
@@ -60,7 +60,7 @@ TESSERA_DEVICE int seen_windows(const Jet& jet) {
 }
 
 template <class T, int kWidth>
-TESSERA_GLOBAL void __launch_bounds__(kThreads)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     long_forward_kernel(Inputs<T> in, AttentionLayout l, const AttentionItem* items, T* out) {
   using Smem = LongForwardSmem<T, kWidth>;
   TESSERA_SMEM(Smem, s);
@@ -112,14 +112,14 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
 
 template <class T, int kWidth>
 struct LongQuerySmem {
-  Tile<T, kAttentionBlock, kWidth> q[1], dout[1];
+  HeadTile<T, 1, kAttentionBlock, kWidth> q[1], dout[1];
   Windows<T, kWidth> kv;
   float lse[1][kAttentionBlock], delta[1][kAttentionBlock];
 };
 
 // Owners of queries; keeps delta for the owners of keys.
 template <class T, int kWidth>
-TESSERA_GLOBAL void __launch_bounds__(kThreads)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     long_query_kernel(Inputs<T> in, const T* dout, AttentionLayout l, const AttentionItem* items,
                       Gradients<T> g) {
   using Smem = LongQuerySmem<T, kWidth>;
@@ -167,14 +167,14 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
 
 template <class T, int kWidth>
 struct LongKeySmem {
-  Tile<T, kAttentionBlock, kWidth> k[1], v[1];
+  HeadTile<T, 1, kAttentionBlock, kWidth> k[1], v[1];
   Windows<T, kWidth> queries;
   float lse[2][1][kWindow], delta[2][1][kWindow];
 };
 
 // Owners of keys.
 template <class T, int kWidth>
-TESSERA_GLOBAL void __launch_bounds__(kThreads)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     long_key_kernel(Inputs<T> in, const T* dout, AttentionLayout l, const AttentionItem* items,
                     Gradients<T> g) {
   using Smem = LongKeySmem<T, kWidth>;

@@ -37,6 +37,20 @@ constexpr int group_of(int rows) {
   return for_warps > for_sectors ? for_warps : for_sectors;
 }
 
+/// A head's rows in shared memory, with a gap of as many rows as put the units that neighbouring
+/// lanes touch, of several heads of a row, into different banks.
+constexpr int gap_of(int heads, int units) {
+  return heads == 1 || units >= 8 ? 0 : heads * units >= 8 ? 1 : 8 / (heads * units);
+}
+template <class Base, int kElements>
+struct alignas(16) Spaced : Base {
+  std::uint16_t gap[kElements];
+};
+template <class Base>
+struct Spaced<Base, 0> : Base {};
+template <class T, int kHeads, int kRows, int kWidth>
+using HeadTile = Spaced<Tile<T, kRows, kWidth>, gap_of(kHeads, kWidth / 8) * kWidth>;
+
 /// Rows of neighbouring heads in device memory: from the first row and head on.
 template <class T>
 struct Source {
@@ -110,8 +124,10 @@ TESSERA_DEVICE void put_unit(SplitTile<kRows, kWidth>& tile, int row, int unit,
                              const float (&x)[4]) {
   const SplitPair a = split_pair(x[0], x[1]);
   const SplitPair b = split_pair(x[2], x[3]);
-  *reinterpret_cast<Words2*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2)) = {a.high, b.high};
-  *reinterpret_cast<Words2*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2)) = {a.low, b.low};
+  *reinterpret_cast<std::uint64_t*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2)) =
+      a.high | std::uint64_t{b.high} << 32U;
+  *reinterpret_cast<std::uint64_t*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2)) =
+      a.low | std::uint64_t{b.low} << 32U;
 }
 template <int kRows, int kWidth>
 TESSERA_DEVICE void get_unit(float (&x)[8], const SmemTile<kRows, kWidth>& tile, int row,
@@ -126,12 +142,16 @@ TESSERA_DEVICE void get_unit(float (&x)[8], const SmemTile<kRows, kWidth>& tile,
 template <int kRows, int kWidth>
 TESSERA_DEVICE void get_unit(float (&x)[4], const SplitTile<kRows, kWidth>& tile, int row,
                              int unit) {
-  const auto h = *reinterpret_cast<const Words2*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2));
-  const auto l = *reinterpret_cast<const Words2*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2));
+  const auto h =
+      *reinterpret_cast<const std::uint64_t*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2));
+  const auto l =
+      *reinterpret_cast<const std::uint64_t*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2));
   TESSERA_UNROLL
   for (int e = 0; e < 4; e += 2) {
-    x[e] = low_half(h.w[e / 2]) + low_half(l.w[e / 2]);
-    x[e + 1] = high_half(h.w[e / 2]) + high_half(l.w[e / 2]);
+    const auto high = static_cast<std::uint32_t>(h >> 16 * e);
+    const auto low = static_cast<std::uint32_t>(l >> 16 * e);
+    x[e] = low_half(high) + low_half(low);
+    x[e + 1] = high_half(high) + high_half(low);
   }
 }
 
@@ -153,8 +173,8 @@ TESSERA_DEVICE const T* unit_at(const Source<T>& s, int row, int head, int unit)
 // Rows [first, first + kRows) of the source to tiles, a tile a head; zeros beyond rows and width,
 // nothing beyond the last block of 16. Ends with a group of asynchronous copies.
 template <class T, int kHeads, int kRows, int kWidth>
-TESSERA_DEVICE void load_rows(Tile<T, kRows, kWidth> (&tiles)[kHeads], const Source<T>& s,
-                              int first) {
+TESSERA_DEVICE void load_rows(HeadTile<T, kHeads, kRows, kWidth> (&tiles)[kHeads],
+                              const Source<T>& s, int first) {
   const bool whole = is_whole<kWidth>(s);
   const int filled = kStrip * strips_of(s.rows - first);
   for_each_unit<T, kHeads, kWidth>(
