@@ -1,12 +1,13 @@
 // Vector quantisation: nearest code, distance and argmin fused, so rows x codes is never stored.
 // Canonical score, the same bits on every device: s = -h_k, then s = fma(x_d, e_d, s) for d
 // ascending; the largest wins, ties to the smallest index, a NaN row gives index 0. Up to 64
-// dimensions tensor cores find the codes that can win (coarse.cuh); of these, and where they are
-// too many of all codes, the canonical score decides (exact.cuh).
+// dimensions tensor cores find the codes that can win (coarse.cuh, nearest.cuh); of these, and
+// where they are too many of all codes, the canonical score decides (exact.cuh).
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
-#include "kernels/vq/coarse.cuh"
+#include "kernels/vq/codebook.cuh"
 #include "kernels/vq/exact.cuh"
+#include "kernels/vq/nearest.cuh"
 #include "kernels/vq/vq_types.h"
 
 namespace tessera::TESSERA_GPU_NS {

@@ -1,0 +1,246 @@
+// What follows the coarse scores of a block of rows (coarse.cuh): the best candidate of each row is
+// scored exactly, then those within one bound of that score, at most eight in the four lanes of a
+// row; a row for which a lane's third is as near goes to the list that scan_kernel takes up.
+#pragma once
+
+#include "kernels/vq/coarse.cuh"
+#include "kernels/vq/exact.cuh"
+
+namespace tessera::TESSERA_GPU_NS {
+namespace {
+
+/// How far a coarse score can lie from the canonical one: what bf16 drops of x . e, what summation
+/// (of kDims, in each) and the group's bits drop of all of it, and products that underflow.
+/// Infinite or NaN where nothing can be said.
+template <class P>
+TESSERA_DEVICE float error_bound(float norm, float largest_half_norm, std::uint32_t mask) {
+  constexpr float kCoarse = P::kSplit ? 0x1p-14F : 0x1p-7F * (1 + 0x1p-6F);
+  const float x = 1.0001F * sqrt(norm) + 0x1p-60F;
+  const float e = 1.0001F * sqrt(2 * largest_half_norm) + 0x1p-60F;
+  const float sums =
+      static_cast<float>(P::kDims) * 0x1p-21F + static_cast<float>(mask + 1) * 0x1p-23F;
+  const float bound =
+      (kCoarse + sums) * (x * e) + sums * largest_half_norm + 0x1p-110F * (1 + x + e);
+  return x * e + largest_half_norm < kHuge && x < kHuge ? bound : 2 * kNoCode;
+}
+
+/// The largest half norm of all codes, in every lane.
+TESSERA_DEVICE float largest_half_norm(const Search& search) {
+  const int blocks = (search.parts * 8 + kThreads - 1) / kThreads;
+  float largest = 0;
+  for (int i = lane(); i < blocks; i += 32) {
+    largest = max(largest, ldg(search.largest + i));
+  }
+  return max_over_warp(largest);
+}
+
+template <int kLanes>
+TESSERA_DEVICE Winner best_of_lanes(Winner mine) {
+  TESSERA_UNROLL
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    const std::int32_t key = shfl_xor(mine.key, step);
+    mine.take(key, shfl_xor(mine.code, step));
+  }
+  return mine;
+}
+
+/// What is left to do for the eight rows of a slot, bit l for lane l: whether its best and its
+/// second group can hold the winner.
+struct Contest {
+  std::uint32_t first, second;
+
+  /// The same of one row: bits 0 to 3 the first groups of its lanes, bits 4 to 7 the second.
+  TESSERA_DEVICE std::uint32_t of_row(int row) const {
+    return (first >> 4 * row & 15U) | (second >> 4 * row & 15U) << 4;
+  }
+};
+
+// Position of the lowest of eight bits.
+TESSERA_DEVICE int lowest(std::uint32_t bits) {
+  const std::uint32_t bit = bits & (0U - bits);
+  return ((bit & 0xaaU) != 0 ? 1 : 0) + ((bit & 0xccU) != 0 ? 2 : 0) + ((bit & 0xf0U) != 0 ? 4 : 0);
+}
+
+// The key of the row in `x` and a code.
+template <class P>
+TESSERA_DEVICE std::int32_t exact_key(const float* x, const float* exact, int code, int dims,
+                                      float half_norm) {
+  const int quads = (dims + 3) / 4;
+  float score = start_of(half_norm);
+  TESSERA_KEEP_ROLLED
+  for (int d4 = 0; d4 < quads; ++d4) {
+    const auto v = *reinterpret_cast<const Floats*>(x + 4 * d4);
+    const auto e = ldg(reinterpret_cast<const Floats*>(exact + exact_place<P>(code, d4, quads)));
+    TESSERA_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      score = fma(v.v[i], e.v[i], score);
+    }
+  }
+  return key_of(score);
+}
+
+// Scores the candidates of a slot's rows exactly, a lane per code: 32 / kCandidate rows at a time.
+template <class P>
+TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest& contest,
+                           const float (&best)[3], int slot, std::uint32_t mask, int dims,
+                           View<const float, 1> half_norms) {
+  constexpr int kLanes = P::kCandidate;
+  const std::uint32_t first = std::bit_cast<std::uint32_t>(best[0]) & mask;
+  const std::uint32_t second = std::bit_cast<std::uint32_t>(best[1]) & mask;
+  TESSERA_KEEP_ROLLED
+  for (int pass = 0; pass < kLanes / 4; ++pass) {
+    const int row = pass * (32 / kLanes) + lane() / kLanes;  // of eight
+    const int of_block = 32 * warp() + 8 * slot + row;
+    std::uint32_t left = contest.of_row(row);
+    Winner winner = s.winner[of_block];
+    while (any(left != 0)) {
+      const int pick = lowest(left);
+      const std::uint32_t firsts = shfl_idx(first, 4 * row + pick % 4);
+      const std::uint32_t seconds = shfl_idx(second, 4 * row + pick % 4);
+      const int group = static_cast<int>(pick < 4 ? firsts : seconds);
+      const int code = code_of_candidate<P>(group, pick % 4, lane() % kLanes);
+      if (left != 0 && code < half_norms.shape[0]) {
+        winner.take(
+            exact_key<P>(s.x[of_block], search.exact, code, dims, ldg(half_norms.data + code)),
+            code);
+      }
+      left &= left - 1;
+    }
+    winner = best_of_lanes<kLanes>(winner);
+    sync_warp();  // all have read the winner so far
+    if (lane() % kLanes == 0) {
+      s.winner[of_block] = winner;
+    }
+  }
+  sync_warp();
+}
+
+/// One slot of LaneRows: copied out, so that the code for four slots stands once.
+struct LaneRow {
+  float best[3], norm;
+};
+template <class P>
+TESSERA_DEVICE LaneRow row_of_slot(const LaneRows<P>& rows, int slot) {
+  LaneRow row{};
+  TESSERA_UNROLL
+  for (int i = 0; i < kSlots; ++i) {
+    row.norm = i == slot ? rows.norm[i] : row.norm;
+    TESSERA_UNROLL
+    for (int rank = 0; rank < 3; ++rank) {
+      row.best[rank] = i == slot ? rows.best[i][rank] : row.best[rank];
+    }
+  }
+  return row;
+}
+
+// Scores the best candidate of each row of a slot exactly. The others, and the list, then need no
+// more than to be within one bound of that score. Returns whether this lane is the first of a row
+// with more than one candidate.
+template <class P>
+TESSERA_DEVICE bool finish_slot(SearchSmem<P>& s, const Search& search, const LaneRow& mine,
+                                int slot, std::int64_t first_row, float largest, std::uint32_t mask,
+                                View<const float, 2> x, View<const float, 1> half_norms) {
+  const float(&best)[3] = mine.best;
+  const int dims = static_cast<int>(x.shape[1]);
+  const int of_block = 32 * warp() + 8 * slot + lane() / 4;
+  const bool there = first_row + of_block < x.shape[0];
+  if (lane() % 4 == 0) {
+    s.winner[of_block] = {};
+  }
+  sync_warp();
+  const float bound = error_bound<P>(mine.norm, largest, mask);
+  float top = max(best[0], shfl_xor(best[0], 1));
+  top = max(top, shfl_xor(top, 2));
+  const bool known = there && bound < kHuge && top > -0.5F * kNoCode;
+  const bool leads = known && best[0] == top;
+  decide<P>(s, search, {ballot(leads), 0}, best, slot, mask, dims, half_norms);
+  const std::int32_t key = s.winner[of_block].key;
+  sync_warp();  // before the next winner
+  const float edge = max(score_of(key), top - bound) - 1.01F * bound;
+  const bool listed = (ballot(there && (!known || best[2] >= edge)) >> (lane() & 28) & 15U) != 0;
+  if (listed && lane() % 4 == 0) {
+    stg(search.list + atomic_add(search.counters + VqScratch::kScanned, 1U),
+        static_cast<std::int32_t>(first_row + of_block));
+  }
+  const bool open = known && !listed;
+  const std::uint32_t first = ballot(open && !leads && best[0] >= edge);
+  const Contest contest{first, ballot(open && best[1] >= edge)};
+  decide<P>(s, search, contest, best, slot, mask, dims, half_norms);
+  return open && lane() % 4 == 0 && contest.of_row(lane() / 4) != 0;
+}
+
+// The last bits of a score that hold the number of its group.
+template <class P>
+TESSERA_DEVICE std::uint32_t group_mask(int parts) {
+  std::uint32_t mask = 0;
+  while (static_cast<int>(mask) < (parts - 1) / P::kGroup) {
+    mask = 2 * mask + 1;
+  }
+  return mask;
+}
+
+template <class P>
+TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
+    nearest_kernel(View<const float, 2> x, View<const float, 1> half_norms, Search search,
+                   View<std::int32_t, 1> codes) {
+  TESSERA_SMEM(SearchSmem<P>, s);
+  const std::int64_t first_row = static_cast<std::int64_t>(block_idx().x) * kRows;
+  const int stages = search.stages(P::kStage);
+  load_block_rows(s, x, first_row);
+  cp_async_commit();
+  load_stage(s, search, 0);
+  cp_async_commit();
+  if (stages > 1) {
+    load_stage(s, search, 1);
+  }
+  cp_async_commit();
+  const std::int64_t left = x.shape[0] - first_row - 32 * warp();
+  const int fragments = left > 16 ? 2 : left > 0 ? 1 : 0;
+  const std::uint32_t mask = group_mask<P>(search.parts);
+  cp_async_wait<2>();
+  sync_block();
+  LaneRows<P> rows;
+  take_rows(s, rows);
+  for (int stage = 0; stage < stages; ++stage) {
+    cp_async_wait<1>();
+    sync_block();  // the stage is here, and the one before has been read
+    if (stage + 2 < stages) {
+      load_stage(s, search, stage + 2);
+    }
+    cp_async_commit();
+    if (fragments == 2) {
+      score_stage<P, 2>(s, stage, search.parts, mask, rows);
+    } else if (fragments == 1) {
+      score_stage<P, 1>(s, stage, search.parts, mask, rows);
+    }
+  }
+  const float largest = largest_half_norm(search);
+  std::int32_t contested = 0;
+  TESSERA_KEEP_ROLLED
+  for (int slot = 0; slot < 2 * fragments; ++slot) {
+    contested += finish_slot(s, search, row_of_slot(rows, slot), slot, first_row, largest, mask, x,
+                             half_norms)
+                     ? 1
+                     : 0;
+  }
+  contested = reduce_add(contested);
+  if (lane() == 0) {
+    s.contested[warp()] = contested;
+  }
+  sync_block();
+  if (first_row + linear_thread() < x.shape[0]) {
+    stg(codes.data + first_row + linear_thread(), s.winner[linear_thread()].code);
+  }
+  if (linear_thread() == 0) {
+    std::uint32_t all = 0;
+    for (const std::int32_t each : s.contested) {
+      all += static_cast<std::uint32_t>(each);
+    }
+    if (all > 0) {
+      atomic_add(search.counters + VqScratch::kContested, all);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::TESSERA_GPU_NS
