@@ -1,6 +1,7 @@
 // Predicted times of the device kernels: counters of a run on simt, scaled to the shape that the
-// design names, divided by the rates of a card. No GPU takes part; nothing here is measured. Work that
-// does not grow with the batch (codebooks, weights) is scaled as well: small kernels come out high.
+// design names, divided by the rates of a card. No GPU takes part; nothing here is measured. Work
+// that does not grow with the batch (codebooks, weights) is scaled as well: small kernels come out
+// high.
 //   predicted_bench [predicted.json]
 #include <fmt/format.h>
 #include <fmt/os.h>
