@@ -213,7 +213,8 @@ std::vector<std::string> hostile_json(const std::string& key) {
 }
 
 void write(const fs::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;  // thousands of times: no fsync
+  fs::remove(path);  // thousands of times: neither fsync nor the flush of a truncated file
+  std::ofstream(path, std::ios::binary) << bytes;
 }
 
 std::string with_length(const std::string& header, const std::string& data) {
