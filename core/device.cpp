@@ -15,6 +15,8 @@
 namespace tessera {
 namespace {
 
+thread_local std::uint64_t waits = 0;
+
 /// What queues and events of a kind of device are made of.
 struct StreamCalls {
   void* (*create_stream)();
@@ -69,12 +71,18 @@ const StreamCalls& calls(Device device) {
 
 }  // namespace
 
+std::uint64_t device_waits() { return waits; }
+void count_device_wait() { ++waits; }
+
 OwnedStream::OwnedStream(Device device) : device_(device), handle_(calls(device).create_stream()) {}
 OwnedStream::~OwnedStream() { calls(device_).destroy_stream(handle_); }
 void OwnedStream::copy(void* target, const void* source, std::size_t bytes) const {
   calls(device_).copy(handle_, target, source, bytes);
 }
-void OwnedStream::synchronize() const { calls(device_).synchronize(handle_); }
+void OwnedStream::synchronize() const {
+  waits += device_ == kCpu ? 0 : 1;
+  calls(device_).synchronize(handle_);
+}
 
 Event::Event(Device device) : device_(device), handle_(calls(device).create_event()) {}
 Event::~Event() { calls(device_).destroy_event(handle_); }

@@ -27,6 +27,12 @@ std::vector<Device> devices();
 /// The device called `text`; throws Error(usage) with the list of those at hand.
 Device parse_device(const std::string& text);
 
+/// How often this thread has waited for a device: reads of its memory and synchronisations. A step
+/// of training waits once, for what it left.
+std::uint64_t device_waits();
+/// For whoever waits.
+void count_device_wait();
+
 /// An ordered queue of work on one device. On cpu work is done when the call returns.
 struct Stream {
   void* handle = nullptr;

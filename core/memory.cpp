@@ -207,6 +207,9 @@ void copy_bytes(void* target, Device target_device, const void* source, Device s
   if (bytes == 0) {
     return;
   }
+  if (target_device == kCpu && source_device != kCpu) {
+    count_device_wait();
+  }
 #ifdef TESSERA_BUILD_CUDA
   if (target_device.type == DeviceType::cuda || source_device.type == DeviceType::cuda) {
     cuda_copy(target, source, bytes);
@@ -278,6 +281,24 @@ void fill(const Tensor& target, float value) {
         }
       });
     });
+  }
+}
+
+void fill(const Tensor& target, const Tensor& value) {
+  TESSERA_CHECK(value.size() == 1 && value.dtype() == target.dtype() &&
+                    value.device() == target.device() && width_of(value) > 1,
+                "fill: expected one {} on {}, got {} of shape {} on {}", name(target.dtype()),
+                name(target.device().type), name(value.dtype()), value.shape(),
+                name(value.device().type));
+  if (on_cpu(target)) {
+    fill(target, value.to(DType::f32).item());
+    return;
+  }
+  target.bump_version();
+  if (target.size() > 0) {
+    StridedWalk walk = walk_of(target, target);
+    std::ranges::fill(walk.source, 0);
+    kCopy(target.device(), bytes_of(target), bytes_of(value), width_of(target), walk, Stream{});
   }
 }
 

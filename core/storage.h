@@ -4,11 +4,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/device.h"
 
 namespace tessera {
+
+/// Between which values the integers of a buffer lie (core/indices.h).
+struct Bounds {
+  std::int32_t least, most;
+};
 
 /// A reference-counted buffer, 64-byte aligned, freed or given back when the last handle goes.
 class Storage {
@@ -24,12 +30,21 @@ class Storage {
   /// Counts writes; a backward that meets a changed saved tensor throws.
   [[nodiscard]] std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
+  /// What is known of the values as long as the version is the same.
+  [[nodiscard]] std::optional<Bounds> bounds() const {
+    return bounds_version_ == version_ ? bounds_ : std::nullopt;
+  }
+  void mark_bounds(Bounds bounds) {
+    bounds_ = bounds;
+    bounds_version_ = version_;
+  }
 
  private:
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_;
-  std::uint64_t version_ = 0;
+  std::uint64_t version_ = 0, bounds_version_ = 0;
+  std::optional<Bounds> bounds_;
   bool from_arena_ = false;
 };
 

@@ -1,8 +1,10 @@
 #include "core/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/autograd.h"
+#include "core/indices.h"
 #include "core/memory.h"
 
 namespace tessera {
@@ -65,7 +67,12 @@ Tensor Tensor::from(std::span<const float> values, const Shape& shape, Device de
   return from_host(values, shape, device);
 }
 Tensor Tensor::from(std::span<const std::int32_t> values, const Shape& shape, Device device) {
-  return from_host(values, shape, device);
+  const Tensor t = from_host(values, shape, device);
+  if (device != kCpu && !values.empty()) {
+    const auto [least, most] = std::ranges::minmax(values);
+    mark_indices(t, least, most);
+  }
+  return t;
 }
 Tensor Tensor::scalar(float value, Device device) {
   return full(Shape(), value, DType::f32, device);
@@ -152,6 +159,9 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
 Tensor Tensor::clone() const {
   Tensor t = empty(shape(), dtype(), device());
   copy_into(t, detach());
+  if (device() != kCpu && dtype() == DType::i32) {
+    copy_marks(t, *this);
+  }
   return t;
 }
 
@@ -171,6 +181,9 @@ Tensor Tensor::to(Device target) const {
   Tensor t = empty(shape(), dtype(), target);
   copy_bytes(t.raw(), target, source.raw(), device(),
              static_cast<std::size_t>(size()) * size_of(dtype()));
+  if (dtype() == DType::i32 && target != kCpu) {
+    copy_marks(t, source);
+  }
   const Device back = device();
   return differentiable(
       t, {*this}, [back](std::span<const Tensor> g) { return std::vector<Tensor>{g[0].to(back)}; });

@@ -128,5 +128,7 @@ void copy_into(const Tensor& target, const Tensor& source);
 void accumulate(const Tensor& target, const Tensor& source);
 /// Sets every element; bumps the version.
 void fill(const Tensor& target, float value);
+/// Sets every element to the one of `value`, of the same dtype and device, without reading it.
+void fill(const Tensor& target, const Tensor& value);
 
 }  // namespace tessera

@@ -24,17 +24,17 @@ Tensor next_token_loss(const GptPretrainModel& model, const TokenSequences& s,
                               model.head.ntp.bias, s.targets);
 }
 
-/// The loss that is trained; `clean` gets the mean over real targets.
+/// The loss that is trained, watched; and "ntp", the mean over real targets.
 Tensor trained_loss(const GptPretrainModel& model, const TokenSequences& s, std::int64_t slots,
-                    const DropoutStream& dropout, double& clean) {
+                    const DropoutStream& dropout, Trainer& trainer) {
   if (slots == 0) {
     const Tensor loss = next_token_loss(model, s, dropout);
-    clean = static_cast<double>(loss.item());
+    trainer.watch("ntp", loss);
     return loss;
   }
   const PaddedNextTokenLoss padded = padded_next_token_loss(model.backbone, model.head, s.ids,
                                                             s.targets, s.segments, slots, dropout);
-  clean = static_cast<double>(padded.clean);
+  trainer.watch("ntp", Tensor::scalar(padded.clean, padded.loss.device()));
   return padded.loss;
 }
 
@@ -60,11 +60,11 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
       unlabelled_training("pretrain", job, *model), data, observe,
       [&](TrainingRun& run, const Batch& batch) {
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());
-        double clean = NAN;
-        const auto loss = run.step([&] {
-          return trained_loss(*model, sequences_of(tokenizer, batch, slots), slots, dropout, clean);
+        run.step([&] {
+          return trained_loss(*model, sequences_of(tokenizer, batch, slots), slots, dropout,
+                              run.trainer());
         });
-        return Metrics{{"loss", static_cast<double>(loss.value_or(NAN))}, {"ntp", clean}};
+        return run.trainer().watched();
       },
       [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data)); });
   model->set_training(false);

@@ -29,7 +29,8 @@ ParticleFeatures particle_features(const Batch& batch, bool with_context, Device
                      .core = core_features(batch, device),
                      .pid = {},
                      .context = {}};
-  f.pid = Tensor::from(batch.rows.pid, {static_cast<std::int64_t>(batch.rows.pid.size())}, device);
+  f.pid_on_host = Tensor::from(batch.rows.pid, {static_cast<std::int64_t>(batch.rows.pid.size())});
+  f.pid = f.pid_on_host.to(device);
   if (with_context) {
     f.context = table(batch.rows.context, kContextFeatures, device);
   }

@@ -29,12 +29,6 @@ Pass forward(const PretrainModel& model, const Tokenizer& tokenizer, const Batch
   return pass;
 }
 
-Metrics metrics_of(const PretrainOutput& out) {
-  return {{"loss", static_cast<double>(out.loss.item())},
-          {"ntp", static_cast<double>(out.ntp_code)},
-          {"mpm", static_cast<double>(out.mpm_code)}};
-}
-
 }  // namespace
 
 PretrainModel::PretrainModel(const BackboneConfig& b, const PretrainConfig& objective, Rng& rng)
@@ -54,13 +48,13 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
       [&](TrainingRun& run, const Batch& batch) {
         const Rng hidden = masks.fork(static_cast<std::uint64_t>(run.steps_done()));
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());
-        Metrics metrics;
         run.step([&] {
           const Pass pass = forward(*model, tokenizer, batch, hidden, dropout);
-          metrics = metrics_of(pass.out);
+          run.trainer().watch("ntp", pass.out.ntp_code);
+          run.trainer().watch("mpm", pass.out.mpm_code);
           return pass.out.loss;
         });
-        return metrics;
+        return run.trainer().watched();
       },
       [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data, job.seed)); });
   model->set_training(false);
@@ -78,8 +72,8 @@ PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer&
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Pass pass = forward(model, tokenizer, batch, masks.fork(batch_index++));
-      m.ntp += static_cast<double>(pass.out.ntp_code) * pass.ntp_rows;
-      m.mpm += static_cast<double>(pass.out.mpm_code) * pass.mpm_rows;
+      m.ntp += static_cast<double>(pass.out.ntp_code.item()) * pass.ntp_rows;
+      m.mpm += static_cast<double>(pass.out.mpm_code.item()) * pass.mpm_rows;
       ntp_rows += pass.ntp_rows;
       mpm_rows += pass.mpm_rows;
       m.loss += static_cast<double>(pass.out.loss.item()) * static_cast<double>(batch.size());

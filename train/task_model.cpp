@@ -120,8 +120,8 @@ TaskModel::Network TaskModel::particle_transformer(Rng& rng) {
   const auto& model = own<ParticleTransformer>("part", part_config(config), rng);
   last_ = &model.last();
   return [&model](const Batch& batch, const DropoutStream& dropout) {
-    return model(particle_table(batch, model.device()), four_momenta(batch, model.device()),
-                 segments_of(batch), dropout);
+    return model(particle_table(batch, model.device()), four_momenta(batch), segments_of(batch),
+                 dropout);
   };
 }
 
@@ -208,12 +208,19 @@ Tensor TaskModel::operator()(const Batch& batch, const DropoutStream& dropout) c
   if (config.task != Task::tau_pt) {
     return y;
   }
-  return add(tessera::scale(y, scale.item()),
-             Tensor::full(y.shape(), centre.item(), DType::f32, y.device()));
+  return add(tessera::scale(y, value_of(scale, scale_)),
+             Tensor::full(y.shape(), value_of(centre, centre_), DType::f32, y.device()));
+}
+
+float TaskModel::value_of(const Tensor& buffer, Read& last) {
+  if (last.storage.lock() != buffer.impl()->storage || last.version != buffer.version()) {
+    last = {buffer.impl()->storage, buffer.version(), buffer.item()};
+  }
+  return last.value;
 }
 
 Tensor TaskModel::loss(const Tensor& outputs, const Batch& batch) const {
-  return task_loss(config.task, outputs, batch, scale.defined() ? scale.item() : 1.0F);
+  return task_loss(config.task, outputs, batch, scale.defined() ? value_of(scale, scale_) : 1.0F);
 }
 
 void TaskModel::standardise(std::span<const double> targets) {

@@ -103,6 +103,15 @@ class TaskModel : public Module {
   Head make_head(std::int64_t width, std::int64_t heads, Rng& rng);
   Network make_network(Rng& rng);
 
+  /// A buffer of one element as it was read last: a device is asked again only after a write.
+  struct Read {
+    std::weak_ptr<Storage> storage{};
+    std::uint64_t version = 0;
+    float value = 0;
+  };
+  static float value_of(const Tensor& buffer, Read& last);
+  mutable Read centre_, scale_;
+
   std::vector<std::unique_ptr<Module>> parts_;
   Network network_;
   const Linear* last_ = nullptr;

@@ -12,30 +12,18 @@ namespace {
 /// What a training step leaves for the codebook and the log; copies, since the step's arena goes.
 struct StepResult {
   Tensor latent, codes;
-  Metrics metrics;
 };
 
-Metrics metrics_of(const TokenizerOutput& out) {
-  return {{"loss", static_cast<double>(out.loss.item())},
-          {"reconstruction", static_cast<double>(out.reconstruction_loss)},
-          {"quantiser", static_cast<double>(out.quantizer_loss)}};
-}
-
-Metrics metrics_of(const PaddedTokenizerLoss& padded, const TokenizerOutput& out) {
-  return {{"loss", static_cast<double>(padded.loss.item())},
-          {"clean_loss", static_cast<double>(out.loss.item())},
-          {"reconstruction", static_cast<double>(padded.reconstruction_loss)},
-          {"quantiser", static_cast<double>(padded.quantizer_loss)}};
-}
-
-/// Loss of a batch; fills what it leaves behind.
+/// Loss of a batch, watched with its parts; fills what it leaves behind.
 Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const UnlabelledData& data,
-               const Batch& batch, const DropoutStream& dropout, StepResult& left) {
+               const Batch& batch, const DropoutStream& dropout, Trainer& trainer,
+               StepResult& left) {
   const Segments jets = segments_of(batch);
   const Tensor x = core_features(batch, model.device());
   const TokenizerOutput out = model(x, jets, dropout);
   if (job.compat == Compat::clean) {
-    left.metrics = metrics_of(out);
+    trainer.watch("reconstruction", out.reconstruction_loss);
+    trainer.watch("quantiser", out.quantizer_loss);
     const NoArena heap;
     left.latent = out.latent.detach().clone();
     left.codes = out.codes.clone();
@@ -43,7 +31,9 @@ Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const Unlabelled
   }
   const PaddedTokenizerLoss padded =
       padded_tokenizer_loss(model, out, x, jets, data.features.max_constituents);
-  left.metrics = metrics_of(padded, out);
+  trainer.watch("clean_loss", out.loss);
+  trainer.watch("reconstruction", Tensor::scalar(padded.reconstruction_loss, x.device()));
+  trainer.watch("quantiser", Tensor::scalar(padded.quantizer_loss, x.device()));
   const NoArena heap;
   const PaddedLatents seen = with_pads(out, padded);
   left.latent = seen.latent;
@@ -78,7 +68,7 @@ Metrics validation_losses(const Tokenizer& model, const UnlabelledData& data) {
       const TokenizerOutput out = model(core_features(batch, model.device()), jets);
       const auto n = static_cast<double>(jets.total());
       loss += static_cast<double>(out.loss.item()) * n;
-      reconstruction += static_cast<double>(out.reconstruction_loss) * n;
+      reconstruction += static_cast<double>(out.reconstruction_loss.item()) * n;
       particles += n;
     });
   }
@@ -99,10 +89,11 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
       [&](TrainingRun& run, const Batch& batch) {
         StepResult left;
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());
-        if (run.step([&] { return loss_of(*model, job, data, batch, dropout, left); })) {
+        if (run.step(
+                [&] { return loss_of(*model, job, data, batch, dropout, run.trainer(), left); })) {
           observe_codes(run.trainer(), *model, job, left);
         }
-        return left.metrics;
+        return run.trainer().watched();
       },
       [&] { return validation_losses(*model, data); });
   model->freeze();

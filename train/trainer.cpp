@@ -24,9 +24,9 @@ bool decays(const NamedTensor& p) {
   return p.tensor.rank() == 2 && p.name.ends_with("weight") && !table;
 }
 
-// What a step leaves on its device: AdamW's report, then the loss.
+// What a step leaves on its device: AdamW's report, then the loss, then what was watched.
 constexpr std::int64_t kLossSlot = AdamWReport::count;
-constexpr std::int64_t kBoardSlots = kLossSlot + 1;
+constexpr std::int64_t kBoardSlots = kLossSlot + 1 + std::int64_t{Trainer::kWatched};
 
 std::vector<float> clean_board() {
   std::vector<float> board = AdamWOnDevice::clean_report();
@@ -112,6 +112,7 @@ AdamWOptions Trainer::options() const {
 float Trainer::step(const std::function<Tensor()>& loss) {
   flat_.zero_gradients();
   lr_ = scheduled_rate(config_, done_);
+  watched_ = {{"loss", NAN}};
   const float value = adamw_ ? step_on_device(loss) : step_on_cpu(loss);
   ++done_;
   return value;
@@ -123,12 +124,24 @@ void Trainer::skip_step() {
   norm_ = NAN;
 }
 
+void Trainer::watch(const char* name, const Tensor& scalar) {
+  TESSERA_CHECK(watched_.size() <= kWatched, "training: {} is one number too many to watch", name);
+  const auto slot = kLossSlot + std::ssize(watched_);
+  watched_.push_back({name, NAN});
+  if (adamw_) {
+    copy_into(board_.slice(0, slot, slot + 1), scalar.detach().reshape({1}));
+  } else {
+    watched_.back().value = static_cast<double>(scalar.item());
+  }
+}
+
 float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
   float loss_value = 0;
   {
     const ArenaScope scope(arena_);
     const Tensor loss = loss_function();
     loss_value = loss.item();
+    watched_[0].value = static_cast<double>(loss_value);
     if (!std::isfinite(loss_value)) {
       fail_loss(loss_value);
     }
@@ -168,6 +181,9 @@ float Trainer::step_on_device(const std::function<Tensor()>& loss_function) {
 void Trainer::read_board(std::span<const float> board) {
   const AdamWVerdict verdict = adamw_verdict(board.first(AdamWReport::count));
   norm_ = verdict.norm;
+  for (std::size_t i = 0; i < watched_.size(); ++i) {
+    watched_[i].value = static_cast<double>(board[kLossSlot + i]);
+  }
   if (verdict.good()) {
     return;
   }

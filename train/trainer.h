@@ -8,6 +8,7 @@
 #include "core/storage.h"
 #include "kernels/adamw/adamw.h"
 #include "nn/module.h"
+#include "train/progress.h"
 
 namespace tessera {
 
@@ -46,6 +47,13 @@ class Trainer {
   /// gradient, naming the first parameter that has one, with the weights as they were. On a device
   /// the host waits once, for what the whole step left.
   float step(const std::function<Tensor()>& loss);
+  /// Inside the loss function: a scalar whose value the step's line in the log holds, read with the
+  /// loss. At most kWatched a step.
+  void watch(const char* name, const Tensor& scalar);
+  /// The loss of the last step, then what it watched, in order.
+  [[nodiscard]] const Metrics& watched() const { return watched_; }
+  static constexpr std::size_t kWatched = 8;
+
   [[nodiscard]] std::int64_t steps_done() const { return done_; }
   /// Counts the step that just threw as done: schedule and data go on, weights and moments stay,
   /// and AdamW's bias correction counts updates only.
@@ -85,6 +93,7 @@ class Trainer {
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
   Tensor board_;                        // what a step leaves on the device: report, loss
+  Metrics watched_;
   std::int64_t done_ = 0, skipped_ = 0;
   double norm_ = 0, lr_ = 0;
 };

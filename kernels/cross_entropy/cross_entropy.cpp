@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/autograd.h"
+#include "core/indices.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/losses/losses.h"
 #include "kernels/matmul/matmul.h"
@@ -33,16 +34,27 @@ std::int64_t chunk_rows(std::int64_t t, std::int64_t v, std::int64_t d, Device d
   return std::max(kChunkRows, static_cast<std::int64_t>(std::bit_ceil(rows)));
 }
 
-// Targets of a device or the host, checked on the host; returned on `device`.
+// Targets of a device or the host, checked; returned on `device`.
 Tensor checked_targets(const char* op, const Tensor& targets, std::int64_t rows,
                        std::int64_t classes, Device device) {
   TESSERA_CHECK(targets.shape() == Shape{rows}, "{}: targets must be ({}), got {}", op, rows,
                 targets.shape());
-  const Tensor host = targets.to(kCpu).contiguous();
-  for (const std::int32_t y : host.span<const std::int32_t>()) {
-    TESSERA_CHECK(y >= 0 && y < classes, "{}: target {} is outside [0, {})", op, y, classes);
+  check_indices(op, "target", targets, classes);
+  return targets.to(device).contiguous();
+}
+
+// x (n, d) or (n) times one number of its device, which the host need not know.
+Tensor scaled_by(const Tensor& x, const Tensor& factor) {
+  if (x.device() == kCpu) {
+    return scale(x, factor.item());
   }
-  return targets.device() == device ? targets.contiguous() : host.to(device);
+  const Tensor rows = x.rank() == 1 ? x.reshape({x.size(), 1}) : x;
+  const Tensor factors = Tensor::empty({rows.shape(0)}, DType::f32, x.device());
+  fill(factors, factor);
+  const Tensor y = Tensor::empty(rows.shape(), DType::f32, x.device());
+  kScaleRows(x.device(), rows.view<const float, 2>(), factors.view<const float, 1>(),
+             y.view<float, 2>(), Stream{});
+  return y.reshape(x.shape());
 }
 
 // Contiguous weights of the rows, or none of them: the kernel reads that as ones.
@@ -241,10 +253,9 @@ Tensor linear_cross_entropy(const Tensor& h0, const Tensor& weight0, const Tenso
   }
   const auto backward = [sh = Saved(pass.dh), sw = Saved(pass.dw),
                          sb = Saved(pass.db)](std::span<const Tensor> g) {
-    const float up = g[0].item();
-    const auto scaled = [up](const Saved& s) {
+    const auto scaled = [&](const Saved& s) {
       const Tensor& gradient = s.get();
-      return gradient.defined() ? scale(gradient, up) : Tensor();
+      return gradient.defined() ? scaled_by(gradient, g[0]) : Tensor();
     };
     return std::vector<Tensor>{scaled(sh), scaled(sw), scaled(sb)};
   };

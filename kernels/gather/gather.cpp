@@ -1,14 +1,17 @@
 #include "kernels/gather/gather.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/autograd.h"
+#include "core/indices.h"
 
 namespace tessera {
 namespace {
 
 constexpr auto kForward = TESSERA_KERNEL(gather_forward);
 constexpr auto kBackward = TESSERA_KERNEL(gather_backward);
+constexpr auto kTokens = TESSERA_KERNEL(gather_integers);
 
 // The host sorts where the keys are on the host.
 constexpr Kernel<gather_sort_signature> kSort{
@@ -58,12 +61,10 @@ Tensor gather_rows(const Tensor& x0, const Tensor& index0) {
   TESSERA_CHECK(x0.rank() == 2 && index0.rank() == 1,
                 "gather_rows: x must be (N, d) and index (M), got {} and {}", x0.shape(),
                 index0.shape());
-  const Tensor host = index0.detach().to(kCpu).contiguous();  // checked on the host
-  const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = host.shape(0);
-  for (const std::int32_t i : host.span<const std::int32_t>()) {
-    TESSERA_CHECK(i >= 0 && i < rows, "gather_rows: index {} is outside [0, {})", i, rows);
-  }
-  const Tensor x = x0.detach().contiguous(), index = host.to(x.device());
+  const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = index0.shape(0);
+  check_indices("gather_rows", "index", index0, rows);
+  const Tensor x = x0.detach().contiguous();
+  const Tensor index = index0.detach().contiguous().to(x.device());
   Tensor y = Tensor::empty({m, d}, DType::f32, x.device());
   kForward(x.device(), x.view<const float, 2>(), index.view<const std::int32_t, 1>(),
            y.view<float, 2>(), Stream{});
@@ -71,6 +72,32 @@ Tensor gather_rows(const Tensor& x0, const Tensor& index0) {
     return std::vector<Tensor>{sum_by_key(g[0].contiguous(), rows_by_key(saved.get(), rows))};
   };
   return differentiable(y, {x0}, backward);
+}
+
+Tensor gather_tokens(const Tensor& values, const std::vector<std::int32_t>& index,
+                     std::int32_t shift) {
+  TESSERA_CHECK(values.rank() == 1 && values.dtype() == DType::i32,
+                "gather_tokens: values must be i32 (N), got {} {}", name(values.dtype()),
+                values.shape());
+  const Device device = values.device();
+  const Shape shape{static_cast<std::int64_t>(index.size())};
+  Bounds literals{INT32_MAX, INT32_MIN};
+  for (const std::int32_t i : index) {
+    TESSERA_CHECK(i < values.size(), "gather_tokens: index {} is outside [0, {})", i,
+                  values.size());
+    if (i < 0) {
+      literals = {std::min(literals.least, -1 - i), std::max(literals.most, -1 - i)};
+    }
+  }
+  const Tensor out = Tensor::empty(shape, DType::i32, device);
+  kTokens(device, values.contiguous().view<const std::int32_t, 1>(),
+          Tensor::from(index, shape, device).view<const std::int32_t, 1>(), shift,
+          out.view<std::int32_t, 1>(), Stream{});
+  if (const auto known = values.impl()->storage->bounds(); known && device != kCpu) {
+    mark_indices(out, std::min(literals.least, known->least + shift),
+                 std::max(literals.most, known->most + shift));
+  }
+  return out;
 }
 
 Tensor embedding(const Tensor& table, const Tensor& ids) { return gather_rows(table, ids); }

@@ -14,6 +14,13 @@ namespace tessera {
 /// summed in the order of i, so repeats give the same bits.
 Tensor gather_rows(const Tensor& x, const Tensor& index);
 
+/// y[i] = values[index[i]] + shift, or the number n itself where index[i] is literal_token(n).
+/// values: (N) i32 on any device; returns (M) i32 there. So that tokens made on a device need not
+/// come to the host to be put in order. Throws Error(usage) on an index beyond N.
+Tensor gather_tokens(const Tensor& values, const std::vector<std::int32_t>& index,
+                     std::int32_t shift = 0);
+constexpr std::int32_t literal_token(std::int32_t token) { return -1 - token; }
+
 /// Token embedding: gather_rows under its usual name. table: (V, d); ids: (T) i32.
 Tensor embedding(const Tensor& table, const Tensor& ids);
 
@@ -30,6 +37,9 @@ RowsByKey rows_by_key(const Tensor& keys, std::int64_t count);
 /// Sums of the rows of x (M, d) of each key, (N, d), in order of their positions. No gradient.
 Tensor sum_by_key(const Tensor& x, const RowsByKey& by);
 
+TESSERA_DECLARE_KERNEL(gather_integers,
+                       void(View<const std::int32_t, 1> values, View<const std::int32_t, 1> index,
+                            std::int32_t shift, View<std::int32_t, 1> y, Stream));
 TESSERA_DECLARE_KERNEL(gather_forward,
                        void(View<const float, 2> x, View<const std::int32_t, 1> index,
                             View<float, 2> y, Stream));

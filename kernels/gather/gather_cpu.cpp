@@ -58,6 +58,14 @@ void for_rows(std::int64_t rows, std::int64_t d, F f) {
 }
 }  // namespace
 
+void gather_integers(View<const std::int32_t, 1> values, View<const std::int32_t, 1> index,
+                     std::int32_t shift, View<std::int32_t, 1> y, Stream) {
+  for (std::int64_t i = 0; i < y.shape[0]; ++i) {
+    const std::int32_t from = index(i);
+    y(i) = from < 0 ? -1 - from : values(from) + shift;
+  }
+}
+
 void gather_forward(View<const float, 2> x, View<const std::int32_t, 1> index, View<float, 2> y,
                     Stream) {
   for_rows(y.shape[0], y.shape[1], [&](std::int64_t begin, std::int64_t end) {

@@ -24,6 +24,17 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 }
 
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
+    integers_kernel(View<const std::int32_t, 1> values, View<const std::int32_t, 1> index,
+                    std::int32_t shift, View<std::int32_t, 1> y) {
+  const std::int64_t i = global_thread();
+  if (i >= y.shape[0]) {
+    return;
+  }
+  const std::int32_t from = ldg(index.data + i);
+  stg(y.data + i, from < 0 ? -1 - from : ldg(values.data + from) + shift);
+}
+
+TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     backward_kernel(View<const float, 2> dy, View<const std::int32_t, 1> starts,
                     View<const std::int32_t, 1> order, View<float, 2> dx) {
   const std::int64_t n = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
@@ -151,6 +162,15 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 }
 
 }  // namespace
+
+void gather_integers(View<const std::int32_t, 1> values, View<const std::int32_t, 1> index,
+                     std::int32_t shift, View<std::int32_t, 1> y, Stream stream) {
+  if (y.shape[0] > 0) {
+    launch(integers_kernel,
+           {"gather_integers", {blocks_for(y.shape[0], 32 * kWarps)}, {32 * kWarps}, 0, stream},
+           values, index, shift, y);
+  }
+}
 
 void gather_forward(View<const float, 2> x, View<const std::int32_t, 1> index, View<float, 2> y,
                     Stream stream) {

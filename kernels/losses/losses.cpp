@@ -1,6 +1,7 @@
 #include "kernels/losses/losses.h"
 
 #include "core/autograd.h"
+#include "core/indices.h"
 #include "kernels/elementwise/elementwise.h"
 
 namespace tessera {
@@ -45,9 +46,7 @@ Tensor focal_loss(const Tensor& logits0, const Tensor& targets, const Tensor& cl
   TESSERA_CHECK(targets.shape() == Shape{n} && class_weight.shape() == Shape{c},
                 "focal_loss: targets must be ({}) and class_weight ({}), got {} and {}", n, c,
                 targets.shape(), class_weight.shape());
-  for (const std::int32_t y : targets.to_vector<std::int32_t>()) {
-    TESSERA_CHECK(y >= 0 && y < c, "focal_loss: target {} is outside [0, {})", y, c);
-  }
+  check_indices("focal_loss", "target", targets, c);
   const Tensor logits = logits0.detach().contiguous();
   Tensor loss = Tensor::empty({n}, DType::f32, logits.device());
   const Tensor slope = Tensor::empty({n, c}, DType::f32, logits.device());

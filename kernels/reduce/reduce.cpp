@@ -29,7 +29,9 @@ Tensor sum(const Tensor& x0) {
   kSum(x.device(), few_enough(x.reshape({x.size()})).view<const float, 1>(), total.view<float, 1>(),
        Stream{});
   const auto backward = [shape = x.shape()](std::span<const Tensor> g) {
-    return std::vector<Tensor>{Tensor::full(shape, g[0].item(), DType::f32, g[0].device())};
+    Tensor dx = Tensor::empty(shape, DType::f32, g[0].device());
+    fill(dx, g[0]);
+    return std::vector<Tensor>{dx};
   };
   return differentiable(total.reshape(Shape()), {x0}, backward);
 }

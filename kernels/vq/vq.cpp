@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/autograd.h"
+#include "core/indices.h"
 #include "core/parallel.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
@@ -91,6 +92,7 @@ Tensor vq_assign(const Tensor& z0, const Tensor& codebook0) {
   const Tensor scratch = Tensor::empty({words}, DType::i32, device);
   kNearest(device, matrix(z), matrix(codes_t), vector(half_norm), codes.view<std::int32_t, 1>(),
            scratch.view<std::int32_t, 1>(), Stream{});
+  mark_indices(codes, 0, static_cast<std::int32_t>(k - 1));
   return codes;
 }
 

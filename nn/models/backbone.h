@@ -41,9 +41,10 @@ class GptBackbone : public Module {
 /// Transformed inputs of a batch of jets.
 struct ParticleFeatures {
   Segments segments;
-  Tensor core;     // (T, 3): ln pT - 1.8, 3 d eta, 3 d phi
-  Tensor pid;      // (T) i32 in 0..8
-  Tensor context;  // (T, 9); undefined where the stream may not see it
+  Tensor core;           // (T, 3): ln pT - 1.8, 3 d eta, 3 d phi
+  Tensor pid;            // (T) i32 in 0..8
+  Tensor context;        // (T, 9); undefined where the stream may not see it
+  Tensor pid_on_host{};  // pid before it went to a device; undefined where only the device has it
 };
 
 struct BackboneConfig {

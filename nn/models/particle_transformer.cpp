@@ -102,9 +102,9 @@ ParticleTransformer::ParticleTransformer(const ParticleTransformerConfig& c, Rng
 }
 
 Tensor ParticleTransformer::pair_bias(const Tensor& four_momenta, const Segments& segments) const {
-  const Tensor half = pair_(pair_features(four_momenta, segments));  // (P, H)
-  const Tensor full = gather_rows(half, pair_index(segments));       // (sum n^2, H)
-  return full.transpose(0, 1).contiguous();                          // (H, sum n^2)
+  const Tensor half = pair_(pair_features(four_momenta, segments).to(device()));  // (P, H)
+  const Tensor full = gather_rows(half, pair_index(segments));                    // (sum n^2, H)
+  return full.transpose(0, 1).contiguous();                                       // (H, sum n^2)
 }
 
 Tensor ParticleTransformer::operator()(const Tensor& x, const Tensor& four_momenta,

@@ -9,6 +9,7 @@
 #include "kernels/gather/gather.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/models/packing.h"
+#include "nn/models/token_sequence.h"
 
 namespace tessera {
 namespace {
@@ -19,13 +20,13 @@ constexpr std::int32_t kUnknownPid = 8;
 struct Packing {
   RowPacker rows;
   std::vector<std::uint8_t> causal;
-  std::vector<std::int32_t> ntp_offsets{0}, ntp_targets, ntp_pid;  // over start and particles
+  // Over start and particles; targets as gather_tokens() takes them.
+  std::vector<std::int32_t> ntp_offsets{0}, ntp_targets, ntp_pid;
 };
 
 // Causal segments: [registers][start][particles]; targets: the codes, then stop.
 void pack_causal(Packing& p, const Segments& s, std::int32_t registers,
-                 std::span<const std::int32_t> codes, std::span<const std::int32_t> pid,
-                 std::int32_t stop) {
+                 std::span<const std::int32_t> pid, std::int32_t stop) {
   for (int j = 0; j < s.count(); ++j) {
     const std::int32_t first = s.cu_seqlens()[static_cast<std::size_t>(j)], n = s.length(j);
     p.rows.begin_segment();
@@ -33,10 +34,10 @@ void pack_causal(Packing& p, const Segments& s, std::int32_t registers,
     p.rows.append(registers);  // the start row
     p.rows.append_range(registers + 1 + first, n);
     for (std::int32_t i = first; i < first + n; ++i) {
-      p.ntp_targets.push_back(codes[static_cast<std::size_t>(i)] + 1);
+      p.ntp_targets.push_back(i);
       p.ntp_pid.push_back(pid[static_cast<std::size_t>(i)]);
     }
-    p.ntp_targets.push_back(stop);
+    p.ntp_targets.push_back(literal_token(stop));
     p.ntp_pid.push_back(kUnknownPid);
     p.ntp_offsets.push_back(static_cast<std::int32_t>(p.ntp_targets.size()));
   }
@@ -60,13 +61,12 @@ void pack_survivors(Packing& p, const Segments& s, std::int32_t first_row,
 /// Rows of the masked branch: survivors' states and a mask vector for each hidden particle.
 struct MaskPacking {
   std::vector<std::int32_t> index, offsets{0};     // into [survivors | mask table]
-  std::vector<std::int32_t> scored, targets, pid;  // rows of hidden particles, their answers
+  std::vector<std::int32_t> scored, targets, pid;  // rows of hidden particles; who they are
 };
 
 // The mask vector of a hidden particle is chosen by its pT rank among the hidden ones of its jet.
 MaskPacking pack_masked(const Segments& s, const std::vector<std::uint8_t>& hidden,
-                        std::span<const std::int32_t> codes, std::span<const std::int32_t> pid,
-                        std::int32_t mask_rows) {
+                        std::span<const std::int32_t> pid, std::int32_t mask_rows) {
   MaskPacking p;
   const auto survivors = static_cast<std::int32_t>(std::ranges::count(hidden, 0));
   std::int32_t next_survivor = 0;
@@ -80,7 +80,7 @@ MaskPacking pack_masked(const Segments& s, const std::vector<std::uint8_t>& hidd
       }
       p.scored.push_back(static_cast<std::int32_t>(p.index.size()));
       p.index.push_back(survivors + std::min(rank++, mask_rows - 1));
-      p.targets.push_back(codes[i] + 1);
+      p.targets.push_back(static_cast<std::int32_t>(i));
       p.pid.push_back(pid[i]);
     }
     p.offsets.push_back(static_cast<std::int32_t>(p.index.size()));
@@ -158,10 +158,12 @@ Tensor PretrainHead::pid_logits(const Tensor& h, const Tensor& tokens) const {
   return pid_(pid_norm_(add(h, told)));
 }
 
-// Mean CE of the code, plus mean CE of the particle id given the true code.
-PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::int32_t>& targets,
+// Mean CE of the code, plus mean CE of the particle id given the true code. Codes become tokens
+// where they lie: `targets` tells which goes where.
+PretrainHead::Score PretrainHead::score(const Tensor& h, const Tensor& codes,
+                                        const std::vector<std::int32_t>& targets,
                                         const std::vector<std::int32_t>& pid) const {
-  const Tensor ids = RowPacker::vector_tensor(targets);
+  const Tensor ids = gather_tokens(codes, targets, kStartToken + 1);
   const Tensor code_loss = linear_cross_entropy(h, unembed_.weight, unembed_.bias, ids);
   std::vector<std::int32_t> rows, known;
   for (std::size_t i = 0; i < pid.size(); ++i) {
@@ -171,16 +173,17 @@ PretrainHead::Score PretrainHead::score(const Tensor& h, const std::vector<std::
     }
   }
   if (rows.empty()) {
-    return {code_loss, code_loss.item()};
+    return {code_loss, code_loss.detach()};
   }
   const Tensor index = RowPacker::vector_tensor(rows);
-  std::vector<std::int32_t> told;  // the token of each scored row
+  std::vector<std::int32_t> told;  // whose token each scored row is given
   for (const std::int32_t row : rows) {
     told.push_back(targets[static_cast<std::size_t>(row)]);
   }
-  const Tensor logits = pid_logits(gather_rows(h, index), RowPacker::vector_tensor(told));
+  const Tensor logits =
+      pid_logits(gather_rows(h, index), gather_tokens(codes, told, kStartToken + 1));
   return {add(code_loss, mean(cross_entropy(logits, RowPacker::vector_tensor(known)))),
-          code_loss.item()};
+          code_loss.detach()};
 }
 
 PretrainOutput PretrainHead::operator()(const Backbone& backbone,
@@ -189,11 +192,12 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
                                         const std::vector<std::uint8_t>& hidden,
                                         const DropoutStream& dropout) const {
   const Segments& s = raw_features.segments;
-  const auto code = codes.to_vector<std::int32_t>();
-  const auto pid = raw_features.pid.to_vector<std::int32_t>();
+  const Tensor& known_pid =
+      raw_features.pid_on_host.defined() ? raw_features.pid_on_host : raw_features.pid;
+  const auto pid = known_pid.to_vector<std::int32_t>();
   const auto registers = static_cast<std::int32_t>(backbone.config.registers);
   Packing p{.rows = RowPacker(registers), .causal = {}, .ntp_targets = {}, .ntp_pid = {}};
-  pack_causal(p, s, registers, code, pid, static_cast<std::int32_t>(config.codes + 1));
+  pack_causal(p, s, registers, pid, stop_token(config.codes));
   pack_survivors(p, s, registers + 1 + s.total(), hidden);
   const Tensor parts[] = {backbone.registers, backbone.start, backbone.embed(token_features),
                           backbone.embed(raw_features)};
@@ -205,18 +209,20 @@ PretrainOutput PretrainHead::operator()(const Backbone& backbone,
   const auto positions = static_cast<std::int64_t>(p.ntp_targets.size());
   const Segments causal(p.ntp_offsets);
   const Tensor h_ntp = ntp_(h.slice(0, 0, positions), causal, all_causal(causal));
-  const Score ntp = score(h_ntp, p.ntp_targets, p.ntp_pid);
+  const Score ntp = score(h_ntp, codes, p.ntp_targets, p.ntp_pid);
 
   const MaskPacking m =
-      pack_masked(s, hidden, code, pid, static_cast<std::int32_t>(config.max_particles));
+      pack_masked(s, hidden, pid, static_cast<std::int32_t>(config.max_particles));
   if (m.scored.empty()) {
-    return {.loss = ntp.loss, .ntp_code = ntp.code};
+    return {.loss = ntp.loss,
+            .ntp_code = ntp.code,
+            .mpm_code = Tensor::zeros(Shape(), DType::f32, h.device())};
   }
   const Tensor pieces[] = {h.slice(0, positions, h.shape(0)), mask_};
   const Tensor filled = gather_rows(concat_rows(pieces), RowPacker::vector_tensor(m.index));
   const Tensor h_mpm =
       gather_rows(mpm_(filled, Segments(m.offsets), {}), RowPacker::vector_tensor(m.scored));
-  const Score mpm = score(h_mpm, m.targets, m.pid);
+  const Score mpm = score(h_mpm, codes, m.targets, m.pid);
   return {.loss = add(ntp.loss, mpm.loss), .ntp_code = ntp.code, .mpm_code = mpm.code};
 }
 

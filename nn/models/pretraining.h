@@ -21,8 +21,9 @@ struct PretrainConfig {
 /// The two losses of one batch, each the mean over its own scored rows.
 struct PretrainOutput {
   Tensor loss;  // scalar: (code + particle id) of both objectives
-  float ntp_code = 0,
-        mpm_code = 0;  // cross-entropy of the code alone, nats: comparable with the unigram entropy
+  // Scalars without history: cross-entropy of the code alone, nats, comparable with the unigram
+  // entropy.
+  Tensor ntp_code, mpm_code;
 };
 
 /// Which particles of each jet are hidden: round(fraction * n), at least 1 if n >= 2, never all; by
@@ -67,10 +68,10 @@ class PretrainHead : public Module {
     Unembed(std::int64_t rows, std::int64_t width, Rng& rng);
   };
   struct Score {
-    Tensor loss;
-    float code;
+    Tensor loss, code;
   };
-  [[nodiscard]] Score score(const Tensor& h, const std::vector<std::int32_t>& targets,
+  [[nodiscard]] Score score(const Tensor& h, const Tensor& codes,
+                            const std::vector<std::int32_t>& targets,
                             const std::vector<std::int32_t>& pid) const;
 
   Branch ntp_, mpm_;

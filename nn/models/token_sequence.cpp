@@ -2,35 +2,31 @@
 
 #include <algorithm>
 
+#include "kernels/gather/gather.h"
+
 namespace tessera {
 namespace {
 
 using Tokens = std::vector<std::int32_t>;
 
-/// [start, codes + 1, stop] of one jet.
-Tokens tokens_of(std::span<const std::int32_t> codes, std::int64_t codebook_size) {
-  Tokens tokens{kStartToken};
-  for (const std::int32_t code : codes) {
-    tokens.push_back(code + 1);
+/// [start, codes, stop] of one jet whose particles begin at `first`, as gather_tokens() takes them.
+Tokens tokens_of(std::int32_t first, std::int32_t particles, std::int64_t codebook_size) {
+  Tokens tokens{literal_token(kStartToken)};
+  for (std::int32_t i = first; i < first + particles; ++i) {
+    tokens.push_back(i);
   }
-  tokens.push_back(stop_token(codebook_size));
+  tokens.push_back(literal_token(stop_token(codebook_size)));
   return tokens;
-}
-
-Tensor ids_tensor(const Tokens& ids, Device device) {
-  return Tensor::from(ids, {static_cast<std::int64_t>(ids.size())}, device);
 }
 
 /// Calls visit(tokens) for each jet.
 template <class Visit>
 void for_jets(const Tensor& codes, const Segments& jets, std::int64_t codebook_size, Visit visit) {
-  const auto all = codes.to_vector<std::int32_t>();
-  TESSERA_CHECK(static_cast<std::int32_t>(all.size()) == jets.total(),
-                "token sequences: expected {} codes, got {}", jets.total(), all.size());
+  TESSERA_CHECK(codes.shape() == Shape{jets.total()}, "token sequences: expected {} codes, got {}",
+                jets.total(), codes.shape());
   for (int j = 0; j < jets.count(); ++j) {
-    const auto first = static_cast<std::size_t>(jets.cu_seqlens()[static_cast<std::size_t>(j)]);
-    visit(tokens_of(std::span(all).subspan(first, static_cast<std::size_t>(jets.length(j))),
-                    codebook_size));
+    const std::int32_t first = jets.cu_seqlens()[static_cast<std::size_t>(j)];
+    visit(tokens_of(first, jets.length(j), codebook_size));
   }
 }
 
@@ -49,7 +45,8 @@ TokenSequences next_token_sequences(const Tensor& codes, const Segments& jets,
     targets.insert(targets.end(), tokens.begin() + 1, tokens.begin() + 1 + n);
     offsets.push_back(static_cast<std::int32_t>(ids.size()));
   });
-  return {Segments(offsets), ids_tensor(ids, codes.device()), ids_tensor(targets, codes.device())};
+  return {Segments(offsets), gather_tokens(codes, ids, kStartToken + 1),
+          gather_tokens(codes, targets, kStartToken + 1)};
 }
 
 TokenSequences whole_sequences(const Tensor& codes, const Segments& jets,
@@ -60,7 +57,7 @@ TokenSequences whole_sequences(const Tensor& codes, const Segments& jets,
                tokens.begin() + static_cast<std::ptrdiff_t>(kept(tokens.size(), slots)));
     offsets.push_back(static_cast<std::int32_t>(ids.size()));
   });
-  return {Segments(offsets), ids_tensor(ids, codes.device()), {}};
+  return {Segments(offsets), gather_tokens(codes, ids, kStartToken + 1), {}};
 }
 
 }  // namespace tessera

@@ -21,7 +21,7 @@ struct TokenSequences {
 
 /// For next-token training: ids [start, codes], targets [codes, stop]. A jet keeps its first
 /// `slots` places, so one of `slots` particles or more loses its stop, as published code has it;
-/// slots = 0 keeps all. codes: (N) i32 in 0 .. K-1.
+/// slots = 0 keeps all. codes: (N) i32 in 0 .. K-1; the tokens are made on their device.
 TokenSequences next_token_sequences(const Tensor& codes, const Segments& jets,
                                     std::int64_t codebook_size, std::int64_t slots = 0);
 

@@ -81,9 +81,9 @@ TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments,
   result.codes = q.codes;
   result.reconstruction = decode_latent(q.quantized, segments, fork(dropout, "decoder"));
   const Tensor reco = mean(squared_error(result.reconstruction, x));
-  result.reconstruction_loss = reco.item();
+  result.reconstruction_loss = reco.detach();
   result.vq_loss = q.loss;
-  result.quantizer_loss = q.loss.item();
+  result.quantizer_loss = q.loss.detach();
   result.loss = add(reco, scale(q.loss, config.alpha));
   return result;
 }

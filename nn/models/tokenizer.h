@@ -36,7 +36,7 @@ struct TokenizerOutput {
   Tensor latent;          // (T, D), before the quantiser
   Tensor codes;           // (T) i32
   Tensor vq_loss;         // scalar: the quantiser's, before alpha
-  float reconstruction_loss = 0, quantizer_loss = 0;
+  Tensor reconstruction_loss, quantizer_loss;  // scalars without history
 };
 
 /// x -> Linear -> encoder -> Linear -> quantiser -> Linear -> decoder -> Linear. No positional

@@ -456,6 +456,16 @@ TEST(Jobs, TrainOnADeviceAsOnTheCpu) {
     job.device = device;
     finetune(job, data.splits, {tiny::backbone_weights(), {}}, observe);
   };
+  // Of the second step of each job: reads of the device, the one of loss and report among them.
+  // The tokenizer's codebook is kept on the host.
+  const auto waits_of_a_step = [](const auto& job) {
+    std::vector<std::uint64_t> waits;
+    job(kSimt, [&](const Progress&) { waits.push_back(device_waits()); });
+    return waits.at(1) - waits.at(0);
+  };
+  EXPECT_EQ(waits_of_a_step(pretrain_too), 1U);
+  EXPECT_EQ(waits_of_a_step(finetune_too), 1U);
+  std::filesystem::remove_all(dir.path() / "simt");
   for (const auto& job : std::vector<std::function<void(Device, const Observer&)>>{
            finetune_too, train, pretrain_too}) {
     const auto here = losses(job, kCpu), there = losses(job, kSimt);

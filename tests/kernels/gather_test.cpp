@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include "core/indices.h"
 
 #include "support/gradcheck.h"
 
@@ -21,6 +22,41 @@ TEST(Gather, RowsMayRepeatAndTheirGradientsAdd) {
              return y;
            },
            {random({4, 33}, 1)});
+}
+
+TEST(Gather, TokensComeByIndexOrLiterally) {
+  for (const Device device : devices()) {
+    for (const std::size_t m : {0, 1, 31, 33, 257, 700}) {
+      const std::vector<std::int32_t> values{7, 0, 511};
+      std::vector<std::int32_t> index(m), expected(m);
+      for (std::size_t i = 0; i < m; ++i) {
+        index[i] = i % 5 == 4 ? literal_token(513) : static_cast<std::int32_t>(i % 3);
+        expected[i] = i % 5 == 4 ? 513 : values[i % 3] + 1;
+      }
+      const Tensor on_device = Tensor::from(values, {3}, device);
+      const std::uint64_t waits = device_waits();
+      const Tensor tokens = gather_tokens(on_device, index, 1);
+      check_indices("test", "token", tokens, 514);
+      EXPECT_EQ(device_waits(), waits) << "the bounds were known";
+      EXPECT_EQ(tokens.to_vector<std::int32_t>(), expected);
+      if (m > 4) {
+        EXPECT_THROW(check_indices("test", "token", tokens, 513), Error);
+      }
+      EXPECT_THROW(gather_tokens(on_device, {3}), Error);
+    }
+  }
+}
+
+// Bounds are of the values that were there when they were marked.
+TEST(Gather, AnIndexThatWasWrittenToIsLookedAtAgain) {
+  for (const Device device : devices()) {
+    const Tensor x = Tensor::zeros({3, 2}, DType::f32, device);
+    const Tensor index = Tensor::from(std::vector<std::int32_t>{0, 2}, {2}, device);
+    EXPECT_NO_THROW(gather_rows(x, index));
+    copy_into(index, Tensor::from(std::vector<std::int32_t>{0, 3}, {2}, device));
+    EXPECT_THROW(gather_rows(x, index), Error) << name(device.type);
+    EXPECT_NO_THROW(gather_rows(x, index.slice(0, 0, 1))) << "what is not in the slice is no fault";
+  }
 }
 
 // Around a warp, a chunk of 512 keys and the 1,024 keys that are scanned at a time.

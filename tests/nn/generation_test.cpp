@@ -367,7 +367,7 @@ TEST(GenerationTraining, LogLikelihoodIsTheLossOfPretrainingOnTheDrawnJets) {
   const PretrainOutput out =
       model.head(model.backbone, seen, seen, ids, std::vector<std::uint8_t>(codes.size(), 0));
   const auto scored = static_cast<double>(codes.size() + lengths.size());
-  EXPECT_NEAR(static_cast<double>(out.ntp_code), -sum / scored, 1e-5);
+  EXPECT_NEAR(static_cast<double>(out.ntp_code.item()), -sum / scored, 1e-5);
 }
 
 TEST(GenerationTokenizer, ADecoderThatSeesTheWholeJetIsRefused) {

@@ -241,7 +241,7 @@ TEST(TokenizerTraining, TheFirstStepUsesTheRandomCodebook) {
   const Tokenizer untrained(kTokenizer, init);
   const Batch batch = MixedBatches(data.unlabelled, job.batch, job.seed).next(0);
   const TokenizerOutput out = untrained(core_features(batch), segments_of(batch));
-  EXPECT_EQ(value(steps[0], "quantiser"), static_cast<double>(out.quantizer_loss));
+  EXPECT_EQ(value(steps[0], "quantiser"), static_cast<double>(out.quantizer_loss.item()));
 }
 
 TEST(TokenizerTraining, AReferenceTrainingLogsBothLosses) {
