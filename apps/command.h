@@ -20,7 +20,7 @@ struct Options {
   bool dry_run = false;
   std::string resume = "auto";  ///< auto or never
   std::string from;             ///< run directory whose pre-trained backbone is used
-  Device device = kCpu;         ///< where trainings compute
+  Device device = kCpu;         ///< where the verb computes
   ImportArguments import;
 };
 
@@ -44,6 +44,7 @@ struct ModelArguments {
   std::uint64_t seed = 1;  ///< evaluate: of the bootstrap
   std::string precision = "f32";
   bool json = false;
+  Device device = kCpu;  ///< where the model computes
 };
 /// Metrics of a stored task model on a dataset split, with bootstrap errors, and their paired
 /// differences from another model's.

@@ -22,6 +22,7 @@ Answers answer(const ModelArguments& a) {
   Answers r{.stored = load_task_model(a.model),
             .data = std::make_shared<Dataset>(a.data, DatasetOptions{.split = a.split}),
             .predictions = {}};
+  r.stored.model->to(a.device);
   r.predictions = predict(*r.stored.model, r.data, r.stored.features);
   return r;
 }

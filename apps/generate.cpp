@@ -67,6 +67,8 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   const Stage stage(c, options, "generate",
                     settings_of(c, {"data.", "generate.", "run.seed"}) + precision_setting(c) +
                         "model " + state_hash(*model.model) + "\n");
+  model.model->to(options.device);
+  tokenizer.model->to(options.device);
   const std::string report = c.run.directory + "/eval/generation.json";
   if (std::filesystem::exists(report)) {
     fmt::print(stderr, "generate: done before, kept ({})\n", report);
@@ -97,8 +99,6 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
 }  // namespace
 
 void generate_verb(const RunConfig& c, const Options& options) {
-  TESSERA_CHECK(options.device == kCpu, "generate: draws on the cpu only so far, got --device {}",
-                name(options.device.type));
   const std::string directory = c.run.directory + "/pretrain/model";
   tokens_in(c) ? generate_from(load_gpt_pretrained(directory), c, options)
                : generate_from(load_pretrained(directory), c, options);

@@ -74,7 +74,7 @@ CLI::App* add_run_verb(CLI::App& app, CommandLine& line, const std::string& verb
                   "TOML file of the run, or a preset: " + preset_names());
   sub->add_option("overrides", line.overrides, "key=value, later ones win");
   sub->add_option("--threads", line.threads, "The same as run.threads=N");
-  sub->add_option("--device", line.device, "Where trainings compute: a device that doctor lists");
+  sub->add_option("--device", line.device, "Where the verb computes: a device that doctor lists");
   sub->add_option("--resume", o.resume, "auto: go on from what the run directory holds; never")
       ->check(CLI::IsMember({"auto", "never"}));
   sub->add_flag("--dry-run", o.dry_run,
@@ -134,10 +134,12 @@ CLI::App* add_model_verb(CLI::App& app, CommandLine& line, const char* verb, con
   sub->add_option("--precision", m.precision,
                   "Of matrix products: f32, or bf16 where doctor has it")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  sub->add_option("--device", line.device, "Where the model computes: a device that doctor lists");
   sub->footer(kExitCodes);
   sub->callback([&line, function] {
     line.action = [&line, function] {
-      const PrecisionScope products = scope_of(line.model.precision, kCpu);
+      line.model.device = parse_device(line.device);
+      const PrecisionScope products = scope_of(line.model.precision, line.model.device);
       function(line.model);
     };
   });

@@ -2,95 +2,108 @@
 
 #include <fmt/ranges.h>
 
+#include <array>
 #include <cstring>
+#include <mutex>
+#include <unordered_set>
 
 #include "core/check.h"
-#ifdef TESSERA_BUILD_CUDA
-#include "core/gpu/runtime.h"
-#endif
-#ifdef TESSERA_BUILD_SIMT
-#include "core/simt/stream.h"
-#endif
+#include "core/device_calls.h"
+#include "core/graph.h"
+#include "core/staging.h"
 
 namespace tessera {
 namespace {
 
 thread_local std::uint64_t waits = 0;
+thread_local std::array<Stream, 3> current{};  // by device type
 
-/// What queues and events of a kind of device are made of.
-struct StreamCalls {
-  void* (*create_stream)();
-  void (*destroy_stream)(void*);
-  void (*synchronize)(void*);
-  void (*copy)(void* stream, void* target, const void* source, std::size_t bytes);
-  void* (*create_event)();
-  void (*destroy_event)(void*);
-  void (*record)(void* event, void* stream);
-  void (*wait)(void* event, void* stream);
+/// Handles of all streams that somebody owns.
+struct Living {
+  std::mutex mutex;
+  std::unordered_set<void*> handles;
 };
-
-// Work on the cpu is done when it is queued.
-constexpr StreamCalls kCpuCalls{
-    [] { return static_cast<void*>(nullptr); },
-    [](void*) {},
-    [](void*) {},
-    [](void*, void* target, const void* source, std::size_t n) { std::memcpy(target, source, n); },
-    [] { return static_cast<void*>(nullptr); },
-    [](void*) {},
-    [](void*, void*) {},
-    [](void*, void*) {}};
-
-#ifdef TESSERA_BUILD_SIMT
-constexpr StreamCalls kSimtCalls{simt::create_stream, simt::destroy_stream, simt::synchronize,
-                                 simt::copy_queued,   simt::create_event,   simt::destroy_event,
-                                 simt::record_event,  simt::wait_event};
-#endif
-#ifdef TESSERA_BUILD_CUDA
-constexpr StreamCalls kCudaCalls{cuda_create_stream, cuda_destroy_stream, cuda_synchronize,
-                                 cuda_copy_queued,   cuda_create_event,   cuda_destroy_event,
-                                 cuda_record_event,  cuda_wait_event};
-#endif
-
-const StreamCalls& calls(Device device) {
-  switch (device.type) {
-    case DeviceType::cpu:
-      return kCpuCalls;
-    case DeviceType::simt:
-#ifdef TESSERA_BUILD_SIMT
-      return kSimtCalls;
-#endif
-      break;
-    case DeviceType::cuda:
-#ifdef TESSERA_BUILD_CUDA
-      return kCudaCalls;
-#endif
-      break;
-  }
-  TESSERA_FAIL(ErrorKind::usage, "stream: this build has no device {}", name(device.type));
+Living& living() {
+  static auto* all = new Living;  // lives to the end: tensors of static duration ask
+  return *all;
 }
+
+Stream& current_of(Device device) { return current[static_cast<std::size_t>(device.type)]; }
 
 }  // namespace
 
 std::uint64_t device_waits() { return waits; }
 void count_device_wait() { ++waits; }
 
-OwnedStream::OwnedStream(Device device) : device_(device), handle_(calls(device).create_stream()) {}
-OwnedStream::~OwnedStream() { calls(device_).destroy_stream(handle_); }
-void OwnedStream::copy(void* target, const void* source, std::size_t bytes) const {
-  calls(device_).copy(handle_, target, source, bytes);
-}
-void OwnedStream::synchronize() const {
-  waits += device_ == kCpu ? 0 : 1;
-  calls(device_).synchronize(handle_);
+Stream current_stream(Device device) { return current_of(device); }
+
+void queue_copy(Device device, Stream stream, void* target, const void* source, std::size_t bytes) {
+  device_calls(device).copy(stream.handle, target, source, bytes);
 }
 
-Event::Event(Device device) : device_(device), handle_(calls(device).create_event()) {}
-Event::~Event() { calls(device_).destroy_event(handle_); }
-void Event::record(const OwnedStream& stream) const {
-  calls(device_).record(handle_, stream.get().handle);
+void wait_for(Device device, Stream stream) {
+  if (device == kCpu) {
+    return;
+  }
+  refuse_in_capture(device, "a wait for the device");
+  ++waits;
+  device_calls(device).synchronize(stream.handle);
 }
-void Event::wait(const OwnedStream& stream) const {
-  calls(device_).wait(handle_, stream.get().handle);
+
+void queue_behind(Device device, Stream after, Stream before) {
+  if (after == before || device == kCpu) {
+    return;
+  }
+  const StreamEvent mark(device);
+  mark.record(before);
+  mark.wait(after);
+}
+
+OwnedStream::OwnedStream(Device device)
+    : device_(device), handle_(device_calls(device).create_stream()) {
+  Living& all = living();
+  const std::lock_guard lock(all.mutex);
+  all.handles.insert(handle_);
+}
+
+OwnedStream::~OwnedStream() {
+  device_calls(device_).destroy_stream(handle_);
+  if (device_ != kCpu) {
+    forget_staging(device_, get());
+    Living& all = living();
+    const std::lock_guard lock(all.mutex);
+    all.handles.erase(handle_);
+  }
+}
+
+void OwnedStream::copy(void* target, const void* source, std::size_t bytes) const {
+  queue_copy(device_, get(), target, source, bytes);
+}
+void OwnedStream::synchronize() const { wait_for(device_, get()); }
+
+bool alive(Stream stream) {
+  Living& all = living();
+  const std::lock_guard lock(all.mutex);
+  return stream.handle == nullptr || all.handles.contains(stream.handle);
+}
+
+StreamGuard::StreamGuard(const OwnedStream& stream)
+    : device_(stream.device()), previous_(current_of(stream.device())) {
+  current_of(device_) = stream.get();
+}
+StreamGuard::~StreamGuard() { current_of(device_) = previous_; }
+
+StreamEvent::StreamEvent(Device device)
+    : device_(device), handle_(device_calls(device).create_event()) {}
+StreamEvent::~StreamEvent() { device_calls(device_).destroy_event(handle_); }
+void StreamEvent::record(Stream stream) const {
+  device_calls(device_).record(handle_, stream.handle);
+}
+void StreamEvent::wait(Stream stream) const { device_calls(device_).wait(handle_, stream.handle); }
+bool StreamEvent::reached() const { return device_calls(device_).reached(handle_); }
+void StreamEvent::synchronize() const {
+  waits += device_ == kCpu ? 0 : 1;
+  device_calls(device_).synchronize_event(handle_);
 }
 
 const char* name(DeviceType type) {

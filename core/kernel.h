@@ -15,7 +15,18 @@ namespace detail {
 template <class Signature>
 struct Kernel;
 
-/// kernel(device, args...) calls the slot of the device or throws.
+namespace detail {
+template <class T>
+const T& in_stream(Device /*device*/, const T& value) {
+  return value;
+}
+inline Stream in_stream(Device device, Stream stream) {
+  return stream.handle != nullptr ? stream : current_stream(device);
+}
+}  // namespace detail
+
+/// kernel(device, args...) calls the slot of the device or throws; Stream{} becomes the current
+/// stream of the thread.
 template <class... Args>
 struct Kernel<void(Args...)> {
   const char* name;
@@ -30,7 +41,7 @@ struct Kernel<void(Args...)> {
     if (slot == nullptr) {
       detail::throw_no_kernel(name, device);
     }
-    slot(args...);
+    slot(detail::in_stream(device, args)...);
   }
 };
 

@@ -4,16 +4,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/graph.h"
 #include "core/memory_types.h"
 #include "core/parallel.h"
+#include "core/staging.h"
 #include "core/tensor.h"
 #include "core/vector_loops.h"
-#ifdef TESSERA_BUILD_SIMT
-#include "core/simt/memory.h"
-#endif
-#ifdef TESSERA_BUILD_CUDA
-#include "core/gpu/runtime.h"
-#endif
 
 namespace tessera {
 namespace {
@@ -207,24 +203,20 @@ void copy_bytes(void* target, Device target_device, const void* source, Device s
   if (bytes == 0) {
     return;
   }
-  if (target_device == kCpu && source_device != kCpu) {
-    count_device_wait();
+  if (target_device == kCpu && source_device == kCpu) {
+    std::memcpy(target, source, bytes);
+  } else if (source_device == kCpu) {
+    upload(target_device, target, source, bytes);
+  } else {
+    const Stream stream = current_stream(source_device);
+    if (target_device == kCpu) {
+      refuse_in_capture(source_device, "a read of the device");
+    }
+    queue_copy(source_device, stream, target, source, bytes);
+    if (target_device == kCpu) {
+      wait_for(source_device, stream);
+    }
   }
-#ifdef TESSERA_BUILD_CUDA
-  if (target_device.type == DeviceType::cuda || source_device.type == DeviceType::cuda) {
-    cuda_copy(target, source, bytes);
-    return;
-  }
-#endif
-#ifdef TESSERA_BUILD_SIMT
-  if (target_device.type == DeviceType::simt || source_device.type == DeviceType::simt) {
-    simt_copy(target, source, bytes);
-    return;
-  }
-#endif
-  (void)target_device;
-  (void)source_device;
-  std::memcpy(target, source, bytes);
 }
 
 void copy_into(const Tensor& target, const Tensor& source) {
@@ -237,6 +229,10 @@ void copy_into(const Tensor& target, const Tensor& source) {
                width_of(target) > 1) {
       kCopy(target.device(), bytes_of(target), bytes_of(source), width_of(target),
             walk_of(target, source), Stream{});
+    } else if (target.dtype() == source.dtype() && target.is_contiguous() &&
+               source.is_contiguous() && (on_cpu(target) || on_cpu(source))) {
+      copy_bytes(bytes_of(target), target.device(), bytes_of(source), source.device(),
+                 static_cast<std::size_t>(target.size()) * size_of(target.dtype()));
     } else {
       const Tensor from = on_cpu(source) ? source : host_image(source);
       const Tensor to = on_cpu(target) ? target : host_image(target);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "core/graph.h"
+
 namespace tessera {
 
 struct Segments::Impl {
@@ -54,6 +56,9 @@ Tensor Segments::on(Device device) const {
     if (t.device() == device) {
       return t;
     }
+  }
+  if (graph_memory(device) != nullptr) {  // filled by replays only: nobody else may have it
+    return Tensor::from(cu_seqlens(), {static_cast<std::int64_t>(impl_->offsets.size())}, device);
   }
   const NoArena heap;  // the handle may outlive the step
   impl_->copies.push_back(

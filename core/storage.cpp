@@ -6,16 +6,14 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <new>
+#include <unordered_map>
 
 #include "core/check.h"
-#ifdef TESSERA_BUILD_SIMT
-#include "core/simt/memory.h"
-#endif
-#ifdef TESSERA_BUILD_CUDA
-#include "core/gpu/runtime.h"
-#endif
+#include "core/device_calls.h"
+#include "core/graph.h"
 
 namespace tessera {
 namespace {
@@ -40,40 +38,56 @@ std::byte* heap_allocate(std::size_t bytes, std::size_t alignment) {
   return static_cast<std::byte*>(p);
 }
 
-std::byte* device_allocate(std::size_t bytes, Device device) {
-  switch (device.type) {
-    case DeviceType::cpu:
-      return heap_allocate(bytes, kAlignment);
-    case DeviceType::simt:
-#ifdef TESSERA_BUILD_SIMT
-      return static_cast<std::byte*>(simt_allocate(bytes));
-#endif
-      break;
-    case DeviceType::cuda:
-#ifdef TESSERA_BUILD_CUDA
-      return static_cast<std::byte*>(cuda_allocate(bytes));
-#endif
-      break;
-  }
-  TESSERA_FAIL(ErrorKind::usage, "memory: this build has no device {}", name(device.type));
+/// Live buffers of devices and who made them.
+struct DeviceBuffers {
+  struct Entry {
+    Device device;
+    std::size_t bytes;
+    Where where;
+  };
+  std::mutex mutex;
+  std::unordered_map<const Storage*, Entry> live;
+};
+
+DeviceBuffers& device_buffers() {
+  static auto* all = new DeviceBuffers;  // lives to the end: tensors of static duration leave it
+  return *all;
 }
 
-void device_free(std::byte* data, Device device) {
-  switch (device.type) {
-    case DeviceType::cpu:
-      std::free(data);
-      return;
-    case DeviceType::simt:
-#ifdef TESSERA_BUILD_SIMT
-      simt_free(data);
-#endif
-      return;
-    case DeviceType::cuda:
-#ifdef TESSERA_BUILD_CUDA
-      cuda_free(data);
-#endif
-      return;
+std::byte* device_allocate(std::size_t bytes, Device device) {
+  return static_cast<std::byte*>(
+      device_calls(device).allocate(bytes, current_stream(device).handle));
+}
+
+// A second try once frees that are still queued are done.
+std::byte* device_allocate_or_tell(std::size_t bytes, Device device, const Where& where) {
+  try {
+    return device_allocate(bytes, device);
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::resource) {
+      throw;
+    }
   }
+  try {
+    count_device_wait();
+    device_calls(device).reclaim();
+    return device_allocate(bytes, device);
+  } catch (const Error& e) {
+    TESSERA_CHECK_KIND(e.kind(), e.kind() != ErrorKind::resource,
+                       "memory: {} bytes requested on {} by {}:{}, no room; {}", bytes,
+                       name(device.type), where.file_name(), where.line(), memory_plan(device));
+    throw;
+  }
+}
+
+// In the order of the stream that the memory came in, behind what the current one did with it.
+void device_free(std::byte* data, Device device, Stream stream) {
+  const Stream now = current_stream(device);
+  const Stream home = alive(stream) ? stream : now;
+  if (home != now) {
+    queue_behind(device, home, now);
+  }
+  device_calls(device).free(data, home.handle);
 }
 
 /// Slabs of arenas that are gone, for the next: an evaluation between steps would otherwise fault
@@ -134,21 +148,79 @@ SizeClass size_class(std::size_t bytes) {
 
 }  // namespace
 
-Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
-  if (device.type == DeviceType::cpu && current_arena != nullptr) {
-    data_ = current_arena->allocate(bytes);
-    from_arena_ = true;
-  } else {
-    data_ = device_allocate(bytes == 0 ? 1 : bytes, device);
+Storage::Storage(std::size_t bytes, Device device, const Where& where)
+    : bytes_(bytes), device_(device) {
+  const std::size_t room = bytes == 0 ? 1 : bytes;
+  if (device.type == DeviceType::cpu) {
+    from_arena_ = current_arena != nullptr;
+    data_ = from_arena_ ? current_arena->allocate(bytes) : heap_allocate(room, kAlignment);
+    return;
   }
+  stream_ = current_stream(device);
+  graph_ = graph_memory(device);
+  data_ = graph_ ? graph_->allocate(room) : device_allocate_or_tell(room, device, where);
+  DeviceBuffers& all = device_buffers();
+  const std::lock_guard lock(all.mutex);
+  all.live.emplace(this, DeviceBuffers::Entry{device, bytes, where});
 }
 
 Storage::~Storage() {
   if (from_arena_) {
     StepArena::release(data_);
-  } else {
-    device_free(data_, device_);
+    return;
   }
+  if (device_.type == DeviceType::cpu) {
+    std::free(data_);
+    return;
+  }
+  {
+    DeviceBuffers& all = device_buffers();
+    const std::lock_guard lock(all.mutex);
+    all.live.erase(this);
+  }
+  if (graph_) {
+    graph_->release(data_);
+  } else if (const auto& recording = graph_memory(device_)) {
+    recording->adopt(data_);
+  } else {
+    device_free(data_, device_, stream_);
+  }
+}
+
+std::string memory_plan(Device device) {
+  struct Line {
+    std::string place;
+    std::size_t bytes = 0, tensors = 0;
+  };
+  std::map<std::string, Line> by_place;
+  Line total;
+  {
+    DeviceBuffers& all = device_buffers();
+    const std::lock_guard lock(all.mutex);
+    for (const auto& [storage, entry] : all.live) {
+      if (entry.device == device) {
+        const std::string place = fmt::format("{}:{}", entry.where.file_name(), entry.where.line());
+        Line& line = by_place[place];
+        line.place = place;
+        for (Line* l : {&line, &total}) {
+          l->bytes += entry.bytes;
+          ++l->tensors;
+        }
+      }
+    }
+  }
+  std::vector<Line> lines;
+  for (auto& [place, line] : by_place) {
+    lines.push_back(std::move(line));
+  }
+  std::ranges::stable_sort(lines, std::ranges::greater{}, &Line::bytes);
+  std::string text = fmt::format("live there: {} bytes in {} tensors", total.bytes, total.tensors);
+  constexpr std::size_t kLines = 12;
+  for (std::size_t i = 0; i < std::min(kLines, lines.size()); ++i) {
+    text += fmt::format("{} {} bytes in {} of {}", i == 0 ? ":" : ",", lines[i].bytes,
+                        lines[i].tensors, lines[i].place);
+  }
+  return text + (lines.size() > kLines ? ", ..." : "");
 }
 
 /// What stands in the cache line in front of each block.

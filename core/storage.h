@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <source_location>
+#include <string>
 #include <vector>
 
 #include "core/device.h"
@@ -16,10 +18,18 @@ struct Bounds {
   std::int32_t least, most;
 };
 
+/// Who asked for a tensor: the line of the op that makes it.
+using Where = std::source_location;
+
+class GraphMemory;
+
 /// A reference-counted buffer, 64-byte aligned, freed or given back when the last handle goes.
+/// Memory of a device is given out and taken back in the order of the stream that was current when
+/// it was made; where another one is current at its end, that one's work so far is waited for.
 class Storage {
  public:
-  Storage(std::size_t bytes, Device device);
+  /// Throws Error(resource) with the memory plan of a device that has no room.
+  explicit Storage(std::size_t bytes, Device device, const Where& where = Where::current());
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -43,10 +53,16 @@ class Storage {
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_;
+  Stream stream_{};                     // of a device's memory
+  std::shared_ptr<GraphMemory> graph_;  // that the memory belongs to, if any
   std::uint64_t version_ = 0, bounds_version_ = 0;
   std::optional<Bounds> bounds_;
   bool from_arena_ = false;
 };
+
+/// What lives on a device beyond the cpu, in words: bytes and tensors in all, then the lines that
+/// made them, the largest first.
+std::string memory_plan(Device device);
 
 /// Memory of an arena, aligned to huge pages.
 struct Slab {

@@ -29,10 +29,10 @@ Tensor alias(const Tensor& t, const Shape& shape, const Shape& strides, std::int
 }
 
 template <class T>
-Tensor from_host(std::span<const T> values, const Shape& shape, Device device) {
+Tensor from_host(std::span<const T> values, const Shape& shape, Device device, const Where& where) {
   TESSERA_CHECK(static_cast<std::int64_t>(values.size()) == shape.size(),
                 "Tensor::from: {} values do not fill shape {}", values.size(), shape);
-  Tensor t = Tensor::empty(shape, dtype_of<T>, device);
+  Tensor t = Tensor::empty(shape, dtype_of<T>, device, where);
   copy_bytes(t.impl()->storage->data(), device, values.data(), kCpu, values.size_bytes());
   return t;
 }
@@ -45,37 +45,41 @@ int checked_axis(const Tensor& t, int axis, const char* op) {
 
 }  // namespace
 
-Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, const Where& where) {
   std::ptrdiff_t bytes = 0;
   TESSERA_CHECK(!__builtin_mul_overflow(shape.size(), size_of(dtype), &bytes),
                 "Tensor: shape {} of {} is beyond any memory", shape, name(dtype));
-  return make(shape, dtype, std::make_shared<Storage>(static_cast<std::size_t>(bytes), device), 0,
+  return make(shape, dtype,
+              std::make_shared<Storage>(static_cast<std::size_t>(bytes), device, where), 0,
               contiguous_strides(shape));
 }
 
-Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
-  return full(shape, 0.0F, dtype, device);
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device, const Where& where) {
+  return full(shape, 0.0F, dtype, device, where);
 }
 
-Tensor Tensor::full(const Shape& shape, float value, DType dtype, Device device) {
-  Tensor t = empty(shape, dtype, device);
+Tensor Tensor::full(const Shape& shape, float value, DType dtype, Device device,
+                    const Where& where) {
+  Tensor t = empty(shape, dtype, device, where);
   fill(t, value);
   return t;
 }
 
-Tensor Tensor::from(std::span<const float> values, const Shape& shape, Device device) {
-  return from_host(values, shape, device);
+Tensor Tensor::from(std::span<const float> values, const Shape& shape, Device device,
+                    const Where& where) {
+  return from_host(values, shape, device, where);
 }
-Tensor Tensor::from(std::span<const std::int32_t> values, const Shape& shape, Device device) {
-  const Tensor t = from_host(values, shape, device);
+Tensor Tensor::from(std::span<const std::int32_t> values, const Shape& shape, Device device,
+                    const Where& where) {
+  const Tensor t = from_host(values, shape, device, where);
   if (device != kCpu && !values.empty()) {
     const auto [least, most] = std::ranges::minmax(values);
     mark_indices(t, least, most);
   }
   return t;
 }
-Tensor Tensor::scalar(float value, Device device) {
-  return full(Shape(), value, DType::f32, device);
+Tensor Tensor::scalar(float value, Device device, const Where& where) {
+  return full(Shape(), value, DType::f32, device, where);
 }
 
 const Shape& Tensor::shape() const { return impl_ ? impl_->shape : kNoShape; }
@@ -156,8 +160,8 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
   return differentiable(alias(*this, s, strides(), begin * strides()[axis]), {*this}, backward);
 }
 
-Tensor Tensor::clone() const {
-  Tensor t = empty(shape(), dtype(), device());
+Tensor Tensor::clone(const Where& where) const {
+  Tensor t = empty(shape(), dtype(), device(), where);
   copy_into(t, detach());
   if (device() != kCpu && dtype() == DType::i32) {
     copy_marks(t, *this);
@@ -165,20 +169,20 @@ Tensor Tensor::clone() const {
   return t;
 }
 
-Tensor Tensor::contiguous() const {
+Tensor Tensor::contiguous(const Where& where) const {
   if (is_contiguous()) {
     return *this;
   }
-  return differentiable(clone(), {*this},
+  return differentiable(clone(where), {*this},
                         [](std::span<const Tensor> g) { return std::vector<Tensor>{g[0]}; });
 }
 
-Tensor Tensor::to(Device target) const {
+Tensor Tensor::to(Device target, const Where& where) const {
   if (device() == target) {
     return *this;
   }
-  const Tensor source = contiguous();
-  Tensor t = empty(shape(), dtype(), target);
+  const Tensor source = contiguous(where);
+  Tensor t = empty(shape(), dtype(), target, where);
   copy_bytes(t.raw(), target, source.raw(), device(),
              static_cast<std::size_t>(size()) * size_of(dtype()));
   if (dtype() == DType::i32 && target != kCpu) {
@@ -189,11 +193,11 @@ Tensor Tensor::to(Device target) const {
       t, {*this}, [back](std::span<const Tensor> g) { return std::vector<Tensor>{g[0].to(back)}; });
 }
 
-Tensor Tensor::to(DType target) const {
+Tensor Tensor::to(DType target, const Where& where) const {
   if (dtype() == target) {
     return *this;
   }
-  Tensor t = empty(shape(), target, device());
+  Tensor t = empty(shape(), target, device(), where);
   copy_into(t, detach());
   const DType back = dtype();
   return differentiable(

@@ -23,16 +23,19 @@ class Tensor {
  public:
   Tensor() = default;
   /// Uninitialised memory; cpu tensors come from the step arena inside an ArenaScope.
-  static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
-  static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
+  static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu,
+                      const Where& where = Where::current());
+  static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu,
+                      const Where& where = Where::current());
   static Tensor full(const Shape& shape, float value, DType dtype = DType::f32,
-                     Device device = kCpu);
+                     Device device = kCpu, const Where& where = Where::current());
   /// Copies host values. Throws Error(usage) if the count differs from the shape's size.
-  static Tensor from(std::span<const float> values, const Shape& shape, Device device = kCpu);
-  static Tensor from(std::span<const std::int32_t> values, const Shape& shape,
-                     Device device = kCpu);
+  static Tensor from(std::span<const float> values, const Shape& shape, Device device = kCpu,
+                     const Where& where = Where::current());
+  static Tensor from(std::span<const std::int32_t> values, const Shape& shape, Device device = kCpu,
+                     const Where& where = Where::current());
   /// One f32 number of rank 0.
-  static Tensor scalar(float value, Device device = kCpu);
+  static Tensor scalar(float value, Device device = kCpu, const Where& where = Where::current());
 
   [[nodiscard]] bool defined() const { return impl_ != nullptr; }
   [[nodiscard]] const Shape& shape() const;
@@ -52,11 +55,11 @@ class Tensor {
   [[nodiscard]] Tensor transpose(int a, int b) const;
   [[nodiscard]] Tensor slice(int axis, std::int64_t begin, std::int64_t end) const;
   // Copies; differentiable.
-  [[nodiscard]] Tensor contiguous() const;
-  [[nodiscard]] Tensor to(Device device) const;
-  [[nodiscard]] Tensor to(DType dtype) const;
+  [[nodiscard]] Tensor contiguous(const Where& where = Where::current()) const;
+  [[nodiscard]] Tensor to(Device device, const Where& where = Where::current()) const;
+  [[nodiscard]] Tensor to(DType dtype, const Where& where = Where::current()) const;
   /// A copy without history.
-  [[nodiscard]] Tensor clone() const;
+  [[nodiscard]] Tensor clone(const Where& where = Where::current()) const;
   /// The same storage without history.
   [[nodiscard]] Tensor detach() const;
 

@@ -24,7 +24,8 @@ void decode_jets(std::span<const GeneratedJet> jets, const Tokenizer& tokenizer,
   std::vector<float> core;
   if (!codes.empty()) {
     core = tokenizer
-               .decode(Tensor::from(codes, {static_cast<std::int64_t>(codes.size())}),
+               .decode(Tensor::from(codes, {static_cast<std::int64_t>(codes.size())},
+                                    tokenizer.device()),
                        Segments::from_lengths(lengths))
                .to_vector<float>();
   }

@@ -43,7 +43,8 @@ std::vector<Pick> pick(const UnlabelledData& data, std::int64_t count) {
 void reconstruct(const Batch& batch, const Tokenizer& tokenizer, JetBlock& block) {
   const Segments s = segments_of(batch);
   const auto core =
-      tokenizer.decode(tokenizer.encode(core_features(batch), s), s).to_vector<float>();
+      tokenizer.decode(tokenizer.encode(core_features(batch, tokenizer.device()), s), s)
+          .to_vector<float>();
   for (int j = 0; j < s.count(); ++j) {
     for (auto i = static_cast<std::size_t>(s.cu_seqlens()[static_cast<std::size_t>(j)]);
          i < static_cast<std::size_t>(s.cu_seqlens()[static_cast<std::size_t>(j) + 1]); ++i) {

@@ -29,26 +29,43 @@ void keep_freed_memory() {
 
 }  // namespace
 
-void* cuda_allocate(std::size_t bytes) {
+void* cuda_allocate(std::size_t bytes, void* stream) {
   keep_freed_memory();
   void* data = nullptr;
-  const cudaError_t error = cudaMallocAsync(&data, bytes == 0 ? 1 : bytes, nullptr);
-  TESSERA_CHECK_KIND(ErrorKind::resource, error == cudaSuccess,
-                     "cuda_allocate: expected {} bytes of device memory, got {}", bytes,
-                     cudaGetErrorString(error));
+  const cudaError_t error = cudaMallocAsync(&data, bytes == 0 ? 1 : bytes, stream_of(stream));
+  if (error != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());  // the next call must not find it
+    std::size_t left = 0, total = 0;
+    static_cast<void>(cudaMemGetInfo(&left, &total));
+    TESSERA_FAIL(ErrorKind::resource,
+                 "cuda_allocate: expected {} bytes of device memory, got {}; {} of {} are left",
+                 bytes, cudaGetErrorString(error), left, total);
+  }
   return data;
 }
 
-void cuda_free(void* data) noexcept {
+void cuda_free(void* data, void* stream) noexcept {
   if (data != nullptr) {
-    static_cast<void>(cudaFreeAsync(data, nullptr));
+    static_cast<void>(cudaFreeAsync(data, stream_of(stream)));
   }
 }
 
-void cuda_copy(void* target, const void* source, std::size_t bytes) {
-  TESSERA_CUDA_CALL(cudaMemcpy(target, source, bytes, cudaMemcpyDefault));
-  TESSERA_CUDA_CALL(cudaStreamSynchronize(nullptr));
+void cuda_reclaim() {
+  TESSERA_CUDA_CALL(cudaDeviceSynchronize());
+  int device = 0;
+  TESSERA_CUDA_CALL(cudaGetDevice(&device));
+  cudaMemPool_t pool = nullptr;
+  TESSERA_CUDA_CALL(cudaDeviceGetDefaultMemPool(&pool, device));
+  TESSERA_CUDA_CALL(cudaMemPoolTrimTo(pool, 0));
 }
+
+void* cuda_allocate_pinned(std::size_t bytes) {
+  void* data = nullptr;
+  TESSERA_CUDA_CALL(cudaHostAlloc(&data, bytes == 0 ? 1 : bytes, cudaHostAllocDefault));
+  return data;
+}
+
+void cuda_free_pinned(void* data) noexcept { static_cast<void>(cudaFreeHost(data)); }
 
 int cuda_device_count() {
   int count = 0;
@@ -91,6 +108,42 @@ void cuda_record_event(void* event, void* stream) {
 
 void cuda_wait_event(void* event, void* stream) {
   TESSERA_CUDA_CALL(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
+}
+
+bool cuda_event_reached(void* event) {
+  const cudaError_t error = cudaEventQuery(event_of(event));
+  if (error == cudaErrorNotReady) {
+    return false;
+  }
+  TESSERA_CUDA_CALL(error);
+  return true;
+}
+
+void cuda_synchronize_event(void* event) {
+  TESSERA_CUDA_CALL(cudaEventSynchronize(event_of(event)));
+}
+
+// Relaxed: memory for what the recorded work makes is allocated meanwhile, in another stream.
+void cuda_begin_capture(void* stream) {
+  TESSERA_CUDA_CALL(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeRelaxed));
+}
+
+void* cuda_end_capture(void* stream) {
+  cudaGraph_t graph = nullptr;
+  TESSERA_CUDA_CALL(cudaStreamEndCapture(stream_of(stream), &graph));
+  cudaGraphExec_t ready = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
+  static_cast<void>(cudaGraphDestroy(graph));
+  TESSERA_CUDA_CALL(error);
+  return ready;
+}
+
+void cuda_launch_graph(void* graph, void* stream) {
+  TESSERA_CUDA_CALL(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)));
+}
+
+void cuda_destroy_graph(void* graph) noexcept {
+  static_cast<void>(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
 }
 
 namespace cu {

@@ -8,12 +8,15 @@ namespace tessera {
 
 /// Device memory, aligned to 256, from the driver's pool of the device: what is freed stays with
 /// the process and is given out again without a call to the driver's allocator, in the order of the
-/// default stream. Throws Error(resource) naming the bytes.
-void* cuda_allocate(std::size_t bytes);
-/// Back to the pool, once the work queued so far on the default stream is done. Null is legal.
-void cuda_free(void* data) noexcept;
-/// Copies between host and device in either direction; done when it returns.
-void cuda_copy(void* target, const void* source, std::size_t bytes);
+/// stream. Throws Error(resource) naming the bytes, and those that the device has left.
+void* cuda_allocate(std::size_t bytes, void* stream);
+/// Back to the pool, once the work queued so far on the stream is done. Null is legal.
+void cuda_free(void* data, void* stream) noexcept;
+/// Waits for all work, and gives what the pool does not use back to the driver.
+void cuda_reclaim();
+/// Page-locked memory of the host, which queued copies read and write when they run.
+void* cuda_allocate_pinned(std::size_t bytes);
+void cuda_free_pinned(void* data) noexcept;
 /// 0 without a GPU or driver.
 int cuda_device_count();
 
@@ -28,6 +31,15 @@ void* cuda_create_event();
 void cuda_destroy_event(void* event) noexcept;
 void cuda_record_event(void* event, void* stream);
 void cuda_wait_event(void* event, void* stream);
+bool cuda_event_reached(void* event);
+void cuda_synchronize_event(void* event);
+
+/// Work of the stream is recorded from here on; other streams of the thread go on.
+void cuda_begin_capture(void* stream);
+/// The recorded work as one graph, ready to launch.
+void* cuda_end_capture(void* stream);
+void cuda_launch_graph(void* graph, void* stream);
+void cuda_destroy_graph(void* graph) noexcept;
 
 namespace cu {
 

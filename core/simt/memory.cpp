@@ -45,6 +45,7 @@ struct Registry {
   std::multimap<std::size_t, std::byte*> spare;  // by capacity
   std::deque<const std::byte*> quarantine;
   std::size_t quarantined = 0;
+  std::size_t live = 0, most = kArenaBytes;  // bytes of live allocations, and how many there may be
   const char* fault = nullptr;
 };
 
@@ -180,7 +181,11 @@ void* simt_allocate(std::size_t bytes) {
   Registry& r = registry();
   watch_host_access();
   const std::lock_guard lock(r.mutex);
+  TESSERA_CHECK_KIND(ErrorKind::resource, bytes <= r.most && r.live <= r.most - bytes,
+                     "simt_allocate: expected {} bytes of memory, {} of {} are taken", bytes,
+                     r.live, r.most);
   const Block b = take_block(r, bytes);
+  r.live += bytes;
   const Opened open(r, b.base, b.capacity);
   if (r.open > 0 || r.left_open) {  // fresh pages of an arena that was opened before
     protect(b.base, b.capacity, PROT_READ | PROT_WRITE);
@@ -207,6 +212,7 @@ void simt_free(void* data) noexcept {
     r.fault = "write into a red zone, found at free";
   }
   b.live = false;
+  r.live -= b.bytes;
   poison(b.base, b.capacity);
   r.quarantine.push_back(b.base);
   r.quarantined += b.capacity;
@@ -267,6 +273,24 @@ const char* take_memory_fault() {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   return std::exchange(r.fault, nullptr);
+}
+
+void poison_memory(void* data, std::size_t bytes) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  const Opened open(r, data, bytes);
+  poison(static_cast<std::byte*>(data), bytes);
+}
+
+MemoryLimit::MemoryLimit(std::size_t bytes) : previous_(registry().most) {
+  registry().most = bytes;
+}
+MemoryLimit::~MemoryLimit() { registry().most = previous_; }
+
+std::size_t live_bytes() {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  return r.live;
 }
 
 std::size_t live_allocations() {

@@ -35,6 +35,22 @@ Allocation find_allocation(const void* address);
 /// Text of a fault noticed by simt_free since the last call, or null: double free, damaged red
 /// zone.
 const char* take_memory_fault();
+/// Makes memory of an allocation hold the poison word again.
+void poison_memory(void* data, std::size_t bytes);
+
+/// For a scope device memory holds no more than `bytes` at a time, quarantine and red zones aside.
+class MemoryLimit {
+ public:
+  explicit MemoryLimit(std::size_t bytes);
+  ~MemoryLimit();
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+
+ private:
+  std::size_t previous_;
+};
+/// Bytes of the allocations not freed yet.
+std::size_t live_bytes();
 /// Allocations not freed yet: a test that leaves more than it found leaks.
 std::size_t live_allocations();
 

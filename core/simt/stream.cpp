@@ -5,8 +5,10 @@
 #include <deque>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
 
@@ -22,11 +24,22 @@ struct Task {
   std::function<void()> work;
   std::shared_ptr<const Event> awaited;  // runs once `turn` records are done
   int turn = 0;
+  bool always = false;  // runs behind a fault too: frees, marks
 };
+
+/// Work that was recorded; the queue that replays it holds it too.
+using Recording = std::vector<std::function<void()>>;
 
 struct Queue {
   std::deque<Task> tasks;
+  std::shared_ptr<Recording> recording{};  // of the graph that is being captured
 };
+
+void refuse_event(const void* stream) {
+  TESSERA_CHECK_KIND(ErrorKind::internal,
+                     stream == nullptr || static_cast<const Queue*>(stream)->recording == nullptr,
+                     "simt: expected no event while a graph is recorded, got one");
+}
 
 // Streams belong to the thread that made them, as its schedule does.
 thread_local std::vector<Queue*> t_queues;
@@ -72,34 +85,79 @@ void* create_stream() {
   return t_queues.back();
 }
 
-void destroy_stream(void* stream) {
-  synchronize(stream);
+void destroy_stream(void* stream) noexcept {
+  // An error ends a run wherever it shows; here, where all is being taken down, it has shown.
+  for (bool again = true; again;) {
+    try {
+      synchronize(stream);
+      again = false;
+    } catch (const std::exception&) {
+    }
+  }
   std::erase(t_queues, static_cast<Queue*>(stream));
   delete static_cast<Queue*>(stream);
 }
 
 void enqueue(void* stream, std::function<void()> work) {
-  if (stream == nullptr) {
+  auto* queue = static_cast<Queue*>(stream);
+  if (queue == nullptr) {
     work();
+  } else if (queue->recording) {
+    queue->recording->push_back(std::move(work));
   } else {
-    static_cast<Queue*>(stream)->tasks.push_back({std::move(work), nullptr, 0});
+    queue->tasks.push_back({std::move(work), nullptr, 0, false});
   }
 }
+
+namespace {
+void enqueue_always(void* stream, std::function<void()> work) {
+  enqueue(stream, std::move(work));
+  if (auto* queue = static_cast<Queue*>(stream); queue != nullptr && !queue->recording) {
+    queue->tasks.back().always = true;
+  }
+}
+}  // namespace
 
 void copy_queued(void* stream, void* target, const void* source, std::size_t bytes) {
   enqueue(stream, [=] { simt_copy(target, source, bytes); });
 }
 
+void free_queued(void* data, void* stream) {
+  enqueue_always(stream, [data] { simt_free(data); });
+}
+
+void poison_queued(void* stream, void* data, std::size_t bytes) {
+  enqueue(stream, [data, bytes] { poison_memory(data, bytes); });
+}
+
+namespace {
+// Behind a fault nothing else may run: it would read what was not made, or write to host memory
+// that its owner has given up on meeting the error.
+void drop_work() {
+  for (Queue* q : t_queues) {
+    std::erase_if(q->tasks, [](const Task& t) { return t.work && !t.always; });
+  }
+}
+
+void run_one(Queue* q) {
+  const Task task = std::move(q->tasks.front());
+  q->tasks.pop_front();
+  try {
+    if (task.work) {
+      task.work();
+    }
+  } catch (...) {
+    drop_work();
+    throw;
+  }
+}
+}  // namespace
+
 void synchronize(void* stream) {
   auto* target = static_cast<Queue*>(stream);
   t_random.seed(schedule().seed);
   while (pending(target)) {
-    Queue* q = choose(target);
-    const Task task = std::move(q->tasks.front());
-    q->tasks.pop_front();
-    if (task.work) {
-      task.work();
-    }
+    run_one(choose(target));
   }
 }
 
@@ -107,19 +165,50 @@ void* create_event() { return new std::shared_ptr<Event>(std::make_shared<Event>
 void destroy_event(void* event) { delete static_cast<std::shared_ptr<Event>*>(event); }
 
 void record_event(void* event, void* stream) {
+  refuse_event(stream);
   const auto e = *static_cast<std::shared_ptr<Event>*>(event);
   ++e->asked;
-  enqueue(stream, [e] { ++e->done; });
+  enqueue_always(stream, [e] { ++e->done; });
 }
 
 // As in CUDA, an event that was never recorded is awaited by nobody.
 void wait_event(void* event, void* stream) {
+  refuse_event(stream);
   const auto& e = *static_cast<std::shared_ptr<Event>*>(event);
   if (stream != nullptr && e->asked > 0) {
-    static_cast<Queue*>(stream)->tasks.push_back({nullptr, e, e->asked});
+    static_cast<Queue*>(stream)->tasks.push_back({nullptr, e, e->asked, false});
   } else if (stream == nullptr && e->done < e->asked) {
     synchronize(nullptr);
   }
 }
+
+bool event_reached(void* event) {
+  const auto& e = *static_cast<std::shared_ptr<Event>*>(event);
+  return e->done == e->asked;
+}
+
+void synchronize_event(void* event) {
+  t_random.seed(schedule().seed);
+  while (!event_reached(event)) {
+    run_one(choose(nullptr));
+  }
+}
+
+void begin_capture(void* stream) {
+  static_cast<Queue*>(stream)->recording = std::make_shared<Recording>();
+}
+
+void* end_capture(void* stream) {
+  return new std::shared_ptr<Recording>(std::exchange(static_cast<Queue*>(stream)->recording, {}));
+}
+
+void launch_graph(void* graph, void* stream) {
+  const auto recording = *static_cast<std::shared_ptr<Recording>*>(graph);
+  for (const auto& work : *recording) {
+    enqueue(stream, work);
+  }
+}
+
+void destroy_graph(void* graph) { delete static_cast<std::shared_ptr<Recording>*>(graph); }
 
 }  // namespace tessera::simt

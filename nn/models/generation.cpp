@@ -30,7 +30,7 @@ struct StepRows {
 
 KeyValueCache cache_for(const SelfAttention& attn, std::int64_t slots, std::int64_t rows) {
   return KeyValueCache::create(slots, attn.config.heads, attn.config.width / attn.config.heads,
-                               rows);
+                               rows, attn.device());
 }
 
 template <class Blocks>
@@ -228,12 +228,12 @@ class SlotEngine {
     return {jet, rng.fork("code").key(), rng.fork("pid").key(), {.slot = slot}};
   }
 
-  Tensor uniforms(RngKey Flight::*key) const {
+  Tensor uniforms(RngKey Flight::*key, Device device) const {
     std::vector<float> u;
     for (const Flight& f : flights_) {
       u.push_back((f.*key).uniform(static_cast<std::uint64_t>(f.next.position)));
     }
-    return Tensor::from(u, {static_cast<std::int64_t>(u.size())});
+    return Tensor::from(u, {static_cast<std::int64_t>(u.size())}, device);
   }
 
   [[nodiscard]] Draws draw(const Tensor& h) const {
@@ -242,13 +242,13 @@ class SlotEngine {
                        .top_p = options_.top_p,
                        .excluded = {kStartToken}};
     const Tensor logits = decoder_.token_logits(h);  // (B, V)
-    const Tensor tokens = sample(logits, rule, uniforms(&Flight::code_key));
+    const Tensor tokens = sample(logits, rule, uniforms(&Flight::code_key, logits.device()));
     Draws d{tokens.to_vector<std::int32_t>(), {}, {}, {}};
     d.nll = cross_entropy(logits, tokens).to_vector<float>();
     const Tensor pid_logits = decoder_.pid_logits(h, tokens);  // (B, 8) or undefined
     if (pid_logits.defined()) {
       rule.excluded.clear();
-      const Tensor pids = sample(pid_logits, rule, uniforms(&Flight::pid_key));
+      const Tensor pids = sample(pid_logits, rule, uniforms(&Flight::pid_key, pid_logits.device()));
       d.pids = pids.to_vector<std::int32_t>();
       d.pid_nll = cross_entropy(pid_logits, pids).to_vector<float>();
     }

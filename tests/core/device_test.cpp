@@ -29,7 +29,7 @@ TEST_P(EveryDevice, EventOrdersTwoStreams) {
   std::vector<float> values{1, 2, 3}, got(3);
   const Tensor t = Tensor::zeros({3}, DType::f32, device);
   const OwnedStream producer(device), consumer(device);
-  const Event copied(device);
+  const StreamEvent copied(device);
   producer.copy(data(t), values.data(), 12);
   copied.record(producer);
   copied.wait(consumer);

@@ -1,0 +1,333 @@
+// Work that the host does not wait for: whole training steps in a stream of their own, uploads
+// beside them, recorded steps, and what a full device says. On simt a stream's work runs as late,
+// and as interleaved with other streams, as the schedule likes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/autograd.h"
+#include "core/graph.h"
+#include "core/simt/executor.h"
+#include "core/simt/memory.h"
+#include "core/staging.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/losses/losses.h"
+#include "kernels/reduce/reduce.h"
+#include "nn/models/deep_sets.h"
+#include "nn/models/generation.h"
+#include "nn/models/tokenizer.h"
+#include "train/pretrain_job.h"
+#include "train/trainer.h"
+
+namespace tessera {
+namespace {
+
+constexpr Device kSimt{DeviceType::simt, 0};
+
+simt::Schedule schedule_of(std::uint64_t seed) {
+  return {seed == 0   ? simt::Order::forward
+          : seed == 1 ? simt::Order::reverse
+                      : simt::Order::random,
+          seed};
+}
+
+Tensor random(const Shape& shape, std::uint64_t seed) {
+  Rng rng(seed);
+  return normal_init(shape, 1.0F, rng);
+}
+
+const Segments& jets() {
+  static const Segments s = Segments::from_lengths(std::vector<std::int32_t>{0, 1, 7, 0, 19, 2});
+  return s;
+}
+
+DeepSets small_model() {
+  Rng rng(2);
+  DeepSetsConfig config = DeepSetsConfig::pfn(13, 2);
+  config.phi = {20, 33};
+  config.f = {17};
+  return DeepSets(config, rng);
+}
+
+Tensor loss_of(const DeepSets& model, const Tensor& x, const Tensor& y) {
+  return mean(squared_error(model(x, jets()), y));
+}
+
+/// Losses and weights of some steps.
+struct Trained {
+  std::vector<float> losses;
+  std::vector<std::vector<float>> weights;
+  friend bool operator==(const Trained&, const Trained&) = default;
+};
+
+Trained train(Device device, int steps) {
+  DeepSets model = small_model();
+  model.to(device);
+  Trainer trainer({{.parameters = model.named_parameters()}}, {.lr = 1e-2F, .warmup = 1});
+  Trained t;
+  for (int i = 0; i < steps; ++i) {
+    const auto seed = static_cast<std::uint64_t>(10 + i);
+    t.losses.push_back(trainer.step([&] {
+      return loss_of(model, random({jets().total(), 13}, seed).to(device),
+                     random({6, 2}, 100 + seed).to(device));
+    }));
+  }
+  for (const auto& [name, tensor] : model.named_parameters()) {
+    t.weights.push_back(tensor.to_vector<float>());
+  }
+  return t;
+}
+
+TEST(Streams, StepsInAStreamOfTheirOwnHaveTheBitsOfTheDefaultOne) {
+  const Trained expected = train(kSimt, 3);
+  const std::size_t allocations = simt::live_allocations();
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    const OwnedStream stream(kSimt);
+    const StreamGuard guard(stream);
+    EXPECT_TRUE(train(kSimt, 3) == expected) << "schedule " << seed;
+  }
+  EXPECT_EQ(simt::live_allocations(), allocations) << "device memory leaks";
+  EXPECT_EQ(simt::take_memory_fault(), nullptr);
+}
+
+/// Sums batches that are uploaded in one stream while another adds up the ones before.
+std::vector<float> sum_of_uploads(bool waits) {
+  const OwnedStream copies(kSimt), compute(kSimt);
+  const StreamEvent uploaded(kSimt);
+  const StreamGuard guard(compute);
+  const Tensor total = Tensor::zeros({257}, DType::f32, kSimt);
+  std::vector<float> host(257);
+  for (int batch = 1; batch <= 5; ++batch) {
+    std::ranges::fill(host, static_cast<float>(batch));  // the last copy may not have run yet
+    Tensor values;
+    {
+      const StreamGuard copying(copies);
+      values = Tensor::from(host, {257}, kSimt);
+    }
+    if (waits) {
+      uploaded.record(copies);
+      uploaded.wait(compute);
+    }
+    accumulate(total, values);
+  }
+  return total.to_vector<float>();
+}
+
+TEST(Streams, UploadsRunBesideTheStreamThatWaitsForThem) {
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    EXPECT_EQ(sum_of_uploads(true), std::vector<float>(257, 15.0F)) << "schedule " << seed;
+  }
+  EXPECT_EQ(simt::take_memory_fault(), nullptr);
+}
+
+TEST(Streams, AMissingWaitIsCaught) {
+  const simt::ScheduleGuard schedule({simt::Order::forward, 0});
+  EXPECT_THROW(sum_of_uploads(false), Error);
+}
+
+// A copy that is queued by hand reads the host when it runs: what upload() is for.
+TEST(Streams, AStagingBufferThatIsReusedEarlyShows) {
+  const OwnedStream stream(kSimt);
+  const StreamGuard guard(stream);
+  const Tensor t = Tensor::zeros({3}, DType::f32, kSimt), u = Tensor::zeros({3}, DType::f32, kSimt);
+  std::vector<float> host{1, 2, 3};
+  stream.copy(t.impl()->storage->data(), host.data(), 12);
+  upload(kSimt, u.impl()->storage->data(), host.data(), 12);
+  host = {4, 5, 6};
+  EXPECT_EQ(t.to_vector<float>(), (std::vector<float>{4, 5, 6}));
+  EXPECT_EQ(u.to_vector<float>(), (std::vector<float>{1, 2, 3}));
+}
+
+// More than all the slabs hold: full ones come back once their copies are done.
+TEST(Streams, StagingMemoryIsReusedWithoutHarm) {
+  const OwnedStream stream(kSimt);
+  const StreamGuard guard(stream);
+  std::vector<Tensor> all;
+  constexpr std::int64_t kFloats = 700'000;
+  for (int i = 0; i < 30; ++i) {
+    all.push_back(
+        Tensor::from(std::vector<float>(kFloats, static_cast<float>(i)), {kFloats}, kSimt));
+  }
+  for (int i = 0; i < 30; ++i) {
+    const auto got = all[static_cast<std::size_t>(i)].to_vector<float>();
+    EXPECT_TRUE(std::ranges::all_of(got, [&](float x) { return x == static_cast<float>(i); })) << i;
+  }
+}
+
+TEST(Streams, AReadbackIsOfWhatStoodThereWhenItWasStarted) {
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    const OwnedStream stream(kSimt);
+    const StreamGuard guard(stream);
+    const Tensor t = Tensor::full({3}, 1.0F, DType::f32, kSimt);
+    Readback read(kSimt, 3);
+    const std::uint64_t waits = device_waits();
+    read.start(t);
+    fill(t, 2.0F);
+    EXPECT_EQ(device_waits(), waits);
+    EXPECT_EQ(read.get(), std::vector<float>(3, 1.0F));
+    EXPECT_EQ(t.to_vector<float>(), std::vector<float>(3, 2.0F));
+  }
+}
+
+TEST(Graphs, AChainOfKernelsIsReplayedOnItsAddresses) {
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    const OwnedStream stream(kSimt);
+    const StreamGuard guard(stream);
+    const Tensor x = Tensor::zeros({257}, DType::f32, kSimt),
+                 y = Tensor::zeros({257}, DType::f32, kSimt);
+    Graph graph(kSimt);
+    graph.capture([&] {
+      Tensor t = add(x, x);
+      t = mul(t, x);
+      copy_into(y, add(t, Tensor::from(std::vector<float>(257, 0.5F), {257}, kSimt)));
+    });
+    EXPECT_EQ(y.to_vector<float>(), std::vector<float>(257, 0.0F)) << "recorded, not run";
+    for (const float v : {1.0F, 2.0F, 3.0F}) {
+      copy_into(x, Tensor::full({257}, v));
+      graph.replay();
+      EXPECT_EQ(y.to_vector<float>(), std::vector<float>(257, 2 * v * v + 0.5F));
+    }
+  }
+}
+
+TEST(Graphs, ReadsWhileRecordingAreRefused) {
+  const OwnedStream stream(kSimt);
+  const StreamGuard guard(stream);
+  const Tensor x = Tensor::zeros({3}, DType::f32, kSimt);
+  Graph graph(kSimt);
+  EXPECT_THROW(graph.capture([&] { (void)x.to_vector<float>(); }), Error);
+  EXPECT_THROW(graph.capture([&] { stream.synchronize(); }), Error);
+  EXPECT_FALSE(graph.captured());
+  EXPECT_THROW(graph.replay(), Error);
+  EXPECT_EQ(x.to_vector<float>(), std::vector<float>(3, 0.0F)) << "the stream goes on";
+}
+
+TEST(Graphs, AReplayOnMemoryThatIsGoneIsCaught) {
+  const OwnedStream stream(kSimt);
+  const StreamGuard guard(stream);
+  const Tensor y = Tensor::zeros({3}, DType::f32, kSimt);
+  Tensor x = Tensor::zeros({3}, DType::f32, kSimt);
+  Graph graph(kSimt);
+  graph.capture([&] { accumulate(y, x); });
+  x = Tensor();
+  graph.replay();
+  EXPECT_THROW(y.to_vector<float>(), Error);
+}
+
+/// Steps whose batches, rates and losses lie in device memory; `replayed`: recorded once.
+Trained fixed_shape_steps(bool replayed) {
+  const OwnedStream stream(kSimt);
+  const StreamGuard guard(stream);
+  DeepSets model = small_model();
+  model.to(kSimt);
+  const FlatParameters flat(model.named_parameters());
+  const AdamWBuffers buffers{flat.values, flat.gradients,
+                             Tensor::zeros(flat.values.shape(), DType::f32, kSimt),
+                             Tensor::zeros(flat.values.shape(), DType::f32, kSimt)};
+  const AdamWSpan all[] = {{.begin = 0, .end = flat.values.size()}};
+  const AdamWOnDevice adamw(all, kSimt);
+  const Tensor report = Tensor::from(AdamWOnDevice::clean_report(), {AdamWReport::count}, kSimt);
+  const Tensor x = Tensor::zeros({jets().total(), 13}, DType::f32, kSimt);
+  const Tensor y = Tensor::zeros({6, 2}, DType::f32, kSimt),
+               loss = Tensor::zeros({1}, DType::f32, kSimt);
+  const auto step = [&] {
+    flat.zero_gradients();
+    const Tensor l = loss_of(model, x, y);
+    copy_into(loss, l.detach().reshape({1}));
+    backward(l);
+    adamw.step(buffers, {.clip_norm = 1}, loss, report);
+  };
+  Graph graph(kSimt);
+  if (replayed) {
+    graph.capture(step);
+  }
+  Trained t;
+  for (std::int64_t i = 0; i < 4; ++i) {
+    const auto seed = static_cast<std::uint64_t>(10 + i);
+    copy_into(x, random({jets().total(), 13}, seed));
+    copy_into(y, random({6, 2}, 100 + seed));
+    adamw.set_rates({.lr = 1e-2F / static_cast<float>(i + 1), .step = i + 1});
+    replayed ? graph.replay() : step();
+    t.losses.push_back(loss.item());
+  }
+  t.weights.push_back(flat.values.to_vector<float>());
+  return t;
+}
+
+TEST(Graphs, ATrainingStepIsReplayedWithTheBitsOfTheEagerOne) {
+  const Trained eager = fixed_shape_steps(false);
+  EXPECT_NE(eager.losses[0], eager.losses[1]);
+  const std::size_t allocations = simt::live_allocations();
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    EXPECT_TRUE(fixed_shape_steps(true) == eager) << "schedule " << seed;
+  }
+  EXPECT_EQ(simt::live_allocations(), allocations) << "graphs leak";
+  EXPECT_EQ(simt::take_memory_fault(), nullptr);
+}
+
+TEST(FullDevice, SaysWhatWasAskedForByWhomAndWhatLivesThere) {
+  const Trained expected = train(kSimt, 1);
+  DeepSets model = small_model();
+  model.to(kSimt);
+  Trainer trainer({{.parameters = model.named_parameters()}}, {.lr = 1e-2F, .warmup = 1});
+  const auto step = [&] {
+    return trainer.step([&] {
+      return loss_of(model, random({jets().total(), 13}, 10).to(kSimt),
+                     random({6, 2}, 110).to(kSimt));
+    });
+  };
+  for (const std::size_t room : {std::size_t{0}, std::size_t{5000}, std::size_t{9000}}) {
+    const simt::MemoryLimit limit(simt::live_bytes() + room);
+    try {
+      step();
+      ADD_FAILURE() << "expected Error(resource) with " << room << " bytes left";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::resource);
+      EXPECT_EQ(e.message().rfind("memory: ", 0), 0U) << e.message();
+      EXPECT_NE(e.message().find("requested on simt by "), std::string::npos) << e.message();
+      EXPECT_NE(e.message().find("nn/module.cpp:"), std::string::npos)
+          << "the flat parameters live there; " << e.message();
+    }
+    EXPECT_EQ(trainer.steps_done(), 0);
+  }
+  EXPECT_EQ(step(), expected.losses[0]) << "nothing has changed";
+}
+
+// The same random numbers and logits that agree to rounding: the same jets.
+TEST(GenerationOnADevice, DrawsTheJetsOfTheCpu) {
+  Rng rng(3);
+  Tokenizer tokenizer({.width = 16, .blocks = 1, .heads = 2, .codes = 13, .causal_decoder = true},
+                      rng);
+  PretrainModel model({.width = 16, .blocks = 1, .heads = 2, .registers = 1},
+                      {.codes = 13, .max_particles = 9}, rng);
+  for (const Module* m : {static_cast<Module*>(&tokenizer), static_cast<Module*>(&model)}) {
+    for (const NamedTensor& p : m->named_parameters()) {
+      copy_into(p.tensor, uniform_init(p.tensor.shape(), 0.4F, rng));
+    }
+  }
+  const std::vector<std::uint64_t> uids{3, 5, 8, 13, 21};
+  const GenerateOptions options{.max_particles = 9, .slots = 3, .seed = 4};
+  const auto draw = [&] {
+    return generate(model.backbone, model.head, tokenizer, uids, options, {});
+  };
+  const auto cpu = draw();
+  tokenizer.to(kSimt);
+  model.to(kSimt);
+  const auto simt = draw();
+  std::size_t particles = 0;
+  for (std::size_t i = 0; i < uids.size(); ++i) {
+    EXPECT_EQ(simt[i].codes, cpu[i].codes);
+    EXPECT_EQ(simt[i].pids, cpu[i].pids);
+    EXPECT_NEAR(simt[i].log_likelihood, cpu[i].log_likelihood, 1e-3);
+    particles += cpu[i].codes.size();
+  }
+  EXPECT_GT(particles, 5U);
+}
+
+}  // namespace
+}  // namespace tessera
