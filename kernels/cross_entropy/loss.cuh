@@ -1,9 +1,9 @@
 // Cross-entropy of rows of logits h W^T + b that are never stored. A block keeps 128 rows of h in
 // shared memory, split in two bf16 (core/gpu/tile.cuh), and streams the weight past them, 256
-// classes and 16 of the depth at a time, four deep; a warp has 32 rows by 128 classes in registers.
-// Of each row a lane keeps maximum, sum of exponentials under it and, where it meets it, the
-// target's logit: once through the weight for 128 rows, T floats out. Operands lie in shared memory
-// as lanes hold them, 16 bytes each, so that no bank is met twice.
+// classes and 16 of the depth at a time, two or four deep; a warp has 32 rows by 128 classes in
+// registers. Of each row a lane keeps maximum, sum of exponentials under it and, where it meets it,
+// the target's logit: once through the weight for 128 rows, T floats out. Operands lie in shared
+// memory as lanes hold them, 16 bytes each, so that no bank is met twice.
 #pragma once
 
 #include "core/gpu/tile.cuh"
@@ -15,7 +15,6 @@ namespace {
 
 constexpr int kLossRows = 128;  // of a block
 constexpr int kLossThreads = 256;
-constexpr int kLossStages = 4;
 constexpr int kHalf = 128;             // classes of a warp in a tile
 constexpr int kParts = kHalf / 8;      // accumulators of a fragment
 constexpr int kOperandWords = 4 * 32;  // of a warp, 16 bytes a lane
@@ -89,8 +88,9 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads)
 
 template <int kSteps>
 struct LossSmem {
+  static constexpr int kStages = kSteps > 8 ? 2 : 4;  // 256 of depth leave room for two on an A100
   alignas(16) std::uint32_t h[kSteps][kLossRows / 16][2][kOperandWords];
-  alignas(16) std::uint32_t w[kLossStages][kStageWords];
+  alignas(16) std::uint32_t w[kStages][kStageWords];
   RunningSum part[2][kLossRows];
   float at_target[kLossRows];
 };
@@ -128,7 +128,7 @@ struct WeightStream {
   TESSERA_DEVICE void load(LossSmem<kSteps>& s, std::int64_t stage) const {
     if (stage < stages) {
       for (int i = 4 * linear_thread(); i < kStageWords; i += 4 * kLossThreads) {
-        cp_async<16>(&s.w[stage % kLossStages][i], packed + stage * kStageWords + i);
+        cp_async<16>(&s.w[stage % LossSmem<kSteps>::kStages][i], packed + stage * kStageWords + i);
       }
     }
     cp_async_commit();
@@ -171,7 +171,8 @@ TESSERA_DEVICE void add_step(const LossSmem<kSteps>& s, int step, std::int64_t s
       a[f].low.r[i] = low.w[i];
     }
   }
-  const std::uint32_t* mine = s.w[stage % kLossStages] + warp() % 2 * kParts * kOperandWords;
+  const std::uint32_t* mine =
+      s.w[stage % LossSmem<kSteps>::kStages] + warp() % 2 * kParts * kOperandWords;
   TESSERA_UNROLL
   for (int part = 0; part < kParts; ++part) {
     const Word4 w = operand(mine + part * kOperandWords);
@@ -266,11 +267,12 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
     loss_kernel(View<const float, 2> h, const std::uint32_t* packed, const float* bias,
                 std::int64_t classes, View<const std::int32_t, 1> targets,
                 View<const float, 1> row_weight, View<float, 1> loss) {
+  constexpr int kStages = LossSmem<kSteps>::kStages;
   TESSERA_SMEM(LossSmem<kSteps>, s);
   const LossScratch shape(classes, h.shape[1]);
   const int steps = static_cast<int>(shape.steps);
   const WeightStream stream{packed, shape.tiles * steps};
-  for (int i = 0; i < kLossStages - 1; ++i) {
+  for (int i = 0; i < kStages - 1; ++i) {
     stream.load(s, i);
   }
   const std::int64_t first_row = static_cast<std::int64_t>(block_idx().x) * kLossRows;
@@ -290,9 +292,9 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
     const int mine = first < classes ? fragments : 0;
     start_from_bias(logits, bias + first);
     for (int step = 0; step < steps; ++step, ++stage) {
-      cp_async_wait<kLossStages - 2>();
+      cp_async_wait<kStages - 2>();
       sync_block();  // the stage is here, and the one before has been read
-      stream.load(s, stage + kLossStages - 1);
+      stream.load(s, stage + kStages - 1);
       if (mine == 2) {
         add_step<2>(s, step, stage, logits);
       } else if (mine == 1) {
