@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -113,6 +114,7 @@ def run_mutant(build, number, mutant):
         mutant.result = f"applies {source.count(mutant.before)} times"
         return mutant
     work = build / "mutants" / f"{number:03d}"
+    shutil.rmtree(work, ignore_errors=True)  # a header of an earlier run would be found first
     work.mkdir(parents=True, exist_ok=True)
     program = build_mutant(build, work, mutant, source.replace(mutant.before, mutant.after))
     environment = dict(os.environ, TESSERA_TEST_DEVICES="simt")
