@@ -134,15 +134,25 @@ def one_line(text):
     return re.sub(r"\s+", " ", text)
 
 
+def stale(mutants):
+    """Those whose fragment does not stand in its file exactly once: the kernel was changed, the list not."""
+    return [m for m in mutants if (ROOT / m.source).read_text().count(m.before) != 1]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/dev")
     parser.add_argument("--only", default="", help="ops whose path contains this")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--check", action="store_true", help="only tell whether every entry applies; seconds")
     options = parser.parse_args()
     build = options.build.resolve()
     mutants = [m for m in read_list((ROOT / "tests/mutants/mutants.txt").read_text())
                if options.only in m.source]
+    if options.check:
+        for m in stale(mutants):
+            print(f"{m.source}: expected once, got {(ROOT / m.source).read_text().count(m.before)} times: {one_line(m.before)}")
+        return 1 if stale(mutants) else 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(run_mutant, build, i, m) for i, m in enumerate(mutants)]
         for job in concurrent.futures.as_completed(jobs):
