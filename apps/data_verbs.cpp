@@ -16,7 +16,7 @@
 #include "core/check.h"
 #include "train/manifest.h"
 #include "train/native_file.h"
-#include "train/simulate.h"
+#include "train/simulation/simulate.h"
 
 namespace tessera::apps {
 namespace {

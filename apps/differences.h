@@ -2,7 +2,7 @@
 #pragma once
 
 #include "apps/model_config.h"
-#include "train/paired.h"
+#include "train/metrics/paired.h"
 
 namespace tessera::apps {
 

@@ -4,8 +4,8 @@
 
 #include "apps/evaluation.h"
 #include "apps/stages.h"
+#include "train/metrics/paired.h"
 #include "train/model_store.h"
-#include "train/paired.h"
 
 namespace tessera::apps {
 namespace {

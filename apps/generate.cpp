@@ -6,7 +6,7 @@
 #include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/generate.h"
-#include "train/generation_quality.h"
+#include "train/metrics/generation_quality.h"
 #include "train/model_store.h"
 
 namespace tessera::apps {

@@ -10,8 +10,8 @@
 
 #include "apps/run_record.h"
 #include "apps/stages.h"
-#include "train/label_efficiency.h"
-#include "train/statistics.h"
+#include "train/metrics/label_efficiency.h"
+#include "train/metrics/statistics.h"
 
 namespace tessera::apps {
 namespace {

@@ -19,7 +19,7 @@ set(GATES
   "toml\\+\\+|^train/config\\.cpp$"
   "onnx|^train/export_onnx\\.cpp$"
   "fastjet|^train/jets\\.cpp$"
-  "HepMC3|^train/hepmc\\.cpp$"
+  "HepMC3|^train/simulation/hepmc\\.cpp$"
   "mpi\\.h|^train/distributed\\.cpp$"
   "nccl\\.h|^train/distributed\\.cpp$"
   "CLI|^apps/"

@@ -3,8 +3,8 @@
 #include "core/autograd.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "nn/models/token_sequence.h"
-#include "train/code_use.h"
 #include "train/inputs.h"
+#include "train/metrics/code_use.h"
 #include "train/unlabelled_training.h"
 
 namespace tessera {

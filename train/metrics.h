@@ -1,8 +1,8 @@
 // Every metric, by idea.
 #pragma once
 
-#include "train/classification.h"
-#include "train/code_use.h"
-#include "train/distances.h"
-#include "train/resolution.h"
-#include "train/statistics.h"
+#include "train/metrics/classification.h"
+#include "train/metrics/code_use.h"
+#include "train/metrics/distances.h"
+#include "train/metrics/resolution.h"
+#include "train/metrics/statistics.h"

@@ -1,8 +1,8 @@
 #include "train/pretrain_job.h"
 
 #include "core/autograd.h"
-#include "train/code_use.h"
 #include "train/inputs.h"
+#include "train/metrics/code_use.h"
 #include "train/unlabelled_training.h"
 
 namespace tessera {

@@ -5,7 +5,7 @@
 #include "kernels/elementwise/elementwise.h"
 #include "nn/models/token_sequence.h"
 #include "train/inputs.h"
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 
 namespace tessera {
 namespace {

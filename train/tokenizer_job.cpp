@@ -2,8 +2,8 @@
 
 #include "core/autograd.h"
 #include "nn/codebook.h"
-#include "train/code_use.h"
 #include "train/inputs.h"
+#include "train/metrics/code_use.h"
 #include "train/unlabelled_training.h"
 
 namespace tessera {

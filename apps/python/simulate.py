@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Generates collisions with Pythia and writes the pruned event records as a binary stream.
 
-The stream (little-endian; read by train/particles.cpp) is
+The stream (little-endian; read by train/simulation/particles.cpp) is
   header   b"TSRPART1", u32 version = 1, u32 length, JSON text of that length
   block    b"BLK1", u32 events, u32 particles, u64 events tried so far, f64 sigma_mb, f64 sigma_error_mb,
            u64 number[events], u32 count[events],

@@ -11,8 +11,8 @@
 #include "support/jet_files.h"
 #include "support/temp_dir.h"
 #include "train/features.h"
-#include "train/generation_quality.h"
 #include "train/jet_block.h"
+#include "train/metrics/generation_quality.h"
 
 namespace tessera {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "train/detector.h"
+#include "train/simulation/detector.h"
 
 namespace tessera {
 namespace {

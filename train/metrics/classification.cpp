@@ -1,4 +1,4 @@
-#include "train/classification.h"
+#include "train/metrics/classification.h"
 
 #include <algorithm>
 #include <cmath>

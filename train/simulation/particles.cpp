@@ -1,4 +1,4 @@
-#include "train/particles.h"
+#include "train/simulation/particles.h"
 
 #include <fcntl.h>
 #include <fmt/ranges.h>

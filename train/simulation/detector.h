@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/rng.h"
-#include "train/particles.h"
+#include "train/simulation/particles.h"
 
 namespace tessera {
 

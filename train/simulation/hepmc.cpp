@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "train/particles.h"
+#include "train/simulation/particles.h"
 
 namespace tessera {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "train/detector.h"
 #include "train/native_writer.h"
+#include "train/simulation/detector.h"
 
 namespace tessera {
 

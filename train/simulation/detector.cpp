@@ -1,4 +1,4 @@
-#include "train/detector.h"
+#include "train/simulation/detector.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // Distances between two samples of one quantity: generated or decoded jets against true ones.
 #pragma once
 
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 
 namespace tessera {
 

@@ -1,7 +1,7 @@
 // Metrics of classifiers.
 #pragma once
 
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 
 namespace tessera {
 

@@ -1,4 +1,4 @@
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 #include "train/tasks.h"
 
 namespace tessera {

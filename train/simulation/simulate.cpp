@@ -1,4 +1,4 @@
-#include "train/simulate.h"
+#include "train/simulation/simulate.h"
 
 #include <algorithm>
 #include <numeric>
@@ -6,8 +6,8 @@
 #include "core/check.h"
 #include "train/hash.h"
 #include "train/jets.h"
+#include "train/simulation/truth.h"
 #include "train/substructure.h"
-#include "train/truth.h"
 
 namespace tessera {
 namespace {

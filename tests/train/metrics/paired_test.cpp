@@ -1,5 +1,5 @@
 // Paired differences against naive references: expanded samples, closed forms, tables.
-#include "train/paired.h"
+#include "train/metrics/paired.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "train/resolution.h"
+#include "train/metrics/resolution.h"
 
 #include <algorithm>
 #include <cmath>

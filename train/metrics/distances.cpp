@@ -1,4 +1,4 @@
-#include "train/distances.h"
+#include "train/metrics/distances.h"
 
 #include <algorithm>
 #include <cmath>

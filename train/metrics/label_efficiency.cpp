@@ -1,4 +1,4 @@
-#include "train/label_efficiency.h"
+#include "train/metrics/label_efficiency.h"
 
 #include <cmath>
 

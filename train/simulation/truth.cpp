@@ -1,4 +1,4 @@
-#include "train/truth.h"
+#include "train/simulation/truth.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "train/generation_quality.h"
+#include "train/metrics/generation_quality.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // Metrics of a regression: response and resolution.
 #pragma once
 
-#include "train/statistics.h"
+#include "train/metrics/statistics.h"
 
 namespace tessera {
 

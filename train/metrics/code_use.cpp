@@ -1,4 +1,4 @@
-#include "train/code_use.h"
+#include "train/metrics/code_use.h"
 
 #include <algorithm>
 #include <cmath>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "train/particles.h"
+#include "train/simulation/particles.h"
 
 namespace tessera {
 

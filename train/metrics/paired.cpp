@@ -1,4 +1,4 @@
-#include "train/paired.h"
+#include "train/metrics/paired.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // From a committed particle stream to a native file.
-#include "train/simulate.h"
+#include "train/simulation/simulate.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include "core/check.h"
 #include "support/temp_dir.h"
 #include "train/dataset.h"
-#include "train/truth.h"
+#include "train/simulation/truth.h"
 
 namespace tessera {
 namespace {
