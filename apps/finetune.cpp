@@ -22,7 +22,9 @@ struct Inputs {
   FeatureConfig features;
   std::optional<Splits> jets, taus;
   Foundation foundation;
-  std::string backbone_hash, tokenizer_hash;  // the second for a backbone of tokens only
+  std::string backbone_hash;
+  std::string tokens;  // these two for a backbone of tokens only
+  VqDistance distance = VqDistance::f32;
 
   Inputs(const RunConfig& c, const Options& o, const std::vector<Study>& studies)
       : config(c), options(o), features(feature_config(c)) {
@@ -38,7 +40,8 @@ struct Inputs {
       const auto tokenizer = load_tokenizer(from + "/tokenizer/model");
       check_contract(tokenizer.features, features, "finetune: the tokenizer");
       foundation.tokenizer = state(*tokenizer.model);
-      tokenizer_hash = state_hash(*tokenizer.model);
+      tokens = tokenizer_hash(*tokenizer.model);
+      distance = tokenizer.model->config.distance;
     } else {
       take(load_pretrained(from + "/pretrain/model"));
     }
@@ -64,7 +67,7 @@ std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed
     settings += "backbone " + in.backbone_hash + "\n";
   }
   if (parse_method(study.method) == Method::omnijet) {
-    settings += "tokenizer " + in.tokenizer_hash + "\n";
+    settings += "tokenizer " + in.tokens + "\n";
   }
   return settings;
 }
@@ -128,6 +131,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
     return;
   }
   FinetuneJob job = finetune_job(c, study, seed, *data.train);
+  job.model.tokenizer.distance = in.distance;  // as the stored one has it, whatever the run says
   const std::string card = task_card(job.model, data.features);
   job.files = stage.files(card);
   job.device = in.options.device;

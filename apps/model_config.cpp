@@ -79,7 +79,8 @@ TokenizerConfig tokenizer_config(const RunConfig& c) {
           .alpha = c.tokenizer.alpha,
           .beta = c.tokenizer.beta,
           .nu = c.tokenizer.nu,
-          .affine_lr = c.tokenizer.affine_lr};
+          .affine_lr = c.tokenizer.affine_lr,
+          .distance = parse_vq_distance(c.tokenizer.distance)};
 }
 
 BackboneConfig backbone_config(const RunConfig& c) {

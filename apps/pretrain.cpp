@@ -46,7 +46,7 @@ void pretrain_verb(const RunConfig& c, const Options& options) {
   check_contract(stored.features, data.features, "pretrain: the tokenizer");
   const Stage stage(c, options, "pretrain",
                     settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed", "run.compat"}) +
-                        precision_setting(c) + "tokenizer " + state_hash(tokenizer) + "\n");
+                        precision_setting(c) + "tokenizer " + tokenizer_hash(tokenizer) + "\n");
   if (stage.done()) {
     fmt::print(stderr, "pretrain: done before, kept ({})\n", stage.model());
     return;

@@ -28,6 +28,7 @@ struct RunConfig {
     std::int64_t width = 32, blocks = 1, heads = 4, mlp_factor = 1, codes = 512, latent = 4;
     bool causal_decoder = true;
     float dropout = 0, alpha = 10, beta = 0.9F, nu = 1, affine_lr = 2;
+    std::string distance = "f32";
     std::int64_t batch = 128, dead_code_timeout = 50;
     Selection selection;
     TrainerConfig trainer{.lr = 2e-3F, .steps = 300};
@@ -76,7 +77,8 @@ Schema<RunConfig> run_schema();
 std::string help_of(const std::vector<std::string>& prefixes);
 
 /// The resolved lines "table.key = value" whose keys begin with one of the prefixes: what a stage
-/// depends on. Keys that begin with one of `without` are left out.
+/// depends on. Keys that begin with one of `without` are left out, and a key that is younger than
+/// the first runs where it has the meaning that these had.
 std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,
                         const std::vector<std::string>& without = {});
 

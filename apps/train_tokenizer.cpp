@@ -36,6 +36,7 @@ ordered_json residuals(const TokenizerMeasure& m) {
 }  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
+  check_vq_distance(tokenizer_config(c).distance, options.device);
   const Stage stage(
       c, options, "tokenizer",
       settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c));

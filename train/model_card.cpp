@@ -25,6 +25,7 @@ void fields(auto& io, TokenizerConfig& c) {
   io.number("beta", c.beta, 0, 1);
   io.number("nu", c.nu, 0, 1);
   io.number("affine_lr", c.affine_lr, 0, 100);
+  io.distance("distance", c.distance);
 }
 
 void fields(auto& io, BackboneConfig& c) {
@@ -64,6 +65,7 @@ struct Writer {
   void number(const char* key, const auto& value, double, double) { object[key] = value; }
   void flag(const char* key, bool value) { object[key] = value; }
   void text(const char* key, const std::string& value) { object[key] = value; }
+  void distance(const char* key, VqDistance value) { object[key] = name(value); }
 };
 
 /// The library's own conversions take -1 and 1.5 for counts, true for a number, and are undefined
@@ -80,6 +82,10 @@ struct Reader {
   }
   void flag(const char* key, bool& value) { value = object.at(key).get<bool>(); }
   void text(const char* key, std::string& value) { value = object.at(key).get<std::string>(); }
+  // Cards from before the key existed are of distance f32.
+  void distance(const char* key, VqDistance& value) {
+    value = parse_vq_distance(object.value(key, std::string(name(VqDistance::f32))));
+  }
 };
 
 template <class Config>

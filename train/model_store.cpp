@@ -138,4 +138,10 @@ std::string state_hash(const std::vector<NamedTensor>& tensors) {
   return hash_text(text);
 }
 
+std::string tokenizer_hash(const Tokenizer& tokenizer) {
+  const VqDistance distance = tokenizer.config.distance;
+  return state_hash(tokenizer) +
+         (distance == VqDistance::f32 ? "" : fmt::format(" by {}", name(distance)));
+}
+
 }  // namespace tessera

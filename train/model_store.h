@@ -40,5 +40,7 @@ void check_contract(const FeatureConfig& model, const FeatureConfig& wanted,
 /// XXH3-128 over names and bytes of all parameters and buffers.
 std::string state_hash(const Module& module);
 std::string state_hash(const std::vector<NamedTensor>& tensors);
+/// What tokens depend on: state_hash, and the distance of codes where it is not f32.
+std::string tokenizer_hash(const Tokenizer& tokenizer);
 
 }  // namespace tessera

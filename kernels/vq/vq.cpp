@@ -59,6 +59,27 @@ struct VqBackward {
   }
 };
 
+Tensor nearest(const Tensor& z, const Tensor& codebook) {
+  const std::int64_t k = codebook.shape(0), d = codebook.shape(1);
+  const Device device = z.device();
+  const Tensor codes_t = Tensor::empty({d, k}, DType::f32, device);
+  const Tensor half_norm = Tensor::empty({k}, DType::f32, device);
+  kPrepare(device, matrix(codebook), codes_t.view<float, 2>(), half_norm.view<float, 1>(),
+           Stream{});
+  Tensor codes = Tensor::empty({z.shape(0)}, DType::i32, device);
+  const std::int64_t words = device == kCpu ? 0 : VqScratch(z.shape(0), k, d).size;
+  const Tensor scratch = Tensor::empty({words}, DType::i32, device);
+  kNearest(device, matrix(z), matrix(codes_t), vector(half_norm), codes.view<std::int32_t, 1>(),
+           scratch.view<std::int32_t, 1>(), Stream{});
+  return codes;
+}
+
+Tensor nearest_half(const Tensor& z, const Tensor& codebook) {
+  Tensor codes = Tensor::empty({z.shape(0)}, DType::i32);
+  cpu::vq_nearest_half(matrix(z), matrix(codebook), codes.view<std::int32_t, 1>());
+  return codes;
+}
+
 }  // namespace
 
 Tensor vq_effective_codebook(const Tensor& codebook0, const Tensor& scale, const Tensor& bias,
@@ -74,25 +95,16 @@ Tensor vq_effective_codebook(const Tensor& codebook0, const Tensor& scale, const
   return e;
 }
 
-Tensor vq_assign(const Tensor& z0, const Tensor& codebook0) {
-  TESSERA_CHECK(z0.rank() == 2 && codebook0.rank() == 2 && z0.shape(1) == codebook0.shape(1) &&
-                    codebook0.shape(0) > 0,
-                "vq: z must be (T, D) and the codebook (K, D), got {} and {}", z0.shape(),
-                codebook0.shape());
+Tensor vq_assign(const Tensor& z, const Tensor& codebook, VqDistance distance) {
+  TESSERA_CHECK(z.rank() == 2 && codebook.rank() == 2 && z.shape(1) == codebook.shape(1) &&
+                    codebook.shape(0) > 0,
+                "vq: z must be (T, D) and the codebook (K, D), got {} and {}", z.shape(),
+                codebook.shape());
+  check_vq_distance(distance, z.device());
   const NoGrad off;
-  const Tensor z = z0.contiguous(), codebook = codebook0.contiguous();
-  const std::int64_t k = codebook.shape(0), d = codebook.shape(1);
-  const Device device = z.device();
-  const Tensor codes_t = Tensor::empty({d, k}, DType::f32, device);
-  const Tensor half_norm = Tensor::empty({k}, DType::f32, device);
-  kPrepare(device, matrix(codebook), codes_t.view<float, 2>(), half_norm.view<float, 1>(),
-           Stream{});
-  Tensor codes = Tensor::empty({z.shape(0)}, DType::i32, device);
-  const std::int64_t words = device == kCpu ? 0 : VqScratch(z.shape(0), k, d).size;
-  const Tensor scratch = Tensor::empty({words}, DType::i32, device);
-  kNearest(device, matrix(z), matrix(codes_t), vector(half_norm), codes.view<std::int32_t, 1>(),
-           scratch.view<std::int32_t, 1>(), Stream{});
-  mark_indices(codes, 0, static_cast<std::int32_t>(k - 1));
+  const auto search = distance == VqDistance::f16 ? nearest_half : nearest;
+  Tensor codes = search(z.contiguous(), codebook.contiguous());
+  mark_indices(codes, 0, static_cast<std::int32_t>(codebook.shape(0) - 1));
   return codes;
 }
 
@@ -106,7 +118,7 @@ VqResult vector_quantize(const Tensor& z0, const Tensor& codebook0, const Tensor
   const Tensor z = z0.detach().contiguous(), codebook = codebook0.detach().contiguous();
   const Tensor scale = scale0.detach().contiguous();
   const Tensor effective = vq_effective_codebook(codebook, scale, bias0, options.affine_lr);
-  const Tensor codes = vq_assign(z, effective), quantized = empty_like(z);
+  const Tensor codes = vq_assign(z, effective, options.distance), quantized = empty_like(z);
   const Tensor partials = Tensor::empty({chunk_count(z.size(), kVqBlock)}, DType::f32, z.device());
   kQuantize(z.device(), matrix(z), codes.view<const std::int32_t, 1>(), matrix(effective),
             quantized.view<float, 2>(), partials.view<float, 1>(), Stream{});

@@ -3,6 +3,7 @@
 
 #include "core/kernel.h"
 #include "core/tensor.h"
+#include "kernels/vq/distance.h"
 #include "kernels/vq/vq_types.h"
 
 namespace tessera {
@@ -11,6 +12,7 @@ struct VqOptions {
   float beta = 0.9F;       ///< weight of the codebook term; commitment has 1 - beta
   float nu = 1.0F;         ///< share of the output gradient that also moves the code
   float affine_lr = 2.0F;  ///< effective codebook e' = (1 + affine_lr s) e + affine_lr b
+  VqDistance distance = VqDistance::f32;
 };
 
 struct VqResult {
@@ -34,8 +36,10 @@ Tensor vq_effective_codebook(const Tensor& codebook, const Tensor& scale, const 
 
 /// codes (T) i32: argmax_k of s_k = -|e_k|^2 / 2 + z . e_k, accumulated from -h_k by fused
 /// multiply-adds in the order of d: equal on every device and SIMD level. Ties go to the smaller
-/// index; a NaN row gives 0. No gradient.
-Tensor vq_assign(const Tensor& z, const Tensor& effective_codebook);
+/// index; a NaN row gives 0. No gradient. f16: kernels/vq/distance.h; throws Error(usage) on
+/// devices.
+Tensor vq_assign(const Tensor& z, const Tensor& effective_codebook,
+                 VqDistance distance = VqDistance::f32);
 
 /// Rows of the effective codebook, (T, D), without gradient.
 Tensor vq_lookup(const Tensor& codes, const Tensor& effective_codebook);

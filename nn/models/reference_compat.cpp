@@ -28,11 +28,11 @@ Tensor effective_code(const Quantizer& vq, float affine_lr, std::int32_t k) {
   return add_rows(mul_rows(row, factor), scale(vq.bias, affine_lr));
 }
 
-std::int32_t code_of_zero(const Quantizer& vq, float affine_lr) {
+std::int32_t code_of_zero(const Quantizer& vq, const TokenizerConfig& c) {
   const NoGrad off;
   const Tensor zero = Tensor::zeros({1, vq.codebook.shape(1)});
-  const Tensor effective = vq_effective_codebook(vq.codebook, vq.scale, vq.bias, affine_lr);
-  return vq_assign(zero, effective).to_vector<std::int32_t>()[0];
+  const Tensor effective = vq_effective_codebook(vq.codebook, vq.scale, vq.bias, c.affine_lr);
+  return vq_assign(zero, effective, c.distance).to_vector<std::int32_t>()[0];
 }
 
 /// A batch of token sequences, each with its probe behind it.
@@ -116,7 +116,7 @@ PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const Tokenize
   const auto places = static_cast<float>(segments.count() * slots);
   PaddedTokenizerLoss result;
   result.pads = segments.count() * slots - segments.total();
-  result.pad_code = code_of_zero(model.vq, c.affine_lr);
+  result.pad_code = code_of_zero(model.vq, c);
 
   const Tensor sse = sum(squared_error(out.reconstruction, x));
   const Tensor reco = scale(sse, 1.0F / (static_cast<float>(c.features) * places));

@@ -75,9 +75,11 @@ TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments,
                                       const DropoutStream& dropout) const {
   TokenizerOutput result;
   result.latent = encode_latent(x, segments, fork(dropout, "encoder"));
-  const VqResult q =
-      vector_quantize(result.latent, vq.codebook, vq.scale, vq.bias,
-                      {.beta = config.beta, .nu = config.nu, .affine_lr = config.affine_lr});
+  const VqResult q = vector_quantize(result.latent, vq.codebook, vq.scale, vq.bias,
+                                     {.beta = config.beta,
+                                      .nu = config.nu,
+                                      .affine_lr = config.affine_lr,
+                                      .distance = config.distance});
   result.codes = q.codes;
   result.reconstruction = decode_latent(q.quantized, segments, fork(dropout, "decoder"));
   const Tensor reco = mean(squared_error(result.reconstruction, x));
@@ -92,7 +94,8 @@ Tensor Tokenizer::encode(const Tensor& x, const Segments& segments) const {
   const NoGrad off;
   const PrecisionScope exact(Precision::f32);
   return vq_assign(encode_latent(x, segments),
-                   vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr));
+                   vq_effective_codebook(vq.codebook, vq.scale, vq.bias, config.affine_lr),
+                   config.distance);
 }
 
 Tensor Tokenizer::decode(const Tensor& codes, const Segments& segments) const {

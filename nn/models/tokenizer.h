@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/segments.h"
+#include "kernels/vq/distance.h"
 #include "nn/attention_block.h"
 
 namespace tessera {
@@ -19,6 +20,7 @@ struct TokenizerConfig {
   float beta = 0.9F;       ///< weight of the codebook term inside it
   float nu = 1.0F;         ///< synchronised straight-through
   float affine_lr = 2.0F;  ///< factor on the affine parameters
+  VqDistance distance = VqDistance::f32;  ///< by which codes are chosen
 };
 
 /// The quantiser's state: codebook (K, D), affine scale and bias (D); and, saved but not trained,

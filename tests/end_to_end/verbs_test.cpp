@@ -130,6 +130,17 @@ TEST_F(Verbs, PublishedCheckpointsAreImportedAndGoOnAsIfTrainedHere) {
       tessera("generate" + sizes + backbone + " generate.jets=20 data.max_particles=128");
   EXPECT_EQ(drawn.code, 0) << drawn.err;
   EXPECT_EQ(tessera("verify " + run_).code, 0);
+  const std::string halfs = " run.directory=" + run_ + "5";
+  EXPECT_EQ(tessera("import" + sizes + backbone + files + halfs + " tokenizer.distance=f16").code,
+            0);
+  const Outcome tuned = tessera("finetune" + sizes + backbone + halfs +
+                                " finetune.methods= finetune.strategies=frozen finetune.seeds=1"
+                                " finetune.train_jets=20 finetune.steps=1 finetune.batch=4");
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  EXPECT_NE(read_text(run_ + "5/finetune/tag__omnijet__frozen__seed0/model/config.json")
+                .find("\"distance\": \"f16\""),
+            std::string::npos)
+      << "tokens as the imported tokenizer makes them, whatever the run says";
   const Outcome other = tessera("import" + sizes + files + " run.directory=" + run_ + "2");
   EXPECT_EQ(other.code, 65) << "the preset's backbone is larger";
   EXPECT_NE(other.err.find("omnijet_backbone.ckpt: 'head.fc1.weight' has shape (66, 32), "
@@ -216,6 +227,33 @@ TEST_F(Verbs, PrecisionBf16RunsTheChainAndIsPartOfTheSettings) {
   EXPECT_EQ(coarse.code, 0) << coarse.err;
   EXPECT_NE(coarse.out, exact.out);
   EXPECT_EQ(tessera("evaluate --precision bf16 " + model + " apps/sample/tau").code, 0);
+}
+
+TEST_F(Verbs, DistanceF16IsPartOfTheTokenizerAndOfWhatReadsItsTokens) {
+  EXPECT_NE(tessera("train-tokenizer --help").out.find("tokenizer.distance"), std::string::npos);
+  EXPECT_EQ(step("train-tokenizer", "tokenizer.distance=half").code, 64);
+  const std::string f16 = "tokenizer.distance=f16 ", plain = (dir_.path() / "plain").string();
+  if (tessera("doctor --json").out.find("simt") != std::string::npos) {
+    const Outcome refused = step("train-tokenizer", f16 + "--device simt");
+    EXPECT_EQ(refused.code, 64);
+    EXPECT_NE(refused.err.find("distance f16 is for device cpu"), std::string::npos);
+    EXPECT_FALSE(fs::exists(run_));
+  }
+  ASSERT_EQ(step("train-tokenizer", f16).code, 0);
+  ASSERT_EQ(step("train-tokenizer", "run.directory=" + plain).code, 0);
+  const auto settings = [](const std::string& run, const std::string& stage) {
+    return read_text(run + "/" + stage + "/settings.txt");
+  };
+  EXPECT_NE(settings(run_, "tokenizer").find("tokenizer.distance = \"f16\""), std::string::npos);
+  EXPECT_EQ(settings(plain, "tokenizer").find("distance"), std::string::npos)
+      << "runs from before the key existed go on";
+  const Outcome other = step("train-tokenizer");
+  EXPECT_EQ(other.code, 64);
+  EXPECT_NE(other.err.find("tokenizer.distance"), std::string::npos) << other.err;
+  ASSERT_EQ(step("pretrain").code, 0) << "the stored tokenizer tells the distance";
+  EXPECT_NE(settings(run_, "pretrain").find(" by f16"), std::string::npos);
+  ASSERT_EQ(step("pretrain", "run.directory=" + plain).code, 0);
+  EXPECT_EQ(settings(plain, "pretrain").find("f16"), std::string::npos);
 }
 
 TEST_F(Verbs, ADryRunPrintsCostsAndWritesNothing) {

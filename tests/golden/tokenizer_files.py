@@ -31,6 +31,51 @@ def vq():
     g.write()
 
 
+def half_distances(z, e):
+    """torch.cdist of halfs in its product form (T, K): columns [-2 z, |z|^2, 1] . [e, 1, |e|^2] summed in float32,
+    squares, norms, sum and root rounded to half."""
+    norm = lambda x: (x * x).sum(-1, dtype=np.float32).astype(np.float16)
+    z, e = z.astype(np.float16), e.astype(np.float16)
+    total = np.zeros((len(z), len(e)), np.float32)
+    for d in range(z.shape[1]):
+        total += np.outer(-2 * z[:, d].astype(np.float32), e[:, d].astype(np.float32))
+    total += norm(z).astype(np.float32)[:, None]
+    total += norm(e).astype(np.float32)
+    return np.sqrt(np.maximum(total.astype(np.float16), np.float16(0)))
+
+
+def half_cases(rng):
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    e = normal(1024, 4)
+    yield "random", normal(513, 4), e
+    # rows near the middle of two codes, some of them codes themselves
+    a, b = rng.integers(0, 1024, 257), rng.integers(0, 1024, 257)
+    yield "near", (e[a] + e[b]) / 2 + np.float32(1e-4) * normal(257, 4), e
+    yield "codes", e[a], e
+    # multiples of 1/2: sums are exact and many distances equal; each code twice
+    e = np.concatenate([c := rng.integers(-4, 5, (60, 3)).astype(np.float32) / 2, c])
+    yield "ties", rng.integers(-4, 5, (129, 3)).astype(np.float32) / 2, e
+    # from halfs below the normal ones to norms that no half can hold
+    sizes = np.float32(10) ** rng.uniform(-6, 2.6, (257, 1)).astype(np.float32)
+    yield "sizes", sizes * normal(257, 5), np.float32(10) ** rng.uniform(-6, 2.6, (67, 1)).astype(np.float32) * normal(67, 5)
+
+
+@golden
+def vq_f16():
+    g = Golden("vq_f16", item="3", distance="torch.cdist of halfs; out/exact: in double")
+    for name, z, e in half_cases(np.random.default_rng(33)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            half = half_distances(z, e)
+        half = np.where(np.isfinite(half), half, np.inf)  # never the least; argmin takes the first of equal ones
+        exact = np.square(z[:, None].astype(float) - e.astype(float)).sum(-1).argmin(-1)
+        g.add(f"in/{name}/z", z)
+        g.add(f"in/{name}/codebook", e)
+        g.add(f"out/{name}/codes", half.argmin(-1))
+        g.add(f"out/{name}/exact", exact)
+        print(f"  {name}: another code than exact search for {100 * (half.argmin(-1) != exact).mean():.2f} %")
+    g.write()
+
+
 def normformer(name, d, heads, lengths, init=False, causal=False, seed=21):
     m = Params(seed)
     m.normformer("block", d)

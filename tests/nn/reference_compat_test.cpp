@@ -63,6 +63,23 @@ TEST(ReferenceCompat, OnlyEmptyJetsGiveAFiniteLossOfThePads) {
   EXPECT_NEAR(loss.loss.item(), 10 * smallest / 4, 1e-5 * smallest);
 }
 
+// Two codes whose norms are one half: by f32 the second is the nearer to zero.
+TEST(ReferenceCompat, PadsHaveTheirCodeByTheTokenizersDistance) {
+  Tokenizer model = make_tokenizer(1, false);
+  const Tensor& codes = model.vq.codebook;
+  copy_into(codes, Tensor::full(codes.shape(), 1.0F));
+  copy_into(codes.slice(0, 5, 6), Tensor::full({1, 4}, 0.5F));
+  copy_into(codes.slice(0, 9, 10), Tensor::full({1, 4}, 0.49999F));
+  const Segments none({0, 0});
+  const Tensor x = Tensor::zeros({0, 3});
+  const auto pad_code = [&] {
+    return padded_tokenizer_loss(model, model(x, none), x, none, 8).pad_code;
+  };
+  EXPECT_EQ(pad_code(), 9);
+  model.config.distance = VqDistance::f16;
+  EXPECT_EQ(pad_code(), 5);
+}
+
 TEST(ReferenceCompat, PadsCountAsUsedRowsAtZero) {
   const Tokenizer model = make_tokenizer(1, false);
   Rng rng(1);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/autograd.h"
+#include "kernels/vq/vq.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/checkpoint.h"
@@ -314,6 +315,49 @@ TEST(Omnijet, TokensOfAFrozenTokenizerFeedTheHeadAndStartAndStopCount) {
   const FinetuneResult r = finetune(job, data.splits, {state(backbone), state(tokenizer)}, {});
   EXPECT_EQ(state_hash(*r.model->tokenizer()), state_hash(tokenizer));
   EXPECT_NE(state_hash(*r.model->backbone()), state_hash(backbone));
+}
+
+// A tokenizer's codes must be made the same way by whoever loads it.
+TEST(ModelStore, ATokenizerKeepsTheDistanceOfItsCodesAndOldCardsAreF32) {
+  const TempDir dir;
+  TokenizerConfig config = kTokenizer;
+  config.distance = VqDistance::f16;
+  Rng rng(9);
+  const Tokenizer model(config, rng);
+  const std::string card = tokenizer_card(config, {}), line = "\"distance\": \"f16\",";
+  const auto stored = [&](const std::string& now) {
+    std::string text = card;
+    save_model(dir.path() / "m", text.replace(text.find(line), line.size(), now), model);
+    return load_tokenizer(dir.path() / "m").model;
+  };
+  const auto same = stored(line), old = stored("");
+  EXPECT_EQ(same->config.distance, VqDistance::f16);
+  EXPECT_EQ(old->config.distance, VqDistance::f32);
+  EXPECT_EQ(tokenizer_hash(*old), state_hash(model));
+  EXPECT_EQ(tokenizer_hash(*same), state_hash(model) + " by f16");
+  for (const char* wrong : {"\"distance\": \"f64\",", "\"distance\": 16,"}) {
+    EXPECT_THROW(stored(wrong), Error) << wrong;
+  }
+}
+
+TEST(TokenizerTraining, CodesAreChosenByTheConfiguredDistance) {
+  TokenizerConfig config = kTokenizer;
+  config.codes = 2048;
+  Rng rng(9);
+  Tokenizer model(config, rng);
+  const Tensor x = normal_init({600, 3}, 1.0F, rng);
+  const Segments one({0, 600});
+  const Tensor z = model.encode_latent(x, one), e = model.vq.codebook;
+  const auto exact = vq_assign(z, e).to_vector<std::int32_t>();
+  const auto halfs = vq_assign(z, e, VqDistance::f16).to_vector<std::int32_t>();
+  ASSERT_NE(halfs, exact);
+  const auto of_training = [&] { return model(x, one).codes.to_vector<std::int32_t>(); };
+  const auto of_encode = [&] { return model.encode(x, one).to_vector<std::int32_t>(); };
+  EXPECT_EQ(of_training(), exact);
+  EXPECT_EQ(of_encode(), exact);
+  model.config.distance = VqDistance::f16;
+  EXPECT_EQ(of_training(), halfs);
+  EXPECT_EQ(of_encode(), halfs);
 }
 
 TEST(ModelStore, EveryKindOfTaskModelComesBackEqual) {
