@@ -1,13 +1,13 @@
-// Which codes of a row can win, by tensor cores. Scores are taken from bf16 with a bound on their
-// error: up to 8 dimensions as high high + low high + high low of split operands and the half norm
-// in three more slots of the sum; beyond that rounded, the half norm being where the accumulator
-// starts. A lane sees every fourth pair of columns of its rows' scores; of each group of its
-// columns (a candidate) it keeps the maximum alone, with the group's number in its last bits, and
-// of these the three largest: one max a score and 6 instructions a group. nearest.cuh decides
-// between the candidates.
+// Which codes of a row can win, by tensor cores, with a bound on the error of these scores: up to 4
+// dimensions from bf16 as high high + low high + high low of split operands and the half norm in
+// three more slots of the sum; up to 8 from tf32, which costs no more than two bf16 for each
+// number; beyond that from bf16. There the half norm is where the accumulator starts. A lane sees
+// every fourth pair of columns of its rows' scores; of each group of its columns (a candidate) it
+// keeps the maximum alone, with the group's number in its last bits, and of these the three
+// largest: one max a score and 6 instructions a group. nearest.cuh decides between the candidates.
 // A block owns 256 rows, a warp 32 of them as two fragments in registers; stages of the codebook
-// pass through shared memory three deep. Traffic: 4 N D + 4 N once, 2 K slots a block of rows, 4 D
-// for each code of a candidate.
+// pass through shared memory three deep, or stay there. Traffic: 4 N D + 4 N once, an operand of
+// each code a block of rows, and what nearest.cuh reads of the candidates.
 #pragma once
 
 #include "core/gpu/tile.cuh"
@@ -19,7 +19,7 @@ namespace {
 /// What the search reads of the scratch, and the lists that it writes.
 struct Search {
   const std::uint32_t* coarse;
-  const float *start, *exact, *largest;
+  const float *start, *exact, *largest, *rest;
   std::uint32_t* counters;
   std::int32_t* list;
   int parts;  // of all codes
@@ -41,12 +41,16 @@ TESSERA_DEVICE Float2 pair_at(const float* x) {
           std::bit_cast<float>(static_cast<std::uint32_t>(both >> 32))};
 }
 
+/// Four words read at once: g++ takes the copy of a struct apart.
+TESSERA_DEVICE Word4 words_at(const std::uint32_t* p) {
+  return std::bit_cast<Word4>(*reinterpret_cast<const unsigned __int128*>(p));
+}
+
 template <class P>
 struct SearchSmem {
-  static constexpr int kStages = 3;
   alignas(16) float x[kRows][P::kStride];
-  alignas(16) std::uint32_t codes[kStages][P::kStage * P::kPartWords];
-  alignas(16) float start[kStages][P::kSplit ? 4 : P::kStage * 8];
+  alignas(16) std::uint32_t codes[P::kBuffers][P::kStage * P::kPartWords];
+  alignas(16) float start[P::kBuffers][P::kSplit ? 4 : P::kStage * 8];
   Winner winner[kRows];
   std::int32_t contested[kThreads / 32];
 };
@@ -79,7 +83,7 @@ TESSERA_DEVICE void load_block_rows(SearchSmem<P>& s, View<const float, 2> x,
 // Parts [stage kStage, ...) of the codebook on their way to the stage's buffer.
 template <class P>
 TESSERA_DEVICE void load_stage(SearchSmem<P>& s, const Search& search, int stage) {
-  const int buffer = stage % SearchSmem<P>::kStages;
+  const int buffer = stage % P::kBuffers;
   const int first = stage * P::kStage;
   const int parts = search.parts - first < P::kStage ? search.parts - first : P::kStage;
   for (int i = 4 * linear_thread(); i < parts * P::kPartWords; i += 4 * kThreads) {
@@ -93,18 +97,22 @@ TESSERA_DEVICE void load_stage(SearchSmem<P>& s, const Search& search, int stage
 /// What a lane holds of its warp's 32 rows: operands, and the best groups of each of its four rows.
 template <class P>
 struct LaneRows {
-  Frag<16, 16> a[2][P::kSteps];
+  Frag<16, 16> a[2][P::kSteps];  // of 8 columns in tf32
   float best[kSlots][3];
-  float norm[kSlots];  // squared
 };
 
-// Slots `slot` and + 1 of the row, see code_slot; the half norm's three terms meet ones.
+// Word `block` of four of the row's, see code_word; the half norm's three terms meet ones.
 template <class P>
-TESSERA_DEVICE std::uint32_t row_slots(const float* x, int slot) {
+TESSERA_DEVICE std::uint32_t row_word(const float* x, int block) {
+  const int slot = 8 * block + 2 * (lane() % 4);
   const int segment = P::kSplit ? slot / P::kDims : 0;
   const int d = P::kSplit ? slot % P::kDims : slot;
   if (segment >= 3) {
     return segment > 3 || d > 2 ? 0U : pack_bf16x2(1.0F, d == 0 ? 1.0F : 0.0F);
+  }
+  if (P::kOperands == Operands::tf32) {
+    const Float2 pair = pair_at(x + block / 2 * 8 + 2 * (lane() % 4));
+    return tf32_of(block % 2 == 0 ? pair.x : pair.y);
   }
   const Float2 pair = pair_at(x + d);
   const SplitPair split = split_pair(pair.x, pair.y);
@@ -117,20 +125,21 @@ TESSERA_DEVICE void take_rows(const SearchSmem<P>& s, LaneRows<P>& rows) {
   for (int slot = 0; slot < kSlots; ++slot) {
     const float* x = s.x[32 * warp() + 8 * slot + lane() / 4];
     TESSERA_UNROLL
-    for (int block = 0; block < 2 * P::kSteps; ++block) {  // of 8 slots
-      const int at = 8 * block + 2 * (lane() % 4);
-      rows.a[slot / 2][block / 2].r[slot % 2 + 2 * (block % 2)] = row_slots<P>(x, at);
+    for (int block = 0; block < 2 * P::kSteps; ++block) {
+      rows.a[slot / 2][block / 2].r[slot % 2 + 2 * (block % 2)] = row_word<P>(x, block);
     }
-    float norm = 0;
-    for (int d = 2 * (lane() % 4); d < P::kDims; d += 8) {
-      const Float2 pair = pair_at(x + d);
-      norm = fma(pair.x, pair.x, fma(pair.y, pair.y, norm));
-    }
-    norm += shfl_xor(norm, 1);
-    rows.norm[slot] = norm + shfl_xor(norm, 2);
     for (float& each : rows.best[slot]) {
       each = -2 * kNoCode;
     }
+  }
+}
+
+template <class P>
+TESSERA_DEVICE void multiply(Acc<16, 8>& sum, const Frag<16, 16>& a, const Frag<8, 16>& b) {
+  if (P::kOperands == Operands::tf32) {
+    mma_m16n8k8_tf32(sum, a.r, b.r);
+  } else {
+    mma(sum, a, b);
   }
 }
 
@@ -153,14 +162,15 @@ TESSERA_DEVICE void score_parts(const SearchSmem<P>& s, int buffer, int part,
   for (int p = 0; p < 2; ++p) {
     Float2 start{0.0F, 0.0F};
     if (!P::kSplit) {
-      start = *reinterpret_cast<const Float2*>(&s.start[buffer][(part + p) * 8 + acc_column(0)]);
+      start = *reinterpret_cast<const Float2*>(
+          &s.start[buffer][start_place<P>(part + p, acc_column(0))]);
     }
     TESSERA_UNROLL
     for (int f = 0; f < kFrags; ++f) {
       Acc<16, 8> sum{{start.x, start.y, start.x, start.y}};
       TESSERA_UNROLL
       for (int i = 0; i < P::kSteps; ++i) {
-        mma(sum, rows.a[f][i], b[p][i]);
+        multiply<P>(sum, rows.a[f][i], b[p][i]);
       }
       top[2 * f] = max(top[2 * f], max(sum.c[0], sum.c[1]));
       top[2 * f + 1] = max(top[2 * f + 1], max(sum.c[2], sum.c[3]));
@@ -192,7 +202,7 @@ TESSERA_DEVICE void score_stage(const SearchSmem<P>& s, int stage, int parts, st
     for (int p = part; p < part + P::kGroup && p < end; p += kUnrolled) {
       TESSERA_UNROLL
       for (int i = 0; i < kUnrolled; i += 2) {
-        score_parts<P, kFrags>(s, stage % SearchSmem<P>::kStages, p + i, rows, top);
+        score_parts<P, kFrags>(s, stage % P::kBuffers, p + i, rows, top);
       }
     }
     TESSERA_UNROLL

@@ -16,19 +16,33 @@ constexpr int kSlots = 4;  // rows of a lane: 8 slot + lane / 4 of its warp's
 constexpr float kHuge = 0x1p90F;
 constexpr float kNoCode = 0x1p100F;  // half norm of what must not win
 
-/// How rows of up to kDims dimensions are searched. A part is 8 columns of scores.
-template <int steps, bool split>
+/// What the operands of the coarse scores are: three products of two bf16 each, or one product of
+/// what tf32 (11 bits) or bf16 (8 bits) leaves of both.
+enum class Operands : std::uint8_t { split, tf32, bf16 };
+
+/// How rows of up to kDims dimensions are searched. A part is 8 columns of scores. Codebooks of at
+/// most `buffers` stages stay in shared memory as a whole where that is more than the three that a
+/// stream of them needs.
+template <int steps, Operands operands, int buffers = 3>
 struct Plan {
-  static constexpr int kSteps = steps;  // of 16 slots
-  static constexpr bool kSplit = split;
-  static constexpr int kDims = split ? 4 * steps : 16 * steps;
+  using Layout = Plan<steps, operands>;  // of the packed codebook
+  static constexpr int kSteps = steps;   // an mma each
+  static constexpr Operands kOperands = operands;
+  static constexpr bool kSplit = operands == Operands::split;
+  static constexpr int kDims = (kSplit ? 4 : operands == Operands::tf32 ? 8 : 16) * steps;
   // Short sums leave the time to the maxima, long groups save them; of long codes few are to be
   // read again.
   static constexpr int kGroup = kDims <= 16 ? 16 : kDims == 32 ? 4 : 2;  // parts
   static constexpr int kCandidate = 2 * kGroup;                          // codes
   static constexpr int kRun = kGroup < 8 ? kCandidate : 16;  // codes of a candidate in a row
   static constexpr int kStage = steps < 4 ? 16 : 8;          // parts
+  static constexpr int kBuffers = buffers;                   // stages in shared memory
+  static constexpr bool kWhole = buffers > 3;
+  static constexpr std::int64_t kWholeCodes = std::int64_t{8} * kStage * buffers;
+  // Whether a candidate's operands are scored again before its codes in f32 are: they are shorter.
+  static constexpr bool kRefines = operands == Operands::bf16;
   static constexpr int kPartWords = 64 * steps;
+  static constexpr int kStarts = kGroup < 4 ? kGroup : 4;  // parts whose starts a lane has in a row
   static constexpr int kStride = kDims <= 8 ? 8 : kDims + 8;  // half a warp reads pairs of 4 rows
 };
 
@@ -44,8 +58,14 @@ TESSERA_DEVICE std::int64_t exact_place(std::int64_t code, int d4, int quads) {
   return ((code / P::kRun * quads + d4) * P::kRun + code % P::kRun) * 4;
 }
 
+/// Where a column's half norm stands: those of a lane's columns in neighbouring parts together.
+template <class P>
+TESSERA_DEVICE int start_place(int part, int column) {
+  return ((part / P::kStarts * 4 + column / 2) * P::kStarts + part % P::kStarts) * 2 + column % 2;
+}
+
 struct PackSmem {
-  float largest[kThreads / 32];
+  float largest[kThreads / 32], rest[kThreads / 32];
 };
 
 /// What x is as a sum of bf16, one after the other.
@@ -62,6 +82,17 @@ TESSERA_DEVICE float low_of(float x) {
   Bf16Terms terms{x};
   terms.next();
   return terms.next();
+}
+
+/// The tf32 next to x, away from zero between two.
+TESSERA_DEVICE std::uint32_t tf32_of(float x) {
+  return (std::bit_cast<std::uint32_t>(x) + 0x1000U) & 0xffffe000U;
+}
+
+/// What the operands of one product drop of x.
+template <class P>
+TESSERA_DEVICE float dropped(float x) {
+  return x - (P::kOperands == Operands::tf32 ? std::bit_cast<float>(tf32_of(x)) : high_of(x));
 }
 
 /// Slot `slot` of a code: x high, x low, x high meet e high, e high, e low.
@@ -85,15 +116,28 @@ TESSERA_DEVICE float code_slot(View<const float, 2> codes_t, std::int64_t k, boo
   return !P::kSplit ? e : segment == 2 ? low_of(e) : high_of(e);
 }
 
+/// Word `word` of a code: slots 2 word and + 1, of tf32 one dimension; words w and w + 4 of 8 are
+/// those of lane w of four, so that it finds both dimensions of a row together.
+template <class P>
+TESSERA_DEVICE std::uint32_t code_word(View<const float, 2> codes_t, std::int64_t k, bool usable,
+                                       float half_norm, int word) {
+  if (P::kOperands == Operands::tf32) {
+    const int d = word / 8 * 8 + word % 4 * 2 + word / 4 % 2;
+    return tf32_of(code_slot<P>(codes_t, k, usable, half_norm, d));
+  }
+  return pack_bf16x2(code_slot<P>(codes_t, k, usable, half_norm, 2 * word),
+                     code_slot<P>(codes_t, k, usable, half_norm, 2 * word + 1));
+}
+
 /// Places in the scratch, see VqScratch.
 struct CodebookOut {
   std::uint32_t* coarse;
-  float *start, *exact, *largest;
+  float *start, *exact, *largest, *rest;
   std::int32_t* counters;
 };
 
 // A code's part of the second operands, in the order in which lanes hold them: lane l of a part has
-// row l / 4, slots 2 (l % 4) and + 1 of each 8.
+// row l / 4, word l % 4 of each 4.
 template <class P>
 TESSERA_DEVICE void pack_coarse(const CodebookOut& out, View<const float, 2> codes_t, int k,
                                 bool usable, float half_norm) {
@@ -101,14 +145,36 @@ TESSERA_DEVICE void pack_coarse(const CodebookOut& out, View<const float, 2> cod
   const int place = k % (4 * P::kRun);
   const int part = k / (4 * P::kRun) * kParts + place % P::kRun / 2;
   const int column = place / P::kRun * 2 + place % 2;
-  for (int pair = 0; pair < 8 * P::kSteps; ++pair) {
-    const float x = code_slot<P>(codes_t, k, usable, half_norm, 2 * pair);
-    const float y = code_slot<P>(codes_t, k, usable, half_norm, 2 * pair + 1);
-    const int block = part * 2 * P::kSteps + pair / 4;  // 8 slots; a lane reads two steps of it
-    const int word = (block / 4 * 32 + column * 4 + pair % 4) * 4 + block % 4;
-    stg(out.coarse + word, pack_bf16x2(x, y));
+  for (int word = 0; word < 8 * P::kSteps; ++word) {
+    const int block = part * 2 * P::kSteps + word / 4;  // a lane reads a word of each of four
+    stg(out.coarse + (block / 4 * 32 + column * 4 + word % 4) * 4 + block % 4,
+        code_word<P>(codes_t, k, usable, half_norm, word));
   }
-  stg(out.start + part * 8 + column, -half_norm);
+  stg(out.start + start_place<P>(part, column), -half_norm);
+}
+
+// The codes in f32 for the exact scores. Returns the square of what the coarse operands drop of
+// this one.
+template <class P>
+TESSERA_DEVICE float pack_exact(const CodebookOut& out, View<const float, 2> codes_t, int k) {
+  const int dims = static_cast<int>(codes_t.shape[0]);
+  const int quads = (dims + 3) / 4;
+  float rest = 0;
+  for (int d = 0; d < 4 * quads; ++d) {
+    const float e = d < dims && k < codes_t.shape[1] ? ldg(&codes_t(d, k)) : 0.0F;
+    stg(out.exact + exact_place<P>(k, d / 4, quads) + d % 4, e);
+    rest = fma(dropped<P>(e), dropped<P>(e), rest);
+  }
+  return rest;
+}
+
+// The largest of the block's values, into out from thread 0.
+TESSERA_DEVICE void store_largest(float (&of_warp)[kThreads / 32], float* out) {
+  float all = 0;
+  for (const float each : of_warp) {
+    all = max(all, each);
+  }
+  stg(out + block_idx().x, all);
 }
 
 // A thread per code, those that fill the last tile included.
@@ -120,26 +186,21 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
   const int k = static_cast<int>(global_thread());
   const float h = k < half_norms.shape[0] ? ldg(half_norms.data + k) : kNoCode;
   const bool usable = k < half_norms.shape[0] && h < 3.0e38F;  // false for NaN
+  float rest = 0;
   if (k < padded) {
     pack_coarse<P>(out, codes_t, k, usable, usable ? h : kNoCode);
-    const int dims = static_cast<int>(codes_t.shape[0]);
-    const int quads = (dims + 3) / 4;
-    for (int d = 0; d < 4 * quads; ++d) {
-      const bool there = d < dims && k < half_norms.shape[0];
-      stg(out.exact + exact_place<P>(k, d / 4, quads) + d % 4, there ? ldg(&codes_t(d, k)) : 0.0F);
-    }
+    rest = pack_exact<P>(out, codes_t, k);
   }
   const float largest = max_over_warp(usable ? h : 0.0F);
+  rest = max_over_warp(usable ? rest : 0.0F);
   if (lane() == 0) {
     s.largest[warp()] = largest;
+    s.rest[warp()] = rest;
   }
   sync_block();
   if (linear_thread() == 0) {
-    float all = 0;
-    for (const float each : s.largest) {
-      all = max(all, each);
-    }
-    stg(out.largest + block_idx().x, all);
+    store_largest(s.largest, out.largest);
+    store_largest(s.rest, out.rest);
   }
   if (block_idx().x == 0 && linear_thread() < VqScratch::kCounters) {
     stg(out.counters + linear_thread(), 0);

@@ -1,38 +1,14 @@
-// What follows the coarse scores of a block of rows (coarse.cuh): the best candidate of each row is
-// scored exactly, then those within one bound of that score, at most eight in the four lanes of a
-// row; a row for which a lane's third is as near goes to the list that scan_kernel takes up.
+// What follows the coarse scores of a block of rows (coarse.cuh): unless refined scores
+// (refine.cuh) decide, the best candidate of each row is scored exactly, then those within one
+// bound of that score, at most eight in the four lanes of a row; a row for which a lane's third is
+// as near goes to the list that scan_kernel takes up.
 #pragma once
 
-#include "kernels/vq/coarse.cuh"
 #include "kernels/vq/exact.cuh"
+#include "kernels/vq/refine.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
 namespace {
-
-/// How far a coarse score can lie from the canonical one: what bf16 drops of x . e, what summation
-/// (of kDims, in each) and the group's bits drop of all of it, and products that underflow.
-/// Infinite or NaN where nothing can be said.
-template <class P>
-TESSERA_DEVICE float error_bound(float norm, float largest_half_norm, std::uint32_t mask) {
-  constexpr float kCoarse = P::kSplit ? 0x1p-14F : 0x1p-7F * (1 + 0x1p-6F);
-  const float x = 1.0001F * sqrt(norm) + 0x1p-60F;
-  const float e = 1.0001F * sqrt(2 * largest_half_norm) + 0x1p-60F;
-  const float sums =
-      static_cast<float>(P::kDims) * 0x1p-21F + static_cast<float>(mask + 1) * 0x1p-23F;
-  const float bound =
-      (kCoarse + sums) * (x * e) + sums * largest_half_norm + 0x1p-110F * (1 + x + e);
-  return x * e + largest_half_norm < kHuge && x < kHuge ? bound : 2 * kNoCode;
-}
-
-/// The largest half norm of all codes, in every lane.
-TESSERA_DEVICE float largest_half_norm(const Search& search) {
-  const int blocks = (search.parts * 8 + kThreads - 1) / kThreads;
-  float largest = 0;
-  for (int i = lane(); i < blocks; i += 32) {
-    largest = max(largest, ldg(search.largest + i));
-  }
-  return max_over_warp(largest);
-}
 
 template <int kLanes>
 TESSERA_DEVICE Winner best_of_lanes(Winner mine) {
@@ -115,58 +91,109 @@ TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest
   sync_warp();
 }
 
-/// One slot of LaneRows: copied out, so that the code for four slots stands once.
-struct LaneRow {
-  float best[3], norm;
+/// Best groups of one slot of LaneRows: copied out, so that the code for four slots stands once.
+struct Best {
+  float of[3];
 };
 template <class P>
-TESSERA_DEVICE LaneRow row_of_slot(const LaneRows<P>& rows, int slot) {
-  LaneRow row{};
+TESSERA_DEVICE Best best_of_slot(const LaneRows<P>& rows, int slot) {
+  Best best{};
   TESSERA_UNROLL
   for (int i = 0; i < kSlots; ++i) {
-    row.norm = i == slot ? rows.norm[i] : row.norm;
     TESSERA_UNROLL
     for (int rank = 0; rank < 3; ++rank) {
-      row.best[rank] = i == slot ? rows.best[i][rank] : row.best[rank];
+      best.of[rank] = i == slot ? rows.best[i][rank] : best.of[rank];
     }
   }
-  return row;
+  return best;
+}
+
+/// A row of a slot, as each of its four lanes sees it.
+struct SlotRow {
+  int of_block;
+  Bounds bound;
+  float top;   // coarse score
+  bool known;  // its scores say something
+};
+
+// The bits of this lane's row.
+TESSERA_DEVICE std::uint32_t of_quad(std::uint32_t lanes) { return lanes >> (lane() & 28) & 15U; }
+
+// Whether the row's best candidate, refined, leaves one code alone, which is then its winner.
+template <class P>
+TESSERA_DEVICE bool decide_refined(SearchSmem<P>& s, const Search& search, const SlotRow& row,
+                                   const RowValues<P>& x, const float (&best)[3],
+                                   std::uint32_t mask) {
+  const int leader = lowest(of_quad(ballot(best[0] == row.top)));
+  const std::uint32_t own = std::bit_cast<std::uint32_t>(best[0]) & mask;
+  const auto group = static_cast<int>(shfl_idx(own, (lane() & 28) + leader));
+  const Refined found = refine(s, search, x, group, leader);
+  const float next = lane() % 4 == leader ? best[1] : best[0];  // of other candidates
+  const bool alone = found.second < found.best - 2.02F * row.bound.refined &&
+                     next < found.best - 1.01F * (row.bound.coarse + row.bound.refined);
+  const bool decided = of_quad(ballot(row.known && alone)) == 15U;
+  if (decided && lane() % 4 == 0) {
+    s.winner[row.of_block] = {0, found.code};
+  }
+  sync_warp();  // others read it
+  return decided;
 }
 
 // Scores the best candidate of each row of a slot exactly. The others, and the list, then need no
 // more than to be within one bound of that score. Returns whether this lane is the first of a row
-// with more than one candidate.
+// for which more than one candidate was scored, or any where one was refined.
 template <class P>
-TESSERA_DEVICE bool finish_slot(SearchSmem<P>& s, const Search& search, const LaneRow& mine,
-                                int slot, std::int64_t first_row, float largest, std::uint32_t mask,
-                                View<const float, 2> x, View<const float, 1> half_norms) {
-  const float(&best)[3] = mine.best;
+TESSERA_DEVICE bool decide_exactly(SearchSmem<P>& s, const Search& search, const SlotRow& row,
+                                   const float (&best)[3], int slot, std::int64_t first_row,
+                                   std::uint32_t mask, View<const float, 2> x,
+                                   View<const float, 1> half_norms, bool decided) {
   const int dims = static_cast<int>(x.shape[1]);
-  const int of_block = 32 * warp() + 8 * slot + lane() / 4;
-  const bool there = first_row + of_block < x.shape[0];
-  if (lane() % 4 == 0) {
-    s.winner[of_block] = {};
-  }
-  sync_warp();
-  const float bound = error_bound<P>(mine.norm, largest, mask);
-  float top = max(best[0], shfl_xor(best[0], 1));
-  top = max(top, shfl_xor(top, 2));
-  const bool known = there && bound < kHuge && top > -0.5F * kNoCode;
-  const bool leads = known && best[0] == top;
+  const bool there = first_row + row.of_block < x.shape[0];
+  const bool leads = row.known && !decided && best[0] == row.top;
   decide<P>(s, search, {ballot(leads), 0}, best, slot, mask, dims, half_norms);
-  const std::int32_t key = s.winner[of_block].key;
+  const std::int32_t key = s.winner[row.of_block].key;
   sync_warp();  // before the next winner
-  const float edge = max(score_of(key), top - bound) - 1.01F * bound;
-  const bool listed = (ballot(there && (!known || best[2] >= edge)) >> (lane() & 28) & 15U) != 0;
+  const float edge = max(score_of(key), row.top - row.bound.coarse) - 1.01F * row.bound.coarse;
+  const bool near = there && !decided && (!row.known || best[2] >= edge);
+  const bool listed = of_quad(ballot(near)) != 0;
   if (listed && lane() % 4 == 0) {
     stg(search.list + atomic_add(search.counters + VqScratch::kScanned, 1U),
-        static_cast<std::int32_t>(first_row + of_block));
+        static_cast<std::int32_t>(first_row + row.of_block));
   }
-  const bool open = known && !listed;
+  const bool open = row.known && !decided && !listed;
   const std::uint32_t first = ballot(open && !leads && best[0] >= edge);
   const Contest contest{first, ballot(open && best[1] >= edge)};
   decide<P>(s, search, contest, best, slot, mask, dims, half_norms);
-  return open && lane() % 4 == 0 && contest.of_row(lane() / 4) != 0;
+  return open && lane() % 4 == 0 && (P::kRefines || contest.of_row(lane() / 4) != 0);
+}
+
+// The winners of a slot's rows. Returns whether this lane has a row that was open for long, see
+// decide_exactly.
+template <class P>
+TESSERA_DEVICE bool finish_slot(SearchSmem<P>& s, const Search& search, const float (&best)[3],
+                                int slot, std::int64_t first_row, const Largest& largest,
+                                std::uint32_t mask, View<const float, 2> x,
+                                View<const float, 1> half_norms) {
+  SlotRow row{};
+  row.of_block = 32 * warp() + 8 * slot + lane() / 4;
+  if (lane() % 4 == 0) {
+    s.winner[row.of_block] = {};
+  }
+  sync_warp();
+  const RowValues<P> values(s.x[row.of_block]);
+  row.bound = bounds_of<P>(values.size(), largest, mask);
+  row.top = max(best[0], shfl_xor(best[0], 1));
+  row.top = max(row.top, shfl_xor(row.top, 2));
+  const bool there = first_row + row.of_block < x.shape[0];
+  row.known = there && row.bound.coarse < kHuge && row.top > -0.5F * kNoCode;
+  bool decided = false;
+  if constexpr (P::kRefines) {
+    decided = decide_refined(s, search, row, values, best, mask);
+  }
+  if (all(decided || !there)) {
+    return false;
+  }
+  return decide_exactly(s, search, row, best, slot, first_row, mask, x, half_norms, decided);
 }
 
 // The last bits of a score that hold the number of its group.
@@ -180,7 +207,7 @@ TESSERA_DEVICE std::uint32_t group_mask(int parts) {
 }
 
 template <class P>
-TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, P::kWhole ? 1 : 2)
     nearest_kernel(View<const float, 2> x, View<const float, 1> half_norms, Search search,
                    View<std::int32_t, 1> codes) {
   TESSERA_SMEM(SearchSmem<P>, s);
@@ -214,14 +241,13 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 2)
       score_stage<P, 1>(s, stage, search.parts, mask, rows);
     }
   }
-  const float largest = largest_half_norm(search);
+  const Largest largest = largest_of(search);
   std::int32_t contested = 0;
   TESSERA_KEEP_ROLLED
   for (int slot = 0; slot < 2 * fragments; ++slot) {
-    contested += finish_slot(s, search, row_of_slot(rows, slot), slot, first_row, largest, mask, x,
-                             half_norms)
-                     ? 1
-                     : 0;
+    const Best best = best_of_slot(rows, slot);
+    contested +=
+        finish_slot(s, search, best.of, slot, first_row, largest, mask, x, half_norms) ? 1 : 0;
   }
   contested = reduce_add(contested);
   if (lane() == 0) {

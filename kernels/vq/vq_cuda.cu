@@ -1,8 +1,9 @@
 // Vector quantisation: nearest code, distance and argmin fused, so rows x codes is never stored.
 // Canonical score, the same bits on every device: s = -h_k, then s = fma(x_d, e_d, s) for d
 // ascending; the largest wins, ties to the smallest index, a NaN row gives index 0. Up to 64
-// dimensions tensor cores find the codes that can win (coarse.cuh, nearest.cuh); of these, and
-// where they are too many of all codes, the canonical score decides (exact.cuh).
+// dimensions tensor cores find the codes that can win (coarse.cuh, refine.cuh, nearest.cuh); of
+// these, where they are more than one, and where they are too many of all codes, the canonical
+// score decides (exact.cuh).
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/vq/codebook.cuh"
@@ -144,16 +145,16 @@ void search_rows(View<const float, 2> x, View<const float, 2> codes_t,
   auto* floats = reinterpret_cast<float*>(scratch);
   auto* words = reinterpret_cast<std::uint32_t*>(scratch);
   const auto padded = static_cast<int>(at.codes);
-  launch(pack_kernel<P>,
+  launch(pack_kernel<typename P::Layout>,
          {"vq_pack", {blocks_for(padded, kThreads)}, {kThreads}, sizeof(PackSmem), stream}, codes_t,
          half_norms, padded,
          CodebookOut{words + at.coarse, floats + at.start, floats + at.exact, floats + at.largest,
-                     scratch});
+                     floats + at.rest, scratch});
   launch(nearest_kernel<P>,
          {"vq_nearest", {blocks_for(x.shape[0], kRows)}, {kThreads}, sizeof(SearchSmem<P>), stream},
          x, half_norms,
-         Search{words + at.coarse, floats + at.start, floats + at.exact, floats + at.largest, words,
-                scratch + at.list, padded / 8},
+         Search{words + at.coarse, floats + at.start, floats + at.exact, floats + at.largest,
+                floats + at.rest, words, scratch + at.list, padded / 8},
          codes);
 }
 
@@ -174,11 +175,14 @@ void vq_nearest(View<const float, 2> x, View<const float, 2> codes_t,
     scan({nullptr, nullptr}, x, codes_t, half_norms, codes, stream);
     return;
   }
-  const auto search = dims <= 4    ? search_rows<Plan<1, true>>
-                      : dims <= 8  ? search_rows<Plan<2, true>>
-                      : dims <= 16 ? search_rows<Plan<1, false>>
-                      : dims <= 32 ? search_rows<Plan<2, false>>
-                                   : search_rows<Plan<4, false>>;
+  using Whole = Plan<4, Operands::bf16, 8>;
+  const bool whole = codes_t.shape[1] <= Whole::kWholeCodes;
+  const auto search = dims <= 4    ? search_rows<Plan<1, Operands::split>>
+                      : dims <= 8  ? search_rows<Plan<1, Operands::tf32>>
+                      : dims <= 16 ? search_rows<Plan<1, Operands::bf16>>
+                      : dims <= 32 ? search_rows<Plan<2, Operands::bf16>>
+                      : whole      ? search_rows<Whole>
+                                   : search_rows<Plan<4, Operands::bf16>>;
   search(x, codes_t, half_norms, codes, scratch.data, stream);
   const VqScratch at(x.shape[0], codes_t.shape[1], dims);
   scan({scratch.data + at.list, scratch.data + VqScratch::kScanned}, x, codes_t, half_norms, codes,

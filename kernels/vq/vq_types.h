@@ -27,21 +27,18 @@ struct VqScratch {
   static constexpr std::int64_t kScanned = 0, kContested = 1, kCounters = 8;
 
   std::int64_t codes;  // whole tiles
-  std::int64_t steps;  // of 16 slots in the sums over dimensions
-  std::int64_t coarse, start, exact, largest, list, size;
+  std::int64_t steps;  // of 16 slots, or 8 of tf32, in the sums over dimensions
+  std::int64_t coarse, start, exact, largest, rest, list, size;
 
   TESSERA_INLINE VqScratch(std::int64_t n, std::int64_t k, std::int64_t d)
       : codes((k + kTile - 1) / kTile * kTile),
-        steps(d <= 4    ? 1
-              : d <= 8  ? 2
-              : d <= 16 ? 1
-              : d <= 32 ? 2
-                        : 4),
+        steps(d <= 16 ? 1 : d <= 32 ? 2 : 4),
         coarse(kCounters),
         start(coarse + codes * steps * 8),
         exact(start + codes),
         largest(exact + codes * ((d + 3) / 4 * 4)),
-        list(largest + (codes / kBlock + 8) / 8 * 8),
+        rest(largest + (codes / kBlock + 8) / 8 * 8),
+        list(rest + (codes / kBlock + 8) / 8 * 8),
         size(list + n) {}
 };
 

@@ -209,6 +209,41 @@ TEST(VqNearestOp, NearTiesAreDecidedByTheCanonicalScore) {
   }
 }
 
+// Codebooks that stay in shared memory and those that pass through it, from 33 dimensions on.
+TEST(VqNearestOp, CodebooksOfEverySizeGiveTheCanonicalIndex) {
+  for (const int d : {5, 6, 33, 64}) {
+    for (const int k : {511, 512, 513, 640}) {
+      Problem(40, k, d).expect_canonical(std::to_string(k) + " codes of " + std::to_string(d) +
+                                         " dimensions");
+    }
+  }
+}
+
+// Two codes around the middle between two numbers of the operands' format, which rounds all of one
+// up and all of the other down, and rows there too: the coarse scores favour the first by nearly
+// all that they can be wrong, the canonical ones are about equal.
+TEST(VqNearestOp, TheWorstRoundingOfOperandsHidesNoWinner) {
+  for (const int d : {5, 8, 16, 32, 64}) {
+    for (const auto& [up, down] : {std::pair{17, 201}, {201, 17}, {17, 18}, {40, 41}, {0, 599}}) {
+      Problem p(48, 600, d);
+      const float middle = d <= 8 ? 0x1p-11F : 0x1p-8F;
+      for (std::size_t i = 0; i < p.z.size(); ++i) {
+        p.z[i] = 1 + middle * (1 + 0.05F * p.z[i]);
+      }
+      for (float& x : p.codes) {  // far from all rows
+        x = x > 0 ? -1.0F : 0.5F;
+      }
+      for (int j = 0; j < d; ++j) {
+        p.codes[static_cast<std::size_t>(up * d + j)] = 1 + middle * 1.01F;
+        p.codes[static_cast<std::size_t>(down * d + j)] = 1 + middle * 0.99F;
+      }
+      p.set_norms();
+      p.expect_canonical(std::to_string(d) + " dimensions, codes " + std::to_string(up) + " and " +
+                         std::to_string(down));
+    }
+  }
+}
+
 // Small integers: scores are exact and ties are everywhere, also between groups and lanes.
 TEST(VqNearestOp, LatticesTieEverywhereAndTheSmallestIndexWins) {
   for (const int d : {1, 3, 8, 16, 64}) {

@@ -52,8 +52,9 @@ struct Assignment {
       (one.kernel == "vq_nearest" ? search : one.kernel == "vq_scan" ? scan : prepare) += one.stats;
     }
   }
-  // bf16 slots of a sum: three products of split operands and the half norm up to 8 dimensions.
-  [[nodiscard]] double slots() const { return d <= 4 ? 16 : d <= 8 ? 32 : 16 * std::ceil(d / 16); }
+  // bf16 slots of a sum: three products of split operands and the half norm up to 4 dimensions; a
+  // dimension of tf32 has the size and the time of two.
+  [[nodiscard]] double slots() const { return 16 * std::ceil(d / 16); }
   [[nodiscard]] double scores() const { return 16 * std::ceil(n / 16) * 64 * std::ceil(k / 64); }
 };
 
@@ -76,7 +77,7 @@ TEST(VqRoofline, RowsAndCodebookComeOnceFromMemoryAndIndicesGoThere) {
   for (const int d : {4, 8, 16, 32, 64}) {
     const Assignment a(1024, 512, d, Rows::near);
     // Operands, and codes with half norms for the exact scores.
-    const double start = a.d > 8 ? 4 * a.k : 0;
+    const double start = a.d > 4 ? 4 * a.k : 0;
     const double rows = 4 * a.n * a.d, operands = 2 * a.k * a.slots() + start;
     const double exact = a.k * (4 * a.d + 4);
     EXPECT_GE(32.0 * static_cast<double>(a.search.unique_sectors_read), rows + operands);
@@ -94,23 +95,18 @@ TEST(VqRoofline, RowsAndCodebookComeOnceFromMemoryAndIndicesGoThere) {
 }
 
 TEST(VqRoofline, AScoreCostsAboutOneMaximum) {
-  for (const auto& [d, most] : {std::pair{4, 1.2}, {8, 1.2}, {16, 1.2}, {32, 1.7}, {64, 2.4}}) {
+  for (const auto& [d, most] : {std::pair{4, 1.2}, {8, 1.2}, {16, 1.25}, {32, 1.7}, {64, 2.4}}) {
     const Assignment a(256, 2048, d);
     EXPECT_LE(static_cast<double>(a.search.extrema) / a.scores(), most) << d;
   }
 }
 
-/// A shape of the design and how much above its floor the prediction may be.
+/// A shape of the design.
 struct Case {
   int n, k, d;
-  double slack;
 };
-
-// From 32 dimensions on the exact scores of a row's candidate, 8 or 4 codes, pass through L2 once
-// more by these counters, which know no L1; smaller candidates would cost as much in maxima.
-constexpr Case kCases[] = {{51200, 8192, 4, 1.3},   {51200, 8192, 8, 1.3},
-                           {50000, 512, 64, 3.0},   {1000000, 2048, 32, 1.5},
-                           {5000000, 8192, 8, 1.3}, {5000000, 8192, 64, 1.3}};
+constexpr Case kCases[] = {{51200, 8192, 4},    {51200, 8192, 8},   {50000, 512, 64},
+                           {1000000, 2048, 32}, {5000000, 8192, 8}, {5000000, 8192, 64}};
 
 // Of the design: maxima at 0.94 a score, products on mma.sync, memory.
 double floor_of(double n, double k, double d, double slots) {
@@ -120,24 +116,35 @@ double floor_of(double n, double k, double d, double slots) {
   return std::max({maxima, products, memory});
 }
 
-TEST(VqRoofline, PredictedTimesAreNearTheFloorsOfTheDesign) {
-  for (const auto& [n, k, d, slack] : kCases) {
-    const Assignment one(256, k, d, Rows::near);
-    const double blocks = std::ceil(n / 256.0);
-    simt::LaunchStats s = one.search;
-    const std::uint64_t codebook = s.unique_sectors_read - static_cast<std::uint64_t>(32 * d);
-    for (auto* counter : {&s.sectors_read, &s.sectors_written, &s.mma, &s.extrema, &s.fused,
-                          &s.wavefronts, &s.unique_sectors_written}) {
-      *counter = static_cast<std::uint64_t>(static_cast<double>(*counter) * blocks);
+// Of n rows: those of a block at a time, the codebook from memory once.
+Prediction predicted(const Case& c, Rows kind) {
+  const Assignment one(256, c.k, c.d, kind);
+  const double blocks = std::ceil(c.n / 256.0);
+  simt::LaunchStats s = one.search;
+  const std::uint64_t codebook = s.unique_sectors_read - static_cast<std::uint64_t>(32 * c.d);
+  for (auto* counter : {&s.sectors_read, &s.sectors_written, &s.mma, &s.extrema, &s.fused,
+                        &s.wavefronts, &s.unique_sectors_written}) {
+    *counter = static_cast<std::uint64_t>(static_cast<double>(*counter) * blocks);
+  }
+  s.unique_sectors_read = codebook + static_cast<std::uint64_t>(blocks * 32 * c.d);
+  return predicted_time(s, kH100);
+}
+
+// Both before the few microseconds of a launch. Far from all codes, where a row's two best are
+// often within what bf16 tells apart, more is scored exactly.
+TEST(VqRoofline, PredictedTimesAreWithinThreeTenthsOfTheFloorsOfTheDesign) {
+  for (const Case& c : kCases) {
+    const double floor = floor_of(c.n, c.k, c.d, 16 * std::ceil(c.d / 16.0));
+    for (const auto& [kind, name, slack] :
+         {std::tuple{Rows::near, "near", 1.3}, {Rows::far, "far", 1.4}}) {
+      const Prediction p = predicted(c, kind);
+      EXPECT_LE(p.busy, slack * floor) << c.n << " rows " << name << ", " << c.k << " codes, "
+                                       << c.d << " dimensions: " << p.bound << ", floor " << floor;
+      RecordProperty("N" + std::to_string(c.n) + "_K" + std::to_string(c.k) + "_D" +
+                         std::to_string(c.d) + "_" + name,
+                     std::to_string(1e6 * p.busy) + " us by " + p.bound + ", floor " +
+                         std::to_string(1e6 * floor) + " us");
     }
-    s.unique_sectors_read = codebook + static_cast<std::uint64_t>(blocks * 32 * d);
-    const Prediction p = predicted_time(s, kH100);
-    const double floor = floor_of(n, k, d, one.slots());
-    EXPECT_LE(p.busy, slack * floor) << n << " rows, " << k << " codes, " << d
-                                     << " dimensions: " << p.bound << ", floor " << floor;
-    RecordProperty("N" + std::to_string(n) + "_K" + std::to_string(k) + "_D" + std::to_string(d),
-                   std::to_string(1e6 * p.busy) + " us by " + p.bound + ", floor " +
-                       std::to_string(1e6 * floor) + " us");
   }
 }
 
