@@ -1,5 +1,5 @@
 // The presets from the command line: their parameter counts, their costs, and a few steps of every
-// stage on the sample of the repository.
+// stage on the first jets of the repository's sample.
 #include <gtest/gtest.h>
 
 #include <fmt/format.h>
@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "support/command_line.h"
+#include "support/small_sample.h"
 
 namespace tessera {
 namespace {
@@ -22,7 +23,8 @@ class Presets : public ::testing::Test {
     return run_tessera(dir_, fmt::format("{} -c {} --quiet run.directory={} finetune.seeds=1 {}",
                                          name, preset, run_, more));
   }
-  void run_stages(const std::string& preset, const std::string& more) {
+  void run_stages(const std::string& preset, const std::string& settings) {
+    const std::string more = small_sample(dir_) + " " + settings;
     for (const char* stage : {"train-tokenizer", "pretrain", "finetune", "generate"}) {
       const Outcome r = verb(stage, preset, more);
       ASSERT_EQ(r.code, 0) << stage << ": " << r.err;
@@ -79,7 +81,8 @@ TEST_F(Presets, TinyRunsEveryStageMethodAndStrategyOverTwoSubsets) {
 
 TEST_F(Presets, TheLearningRateIsChosenOnValidationFromTheSameGridForEveryStudy) {
   const std::string few =
-      "tokenizer.steps=5 pretrain.steps=5 finetune.steps=6 finetune.tasks=tag "
+      small_sample(dir_) +
+      " tokenizer.steps=5 pretrain.steps=5 finetune.steps=6 finetune.tasks=tag "
       "finetune.methods=deepsets finetune.strategies=scratch finetune.train_jets=100 "
       "finetune.validation=subset finetune.lr_grid=[1e-5,3e-2]";
   for (const char* stage : {"train-tokenizer", "pretrain", "finetune"}) {
@@ -99,7 +102,7 @@ TEST_F(Presets, TheLearningRateIsChosenOnValidationFromTheSameGridForEveryStudy)
 TEST_F(Presets, OmnijetAlphaTrainsAFewStepsAndLogsBothLosses) {
   run_stages("omnijet-alpha",
              "data.max_particles=48 tokenizer.steps=2 tokenizer.batch=8 pretrain.steps=2 "
-             "pretrain.batch=4 finetune.steps=2 finetune.batch=4 finetune.train_jets=60 "
+             "pretrain.batch=16 finetune.steps=2 finetune.batch=4 finetune.train_jets=60 "
              "finetune.evaluations=1 finetune.methods=pfn finetune.strategies=full,lora "
              "generate.jets=4 generate.slots=4");
   const auto tokenizer = last_step("tokenizer"), pretraining = last_step("pretrain");

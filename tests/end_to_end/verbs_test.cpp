@@ -1,5 +1,5 @@
-// The verbs from the command line, on the sample of the repository with a few steps: what they
-// write, what a second call does, and the exit codes of mistakes.
+// The verbs from the command line, on the first jets of the repository's sample with a few steps:
+// what they write, what a second call does, and the exit codes of mistakes.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/command_line.h"
+#include "support/small_sample.h"
 
 namespace tessera {
 namespace {
@@ -18,12 +19,14 @@ class Verbs : public ::testing::Test {
  protected:
   TempDir dir_;
   std::string run_ = (dir_.path() / "run").string();
+  std::string data_ = small_sample(dir_);
+  std::string taus_ = (dir_.path() / "small/tau").string();
 
   Outcome tessera(const std::string& arguments, useconds_t signal_after = 0) {
     return run_tessera(dir_, arguments, signal_after);
   }
   Outcome step(const std::string& verb, const std::string& more = "") {
-    return tessera(verb + " --quiet run.directory=" + run_ +
+    return tessera(verb + " --quiet run.directory=" + run_ + " " + data_ +
                    " tokenizer.steps=12 tokenizer.batch=32 pretrain.steps=6 pretrain.batch=16"
                    " finetune.steps=6 finetune.batch=16 finetune.seeds=1 finetune.train_jets=60"
                    " finetune.evaluations=1 generate.jets=20 " +
@@ -75,11 +78,11 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   EXPECT_EQ(alone.code, 0) << "a dataset that no task asks for need not exist: " << alone.err;
 
   const std::string model = run_ + "/finetune/tau-pt__tessera__lpft__seed0/model";
-  const Outcome evaluated = tessera("evaluate --json " + model + " apps/sample/tau --split val");
+  const Outcome evaluated = tessera("evaluate --json " + model + " " + taus_ + " --split val");
   ASSERT_EQ(evaluated.code, 0) << evaluated.err;
   EXPECT_TRUE(nlohmann::json::parse(evaluated.out).at("errors").contains("resolution"));
   const std::string scratch = run_ + "/finetune/tau-pt__tessera__scratch__seed0/model";
-  const std::string both = "evaluate --json " + model + " apps/sample/tau --against " + scratch;
+  const std::string both = "evaluate --json " + model + " " + taus_ + " --against " + scratch;
   const Outcome compared = tessera(both);
   ASSERT_EQ(compared.code, 0) << compared.err;
   const auto d = nlohmann::json::parse(compared.out).at("against").at("differences");
@@ -90,11 +93,11 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
             std::string::npos)
       << compared.out << differences;
   EXPECT_NE(tessera(both + " --seed 2").out, compared.out);
-  EXPECT_EQ(tessera("evaluate " + model + " apps/sample/tau --against /nowhere").code, 66);
-  const Outcome predicted = tessera("predict " + model + " apps/sample/tau --split val");
+  EXPECT_EQ(tessera("evaluate " + model + " " + taus_ + " --against /nowhere").code, 66);
+  const Outcome predicted = tessera("predict " + model + " " + taus_ + " --split val");
   EXPECT_TRUE(predicted.out.starts_with("id,pt_reco_gev,pt_predicted_gev\n")) << predicted.err;
   EXPECT_EQ(tessera("inspect --json " + model).code, 0);
-  const Outcome dataset = tessera("inspect apps/sample/tau");
+  const Outcome dataset = tessera("inspect " + taus_);
   EXPECT_NE(dataset.out.find("pf/px                GeV"), std::string::npos) << dataset.out;
   const Outcome bare = tessera("inspect " + dir_.path().string());
   EXPECT_EQ(bare.code, 66);
@@ -105,7 +108,7 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   flip.put('\x5a');
   flip.close();
   EXPECT_EQ(tessera("verify " + run_).code, 65);
-  EXPECT_EQ(tessera("evaluate " + model + " apps/sample/tau").code, 65);
+  EXPECT_EQ(tessera("evaluate " + model + " " + taus_).code, 65);
 }
 
 TEST_F(Verbs, PublishedCheckpointsAreImportedAndGoOnAsIfTrainedHere) {
@@ -220,13 +223,13 @@ TEST_F(Verbs, PrecisionBf16RunsTheChainAndIsPartOfTheSettings) {
     EXPECT_NE(other.err.find("run.precision"), std::string::npos) << other.err;
   }
   const std::string model = run_ + "/finetune/tau-id__tessera__full__seed0/model";
-  const Outcome exact = tessera("predict " + model + " apps/sample/tau --split val");
+  const Outcome exact = tessera("predict " + model + " " + taus_ + " --split val");
   const Outcome coarse =
-      tessera("predict --precision bf16 " + model + " apps/sample/tau --split val");
+      tessera("predict --precision bf16 " + model + " " + taus_ + " --split val");
   EXPECT_EQ(exact.code, 0) << exact.err;
   EXPECT_EQ(coarse.code, 0) << coarse.err;
   EXPECT_NE(coarse.out, exact.out);
-  EXPECT_EQ(tessera("evaluate --precision bf16 " + model + " apps/sample/tau").code, 0);
+  EXPECT_EQ(tessera("evaluate --precision bf16 " + model + " " + taus_).code, 0);
 }
 
 TEST_F(Verbs, DistanceF16IsPartOfTheTokenizerAndOfWhatReadsItsTokens) {
