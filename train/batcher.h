@@ -46,6 +46,8 @@ struct Cursor {
   bool operator==(const Cursor&) const = default;
 };
 
+struct DeviceTables;
+
 /// One packed batch on the host. B jets, T constituents after cuts.
 struct Batch {
   FeatureRows rows;                 // cu_seqlens (B + 1), core (T, 3), context, pid, particles
@@ -58,6 +60,7 @@ struct Batch {
   std::vector<float> visible;             // (B, 4) px, py, pz, E of the visible tau, 0 when none
   Cursor at;                              ///< of this batch
   bool last_of_epoch = false;
+  std::shared_ptr<const DeviceTables> sent{};  ///< what of it lies on a device already (inputs.h)
 
   [[nodiscard]] std::uint64_t size() const { return jets.size(); }
   [[nodiscard]] std::uint64_t tokens() const {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/autograd.h"
+#include "train/batch_feed.h"
 #include "train/best_state.h"
 #include "train/mixed_batches.h"
 #include "train/model_store.h"
@@ -153,13 +154,16 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
   batching.jets = static_cast<std::uint32_t>(job.batch);
   Batcher batches(data.train, data.features, batching, job.seed, labels.train,
                   load_cursor(run.texts(), "cursor", *data.train));
+  BatchFeed feed({model.device(), model.tables(), run.steps()},
+                 {[&](std::int64_t) { return batches.next(); },
+                  [&] { return std::vector{batches.cursor()}; }});
   run.on_save([&](Checkpoint& c) {
-    save_cursor(c.state, "cursor", batches.cursor(), *data.train);
+    save_cursor(c.state, "cursor", feed.cursors().front(), *data.train);
     best.save(c);
   });
   set_training(model, phase);
   while (!run.finished() && !best.exhausted(phase.patience)) {
-    const Batch batch = batches.next();
+    const Batch batch = feed.next(run.steps_done());
     const DropoutStream dropout = dropout_of(job.seed, run.trainer());
     const auto loss = run.step([&] { return model.loss(model(batch, dropout), batch); });
     Metrics metrics{{"loss", static_cast<double>(loss.value_or(NAN))}};

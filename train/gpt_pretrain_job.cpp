@@ -57,7 +57,7 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
   const std::int64_t slots =
       job.compat == Compat::reference ? data.features.max_constituents : std::int64_t{0};
   train_unlabelled(
-      unlabelled_training("pretrain", job, *model), data, observe,
+      unlabelled_training("pretrain", job, *model, {Table::core}), data, observe,
       [&](TrainingRun& run, const Batch& batch) {
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());
         run.step([&] {

@@ -59,9 +59,18 @@ Batch MixedBatches::next(std::int64_t step) {
   return batchers_[i].next();
 }
 
-void MixedBatches::save(std::map<std::string, std::string>& state) const {
-  for (std::size_t i = 0; i < batchers_.size(); ++i) {
-    save_cursor(state, key(i), batchers_[i].cursor(), *sets_[i]);
+std::vector<Cursor> MixedBatches::cursors() const {
+  std::vector<Cursor> all;
+  for (const Batcher& b : batchers_) {
+    all.push_back(b.cursor());
+  }
+  return all;
+}
+
+void MixedBatches::save(std::map<std::string, std::string>& state,
+                        std::span<const Cursor> cursors) const {
+  for (std::size_t i = 0; i < sets_.size(); ++i) {
+    save_cursor(state, key(i), cursors[i], *sets_[i]);
   }
 }
 

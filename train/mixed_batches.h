@@ -27,7 +27,10 @@ class MixedBatches {
   MixedBatches(const UnlabelledData& data, std::int64_t jets, std::uint64_t seed,
                const std::map<std::string, std::string>& state = {});
   Batch next(std::int64_t step);
-  void save(std::map<std::string, std::string>& state) const;
+  /// Where next() will read in each dataset.
+  [[nodiscard]] std::vector<Cursor> cursors() const;
+  /// Writes such cursors for the next run to begin at.
+  void save(std::map<std::string, std::string>& state, std::span<const Cursor> cursors) const;
   [[nodiscard]] double waited_seconds() const;
 
  private:

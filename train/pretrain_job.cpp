@@ -44,7 +44,8 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
   model->to(job.device);
   const Rng masks = Rng(job.seed).fork("masks");
   train_unlabelled(
-      unlabelled_training("pretrain", job, *model), data, observe,
+      unlabelled_training("pretrain", job, *model, {Table::core, Table::pid, Table::context}), data,
+      observe,
       [&](TrainingRun& run, const Batch& batch) {
         const Rng hidden = masks.fork(static_cast<std::uint64_t>(run.steps_done()));
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());

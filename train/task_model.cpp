@@ -4,7 +4,6 @@
 
 #include "kernels/elementwise/elementwise.h"
 #include "nn/models/token_sequence.h"
-#include "train/inputs.h"
 #include "train/metrics/statistics.h"
 
 namespace tessera {
@@ -88,6 +87,20 @@ Part& TaskModel::own(const char* name, Arguments&&... arguments) {
   child(name, reference);
   parts_.push_back(std::move(part));
   return reference;
+}
+
+std::vector<Table> TaskModel::tables() const {
+  switch (config.method) {
+    case Method::tessera:
+      return {Table::core, Table::pid, Table::context};
+    case Method::omnijet:
+      return {Table::core};
+    case Method::deepsets:
+    case Method::pfn:
+    case Method::part:
+      break;
+  }
+  return {Table::particles};
 }
 
 TaskModel::Network TaskModel::make_network(Rng& rng) {

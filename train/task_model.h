@@ -8,6 +8,7 @@
 #include "nn/models/heads.h"
 #include "nn/models/particle_transformer.h"
 #include "nn/models/tokenizer.h"
+#include "train/inputs.h"
 #include "train/tasks.h"
 
 namespace tessera {
@@ -70,6 +71,8 @@ class TaskModel : public Module {
   [[nodiscard]] Tensor loss(const Tensor& outputs, const Batch& batch) const;
   /// Sets the buffers: median, and (q75 - q25) / 1.349, the spread of a normal's core.
   void standardise(std::span<const double> targets);
+  /// What it reads of a batch on its device.
+  [[nodiscard]] std::vector<Table> tables() const;
   /// The 13-feature table is needed beside core features.
   [[nodiscard]] bool needs_particles() const { return !foundation(config.method); }
 

@@ -85,7 +85,7 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
                     static_cast<std::int32_t>(job.dead_code_timeout));
   model->to(job.device);
   train_unlabelled(
-      unlabelled_training("tokenizer", job, *model), data, observe,
+      unlabelled_training("tokenizer", job, *model, {Table::core}), data, observe,
       [&](TrainingRun& run, const Batch& batch) {
         StepResult left;
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());

@@ -9,6 +9,15 @@ namespace {
 constexpr std::uint64_t kTimingEvery = 50;  // steps: speed is smoothed over seconds anyway
 constexpr std::int64_t kMostInARow = 3;     // bad steps: chance does not do that, a fault does
 
+Device device_of(const TrainingSetup& setup) {
+  for (const ParameterGroup& g : setup.groups) {
+    if (!g.parameters.empty()) {
+      return g.parameters.front().tensor.device();
+    }
+  }
+  return kCpu;
+}
+
 // What of a state no group trains.
 std::vector<NamedTensor> untrained(const TrainingSetup& setup) {
   std::vector<NamedTensor> rest;
@@ -58,6 +67,7 @@ TrainingRun::TrainingRun(TrainingSetup setup, RunFiles files, Observer observe)
     : setup_(std::move(setup)),
       files_(std::move(files)),
       observe_(std::move(observe)),
+      stream_(device_of(setup_)),
       trainer_(setup_.groups, setup_.trainer) {
   std::optional<std::uint64_t> step;
   if (!files_.directory.empty()) {

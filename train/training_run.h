@@ -1,6 +1,7 @@
 // TrainingRun: a training that can be stopped anywhere and goes on with the same bits.
 #pragma once
 
+#include "core/stream_scope.h"
 #include "train/checkpoint.h"
 #include "train/metrics_log.h"
 #include "train/trainer.h"
@@ -35,7 +36,8 @@ struct TrainingSetup {
 
 /// Owns optimizer, checkpoints, metrics file and progress. Constructed after the model got its
 /// initial weights; where the directory holds a checkpoint, weights, buffers, optimizer and
-/// metrics.jsonl are put back to it. The loop of a job is
+/// metrics.jsonl are put back to it. While it lives, this thread's work for the model's device has
+/// a stream of its own. The loop of a job is
 ///   while (!run.finished()) { run.step(...); run.end_step(jets, values, waited); }
 class TrainingRun {
  public:
@@ -70,6 +72,7 @@ class TrainingRun {
   TrainingSetup setup_;
   RunFiles files_;
   Observer observe_;
+  StreamScope stream_;
   Trainer trainer_;
   std::optional<CheckpointStore> store_;
   std::optional<MetricsLog> log_, timing_;

@@ -25,16 +25,19 @@ void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& 
                    .trainer = training.trainer},
                   training.files, observe);
   MixedBatches batches(data, training.batch, training.seed, run.texts());
+  BatchFeed feed(
+      {training.model.device(), training.tables, run.steps()},
+      {[&](std::int64_t at) { return batches.next(at); }, [&] { return batches.cursors(); }});
   std::optional<BestState> best;
   if (selection.evaluations > 0) {
     best.emplace(state(training.model), run);
   }
   run.on_save([&](Checkpoint& c) {
-    batches.save(c.state);
+    batches.save(c.state, feed.cursors());
     if (best) best->save(c);
   });
   while (!run.finished() && !(best && best->exhausted(selection.patience))) {
-    const Batch batch = batches.next(run.steps_done());
+    const Batch batch = feed.next(run.steps_done());
     Metrics metrics = step(run, batch);
     if (selection.due(run)) {
       const Metrics losses = evaluated(training.model, validate);

@@ -2,6 +2,7 @@
 // resume.
 #pragma once
 
+#include "train/batch_feed.h"
 #include "train/best_state.h"
 #include "train/mixed_batches.h"
 
@@ -10,6 +11,7 @@ namespace tessera {
 struct UnlabelledTraining {
   std::string job;  ///< its name in the progress
   Module& model;
+  std::vector<Table> tables;  ///< that a step reads on the model's device
   TrainerConfig trainer;
   std::int64_t batch = 256;  ///< jets
   std::uint64_t seed = 1;
@@ -18,9 +20,11 @@ struct UnlabelledTraining {
 };
 
 /// The part of a job that every such training has.
-UnlabelledTraining unlabelled_training(const char* name, const auto& job, Module& model) {
+UnlabelledTraining unlabelled_training(const char* name, const auto& job, Module& model,
+                                       std::vector<Table> tables) {
   return {.job = name,
           .model = model,
+          .tables = std::move(tables),
           .trainer = job.trainer,
           .batch = job.batch,
           .seed = job.seed,
