@@ -165,9 +165,10 @@ double train_phase(const FinetuneJob& job, const Phase& phase, TaskModel& model,
   while (!run.finished() && !best.exhausted(phase.patience)) {
     const Batch batch = feed.next(run.steps_done());
     const DropoutStream dropout = dropout_of(job.seed, run.trainer());
-    const auto loss = run.step([&] { return model.loss(model(batch, dropout), batch); });
-    Metrics metrics{{"loss", static_cast<double>(loss.value_or(NAN))}};
+    run.step([&] { return model.loss(model(batch, dropout), batch); });
+    Metrics metrics;
     if (selection.due(run)) {
+      run.settle();
       const double now = validation_loss(model, phase, labels, data.features);
       metrics.push_back({"val_loss", now});
       best.offer(now);

@@ -64,7 +64,6 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
           return trained_loss(*model, sequences_of(tokenizer, batch, slots), slots, dropout,
                               run.trainer());
         });
-        return run.trainer().watched();
       },
       [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data)); });
   model->set_training(false);

@@ -55,7 +55,6 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
           run.trainer().watch("mpm", pass.out.mpm_code);
           return pass.out.loss;
         });
-        return run.trainer().watched();
       },
       [&] { return validation_metrics(measure_pretraining(*model, tokenizer, data, job.seed)); });
   model->set_training(false);

@@ -89,11 +89,10 @@ std::unique_ptr<Tokenizer> train_tokenizer(const TokenizerJob& job, const Unlabe
       [&](TrainingRun& run, const Batch& batch) {
         StepResult left;
         const DropoutStream dropout = dropout_of(job.seed, run.trainer());
-        if (run.step(
-                [&] { return loss_of(*model, job, data, batch, dropout, run.trainer(), left); })) {
+        run.step([&] { return loss_of(*model, job, data, batch, dropout, run.trainer(), left); });
+        if (run.settle()) {
           observe_codes(run.trainer(), *model, job, left);
         }
-        return run.trainer().watched();
       },
       [&] { return validation_losses(*model, data); });
   model->freeze();

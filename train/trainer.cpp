@@ -59,6 +59,9 @@ Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig&
   if (device != kCpu) {
     adamw_.emplace(spans(), device);
     board_ = Tensor::from(clean_board(), {kBoardSlots}, device);
+    for (auto& read : reads_) {
+      read.emplace(device, kBoardSlots);
+    }
   }
 }
 
@@ -102,7 +105,7 @@ void Trainer::fail_gradient(const std::string& name) const {
 }
 
 AdamWOptions Trainer::options() const {
-  return {.lr = static_cast<float>(lr_),
+  return {.lr = static_cast<float>(adamw_ ? making_.lr : last_.lr),
           .beta2 = config_.beta2,
           .weight_decay = config_.weight_decay,
           .clip_norm = config_.clip_norm,
@@ -110,38 +113,63 @@ AdamWOptions Trainer::options() const {
 }
 
 float Trainer::step(const std::function<Tensor()>& loss) {
+  queue(loss);
+  while (in_flight() > 0) {
+    settle();
+  }
+  return static_cast<float>(last_.watched.front().value);
+}
+
+void Trainer::queue(const std::function<Tensor()>& loss) {
+  TESSERA_CHECK_KIND(ErrorKind::internal, in_flight() < kInFlight,
+                     "training: expected fewer than {} steps in flight", kInFlight);
   flat_.zero_gradients();
-  lr_ = scheduled_rate(config_, done_);
-  watched_ = {{"loss", NAN}};
-  const float value = adamw_ ? step_on_device(loss) : step_on_cpu(loss);
+  making() = {.step = done_, .lr = scheduled_rate(config_, done_)};
+  if (adamw_) {
+    queue_on_device(loss);
+    in_flight_.push_back(making_);
+  } else {
+    step_on_cpu(loss);
+  }
   ++done_;
-  return value;
+}
+
+void Trainer::settle() {
+  if (in_flight_.empty()) {
+    return;
+  }
+  last_ = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  read_board(readback(last_.step).get());
 }
 
 void Trainer::skip_step() {
   ++done_;
   ++skipped_;
-  norm_ = NAN;
-}
-
-void Trainer::watch(const char* name, const Tensor& scalar) {
-  TESSERA_CHECK(watched_.size() <= kWatched, "training: {} is one number too many to watch", name);
-  const auto slot = kLossSlot + std::ssize(watched_);
-  watched_.push_back({name, NAN});
-  if (adamw_) {
-    copy_into(board_.slice(0, slot, slot + 1), scalar.detach().reshape({1}));
-  } else {
-    watched_.back().value = static_cast<double>(scalar.item());
+  last_.norm = NAN;
+  for (Metric& m : last_.watched) {
+    m.value = NAN;
   }
 }
 
-float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
-  float loss_value = 0;
+void Trainer::watch(const char* name, const Tensor& scalar) {
+  Metrics& watched = making().watched;
+  TESSERA_CHECK(watched.size() <= kWatched, "training: {} is one number too many to watch", name);
+  const auto slot = kLossSlot + std::ssize(watched);
+  watched.push_back({name, NAN});
+  if (adamw_) {
+    copy_into(board_.slice(0, slot, slot + 1), scalar.detach().reshape({1}));
+  } else {
+    watched.back().value = static_cast<double>(scalar.item());
+  }
+}
+
+void Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
   {
     const ArenaScope scope(arena_);
     const Tensor loss = loss_function();
-    loss_value = loss.item();
-    watched_[0].value = static_cast<double>(loss_value);
+    const float loss_value = loss.item();
+    last_.watched[0].value = static_cast<double>(loss_value);
     if (!std::isfinite(loss_value)) {
       fail_loss(loss_value);
     }
@@ -149,7 +177,7 @@ float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
   }
   arena_.reset();
   try {
-    norm_ = adamw_step(flat_.values, flat_.gradients, m_, v_, spans(), options());
+    last_.norm = adamw_step(flat_.values, flat_.gradients, m_, v_, spans(), options());
   } catch (const Error&) {
     const std::string name = non_finite_gradient();
     if (!name.empty()) {
@@ -157,12 +185,11 @@ float Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
     }
     throw;
   }
-  return loss_value;
 }
 
-// Nothing is known of the step until all of it is queued: a loss or gradient that is not finite
-// makes the update do nothing.
-float Trainer::step_on_device(const std::function<Tensor()>& loss_function) {
+// Nothing is known of the step while it is queued: a loss or gradient that is not finite makes its
+// update do nothing, and those of later steps until the board is clean again.
+void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
   adamw_->set_rates(options());
   {
     const ArenaScope scope(arena_);  // what the host keeps beside the device's tensors
@@ -173,20 +200,20 @@ float Trainer::step_on_device(const std::function<Tensor()>& loss_function) {
   arena_.reset();
   adamw_->step(buffers(), options(), board_.slice(0, kLossSlot, kLossSlot + 1),
                board_.slice(0, 0, AdamWReport::count));
-  const std::vector<float> board = board_.to_vector<float>();
-  read_board(board);
-  return board[kLossSlot];
+  readback(making_.step).start(board_);
 }
 
 void Trainer::read_board(std::span<const float> board) {
   const AdamWVerdict verdict = adamw_verdict(board.first(AdamWReport::count));
-  norm_ = verdict.norm;
-  for (std::size_t i = 0; i < watched_.size(); ++i) {
-    watched_[i].value = static_cast<double>(board[kLossSlot + i]);
+  last_.norm = verdict.norm;
+  for (std::size_t i = 0; i < last_.watched.size(); ++i) {
+    last_.watched[i].value = static_cast<double>(board[kLossSlot + i]);
   }
   if (verdict.good()) {
     return;
   }
+  in_flight_.clear();
+  done_ = last_.step;
   copy_into(board_, Tensor::from(clean_board(), board_.shape()));
   if (!verdict.loss_finite) {
     fail_loss(board[kLossSlot]);

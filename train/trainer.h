@@ -1,10 +1,14 @@
 // Trainer: one optimizer step at a time over a flat parameter arena.
 #pragma once
 
+#include <array>
+#include <cmath>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <span>
 
+#include "core/staging.h"
 #include "core/storage.h"
 #include "kernels/adamw/adamw.h"
 #include "nn/module.h"
@@ -38,7 +42,7 @@ struct ParameterGroup {
 };
 
 /// AdamW with a learning-rate schedule. Owns the arena of the step: everything the loss function
-/// makes is gone when step() returns.
+/// makes is gone when step() or queue() returns.
 class Trainer {
  public:
   Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig& config);
@@ -47,22 +51,34 @@ class Trainer {
   /// gradient, naming the first parameter that has one, with the weights as they were. On a device
   /// the host waits once, for what the whole step left.
   float step(const std::function<Tensor()>& loss);
+
+  /// Queues a step, which then counts as done. On cpu it is, and throws as step() does; of a device
+  /// nothing is known before settle(), so that its next step can be queued meanwhile: at most
+  /// kInFlight are.
+  void queue(const std::function<Tensor()>& loss);
+  /// Waits for the oldest step in flight alone: watched(), gradient_norm() and learning_rate() are
+  /// now its. Throws as step() does; what was queued behind a bad step has changed nothing, and
+  /// neither that one nor these count as done.
+  void settle();
+  [[nodiscard]] std::size_t in_flight() const { return in_flight_.size(); }
+  static constexpr std::size_t kInFlight = 2;
+
   /// Inside the loss function: a scalar whose value the step's line in the log holds, read with the
   /// loss. At most kWatched a step.
   void watch(const char* name, const Tensor& scalar);
-  /// The loss of the last step, then what it watched, in order.
-  [[nodiscard]] const Metrics& watched() const { return watched_; }
+  /// The loss of the last settled step, then what it watched, in order.
+  [[nodiscard]] const Metrics& watched() const { return last_.watched; }
   static constexpr std::size_t kWatched = 8;
 
   [[nodiscard]] std::int64_t steps_done() const { return done_; }
-  /// Counts the step that just threw as done: schedule and data go on, weights and moments stay,
-  /// and AdamW's bias correction counts updates only.
+  /// Counts the step that just threw as done, with no numbers: schedule and data go on, weights and
+  /// moments stay, and AdamW's bias correction counts updates only.
   void skip_step();
   [[nodiscard]] std::int64_t skipped() const { return skipped_; }
   [[nodiscard]] std::int64_t steps() const { return config_.steps; }
-  /// Of the last step: norm of all gradients before clipping, and the peak group's rate.
-  [[nodiscard]] double gradient_norm() const { return norm_; }
-  [[nodiscard]] double learning_rate() const { return lr_; }
+  /// Of the last settled step: norm of all gradients before clipping, and the peak group's rate.
+  [[nodiscard]] double gradient_norm() const { return last_.norm; }
+  [[nodiscard]] double learning_rate() const { return last_.lr; }
 
   /// Zeroes the optimizer's moments of some rows of a parameter: rows that were replaced from
   /// outside must not move on with the momentum of what stood there before.
@@ -75,6 +91,13 @@ class Trainer {
                             std::int64_t skipped = 0);
 
  private:
+  /// What is known of a step.
+  struct Record {
+    std::int64_t step = 0;
+    double lr = 0, norm = NAN;
+    Metrics watched{{"loss", NAN}};
+  };
+
   [[nodiscard]] std::vector<AdamWSpan> spans() const;
   [[nodiscard]] AdamWOptions options() const;
   [[nodiscard]] AdamWBuffers buffers() const { return {flat_.values, flat_.gradients, m_, v_}; }
@@ -82,9 +105,13 @@ class Trainer {
   [[nodiscard]] std::string owner_of(std::int64_t element) const;
   [[noreturn]] void fail_loss(float loss) const;
   [[noreturn]] void fail_gradient(const std::string& name) const;
-  float step_on_cpu(const std::function<Tensor()>& loss);
-  float step_on_device(const std::function<Tensor()>& loss);
+  void step_on_cpu(const std::function<Tensor()>& loss);
+  void queue_on_device(const std::function<Tensor()>& loss);
   void read_board(std::span<const float> board);
+  [[nodiscard]] Record& making() { return adamw_ ? making_ : last_; }
+  [[nodiscard]] Readback& readback(std::int64_t step) {
+    return *reads_[static_cast<std::size_t>(step) % kInFlight];
+  }
 
   TrainerConfig config_;
   FlatParameters flat_;
@@ -93,9 +120,10 @@ class Trainer {
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
   Tensor board_;                        // what a step leaves on the device: report, loss
-  Metrics watched_;
+  std::array<std::optional<Readback>, kInFlight> reads_;  // of the board behind each step
+  std::deque<Record> in_flight_;                          // the oldest first
+  Record making_, last_;
   std::int64_t done_ = 0, skipped_ = 0;
-  double norm_ = 0, lr_ = 0;
 };
 
 /// The random stream of the next step's dropout: a function of seed and step, so that a resumed

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 namespace tessera {
 namespace {
@@ -134,21 +135,56 @@ void TrainingRun::save_on_the_way() {
   }
 }
 
-std::optional<float> TrainingRun::step(const std::function<Tensor()>& loss) {
-  if (files_.most_skipped == 0) {
-    return trainer_.step(loss);
+// An error on the way: the step in flight is done all the same, and its line is kept.
+TrainingRun::~TrainingRun() {
+  if (waiting_ && trainer_.in_flight() > 0) {
+    try {
+      trainer_.settle();
+      if (log_) {
+        log_->write(waiting_->step, values_of(*waiting_));
+      }
+    } catch (const std::exception&) {  // the first error is on its way already
+    }
   }
+}
+
+void TrainingRun::step(const std::function<Tensor()>& loss) {
+  if (files_.most_skipped > 0) {
+    step_or_skip(loss);
+    return;
+  }
+  trainer_.queue(loss);
+  while (trainer_.in_flight() > 1) {
+    take_in();
+  }
+}
+
+bool TrainingRun::settle() {
+  while (trainer_.in_flight() > 0) {
+    take_in();
+  }
+  return !last_skipped_;
+}
+
+void TrainingRun::take_in() {
+  trainer_.settle();
+  if (const auto line = std::exchange(waiting_, std::nullopt)) {
+    write(*line);
+  }
+}
+
+void TrainingRun::step_or_skip(const std::function<Tensor()>& loss) {
   keep_buffers();
   try {
-    const float value = trainer_.step(loss);
+    trainer_.step(loss);
+    last_skipped_ = false;
     skipped_in_a_row_ = 0;
-    return value;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::numeric) {
       throw;
     }
     skip(error);
-    return std::nullopt;
+    last_skipped_ = true;
   }
 }
 
@@ -181,29 +217,50 @@ void TrainingRun::skip(const Error& error) {
   }
 }
 
-void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_seconds) {
-  const auto step = static_cast<std::uint64_t>(trainer_.steps_done());
+Metrics TrainingRun::values_of(const Line& line) const {
+  Metrics values = trainer_.watched();
+  values.insert(values.end(), line.values.begin(), line.values.end());
   values.push_back({"gradient_norm", trainer_.gradient_norm()});
   values.push_back({"lr", trainer_.learning_rate()});
   if (trainer_.skipped() > 0) {
     values.push_back({"skipped", static_cast<double>(trainer_.skipped())});
   }
+  return values;
+}
+
+void TrainingRun::write(const Line& line) {
+  Metrics values = values_of(line);
   if (log_) {
-    log_->write(step, values);
+    log_->write(line.step, values);
   }
-  const Progress progress = meter_->update(step, jets, std::move(values), waited_seconds);
-  if (timing_ && (step % kTimingEvery == 0 || finished())) {
-    timing_->write(
-        step, {{"jets_per_second", progress.jets_per_second}, {"wait_share", progress.wait_share}});
+  const Progress progress =
+      meter_->update(line.step, line.jets, std::move(values), line.waited_seconds);
+  const bool last = line.step >= static_cast<std::uint64_t>(steps());
+  if (timing_ && (line.step % kTimingEvery == 0 || last)) {
+    timing_->write(line.step, {{"jets_per_second", progress.jets_per_second},
+                               {"wait_share", progress.wait_share}});
   }
   if (observe_) {
     observe_(progress);
   }
+}
+
+void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_seconds) {
+  const auto step = static_cast<std::uint64_t>(trainer_.steps_done());
+  Line line{step, jets, std::move(values), waited_seconds};
+  if (trainer_.in_flight() > 0) {
+    waiting_ = std::move(line);
+  } else {
+    write(line);
+  }
   const bool leave = files_.stop && files_.stop();
-  const bool due = trainer_.steps_done() % files_.checkpoint_every == 0;
+  const bool due = store_ && trainer_.steps_done() % files_.checkpoint_every == 0;
+  if (leave || finished() || due) {
+    settle();
+  }
   if (store_ && (leave || finished())) {
     save();
-  } else if (store_ && due) {
+  } else if (due) {
     save_on_the_way();
   }
   TESSERA_CHECK_KIND(ErrorKind::requeue, !leave, "{}: stopped at step {}{}", setup_.job, step,

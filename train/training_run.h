@@ -39,6 +39,8 @@ struct TrainingSetup {
 /// metrics.jsonl are put back to it. While it lives, this thread's work for the model's device has
 /// a stream of its own. The loop of a job is
 ///   while (!run.finished()) { run.step(...); run.end_step(jets, values, waited); }
+/// A device is kept at work: the numbers of a step are read, and its line written, while the next
+/// one runs.
 class TrainingRun {
  public:
   TrainingRun(TrainingSetup setup, RunFiles files, Observer observe);
@@ -53,17 +55,36 @@ class TrainingRun {
   /// Fills what else a checkpoint must hold: texts in Checkpoint::state, tensors in ::optimizer.
   void on_save(std::function<void(Checkpoint&)> fill) { fill_ = std::move(fill); }
 
-  /// Trainer::step(), or nothing where the step is skipped: weights, buffers and moments are then
-  /// those of before, and the step counts as done. The files' warn hears of it.
-  std::optional<float> step(const std::function<Tensor()>& loss);
+  ~TrainingRun();
+  TrainingRun(const TrainingRun&) = delete;
+  TrainingRun& operator=(const TrainingRun&) = delete;
 
-  /// Writes the step's line, tells the observer, saves when it is time, leaves when asked.
+  /// Queues a step of the trainer and takes in the one before, with its Error(numeric). Where steps
+  /// may be skipped it waits for this one: a bad one then leaves weights, buffers and moments as
+  /// they were and counts as done. The files' warn hears of it.
+  void step(const std::function<Tensor()>& loss);
+  /// Takes in all steps; false if the last one was skipped. For whoever looks at what they left.
+  bool settle();
+
+  /// Writes the step's line, now or when its numbers are there: loss and watched scalars, then
+  /// `values`. Tells the observer, saves when it is time, leaves when asked.
   void end_step(std::uint64_t jets, Metrics values, double waited_seconds = 0);
   /// Deletes the checkpoints of a run whose model lies elsewhere now.
   void discard_checkpoints();
 
  private:
+  /// What the line of a step holds beside its own numbers.
+  struct Line {
+    std::uint64_t step, jets;
+    Metrics values;
+    double waited_seconds;
+  };
+
   void resume();
+  void take_in();
+  void step_or_skip(const std::function<Tensor()>& loss);
+  [[nodiscard]] Metrics values_of(const Line& line) const;
+  void write(const Line& line);
   void skip(const Error& error);
   void keep_buffers();
   void save();
@@ -82,6 +103,8 @@ class TrainingRun {
   std::optional<ProgressMeter> meter_;
   std::vector<NamedTensor> buffers_, kept_;  // what a forward pass may change; its copy
   std::int64_t skipped_in_a_row_ = 0;
+  bool last_skipped_ = false;
+  std::optional<Line> waiting_;  // of the step that is in flight
 };
 
 /// A whole number among a checkpoint's texts; 0 where an older one has none. Throws Error(data).

@@ -38,13 +38,14 @@ void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& 
   });
   while (!run.finished() && !(best && best->exhausted(selection.patience))) {
     const Batch batch = feed.next(run.steps_done());
-    Metrics metrics = step(run, batch);
+    step(run, batch);
+    Metrics losses;
     if (selection.due(run)) {
-      const Metrics losses = evaluated(training.model, validate);
+      run.settle();
+      losses = evaluated(training.model, validate);
       best->offer(losses.at(0).value);
-      metrics.insert(metrics.end(), losses.begin(), losses.end());
     }
-    run.end_step(batch.size(), std::move(metrics), batches.waited_seconds());
+    run.end_step(batch.size(), std::move(losses), batches.waited_seconds());
   }
   if (best) {
     best->restore();

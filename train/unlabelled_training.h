@@ -32,8 +32,8 @@ UnlabelledTraining unlabelled_training(const char* name, const auto& job, Module
           .selection = job.selection};
 }
 
-/// One optimizer step on a batch; returns what the step's line in metrics.jsonl holds.
-using UnlabelledStep = std::function<Metrics(TrainingRun& run, const Batch& batch)>;
+/// One optimizer step on a batch.
+using UnlabelledStep = std::function<void(TrainingRun& run, const Batch& batch)>;
 /// Losses of the model, in evaluation mode, on the validation jets; the first one is to be small.
 using UnlabelledValidation = std::function<Metrics()>;
 

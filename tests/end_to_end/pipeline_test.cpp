@@ -1,16 +1,20 @@
 // A training on a device as a pipeline: the next batch travels while the device computes on this
-// one. On simt a stream's work runs as late, and as interleaved with others, as the schedule likes.
+// one, and a step's numbers are read while the next step runs. On simt a stream's work runs as
+// late, and as interleaved with others, as the schedule likes.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
+#include "core/autograd.h"
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
 #include "core/stream_scope.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/batch_feed.h"
+#include "train/training_run.h"
 
 namespace tessera {
 namespace {
@@ -138,7 +142,7 @@ class Trainings : public ::testing::Test {
     tokenizer_.to(kSimt);
     const auto where = dir_.path() / "data";
     std::filesystem::create_directory(where);
-    write_dataset(where, {random_lengths(12, 3)});
+    write_dataset(where, {random_lengths(10, 3)});
     const auto set = std::make_shared<const Dataset>(where);
     data_ = {set, set, set, {.max_constituents = 6}};
     unlabelled_ = {.train = {set, set}, .validation = {set}, .features = data_.features};
@@ -168,8 +172,8 @@ class Trainings : public ::testing::Test {
     job.model.backbone.dropout = 0.2F;
     job.trainer = kTrainer;
     job.batch = 3;
-    job.train_jets = 12;
-    job.evaluations = 2;
+    job.train_jets = 10;
+    job.evaluations = 1;
     job.device = kSimt;
     return left(*finetune(job, data_, {tiny::backbone_weights(), {}}, {}).model, files);
   }
@@ -177,14 +181,13 @@ class Trainings : public ::testing::Test {
     return {.directory = dir_.path() / std::to_string(++runs_), .checkpoint_every = 3};
   }
 
+  inline static const TrainerConfig kTrainer{.lr = 2e-3F, .steps = 4, .warmup = 1};
   using Job = Left (Trainings::*)(const RunFiles&);
   static constexpr std::pair<const char*, Job> kJobs[] = {{"tokenizer", &Trainings::tokenizing},
                                                           {"pretrain", &Trainings::pretraining},
                                                           {"finetune", &Trainings::finetuning}};
 
  private:
-  static constexpr TrainerConfig kTrainer{.lr = 2e-3F, .steps = 5, .warmup = 1};
-
   static Left left(Module& model, const RunFiles& files) {
     model.to(kCpu);
     return {state_hash(model), read_text(files.directory / "metrics.jsonl")};
@@ -201,20 +204,20 @@ class Trainings : public ::testing::Test {
 TEST_F(Trainings, HaveTheSameBitsAndLinesAtEverySchedule) {
   for (const auto& [name, job] : kJobs) {
     const Left first = (this->*job)(fresh());
-    EXPECT_EQ(std::ranges::count(first.lines, '\n'), 5) << first.lines;
-    for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    EXPECT_EQ(std::ranges::count(first.lines, '\n'), kTrainer.steps) << first.lines;
+    for (std::uint64_t seed = 0; seed < 4; ++seed) {
       const simt::ScheduleGuard schedule(schedule_of(seed));
       EXPECT_TRUE((this->*job)(fresh()) == first) << name << ", schedule " << seed;
     }
   }
 }
 
-// The batch that was drawn ahead is drawn again.
+// The batch that was drawn ahead is drawn again; the step in flight is in the checkpoint.
 TEST_F(Trainings, StoppedAfterAnyStepGoOnWithTheSameBitsAndLines) {
   const simt::ScheduleGuard schedule(schedule_of(3));
   for (const auto& [name, job] : kJobs) {
     const Left whole = (this->*job)(fresh());
-    for (const std::int64_t stop : {1, 2, 4}) {
+    for (const std::int64_t stop : {1, 2}) {
       const RunFiles rest = fresh();
       RunFiles files = rest;
       files.stop = [asked = std::int64_t{0}, stop]() mutable { return ++asked == stop; };
@@ -222,6 +225,170 @@ TEST_F(Trainings, StoppedAfterAnyStepGoOnWithTheSameBitsAndLines) {
       EXPECT_TRUE((this->*job)(rest) == whole) << name << ", stopped after " << stop;
     }
   }
+}
+
+/// What a toy training does, in order: "queue 3" where the loss of the third step is made,
+/// "line 3: ..." with loss, norm and rate where its numbers come.
+struct Told {
+  std::vector<std::string> events;
+  std::vector<float> weights;
+  std::string error;
+  std::int64_t done = 0;
+  [[nodiscard]] std::vector<std::string> lines() const {
+    std::vector<std::string> some;
+    std::ranges::copy_if(events, std::back_inserter(some),
+                         [](const std::string& e) { return e.starts_with("line"); });
+    return some;
+  }
+};
+
+enum class Fault { none, loss, gradient, host };
+
+struct Toy {
+  std::int64_t steps = 7;
+  Fault fault = Fault::none;
+  std::int64_t at = -1;  // step of the fault, from 0
+};
+
+constexpr float kGradient = 0.5F;
+
+// Step k has loss k + 1/2 and one gradient for all weights.
+Tensor toy_loss(const Toy& toy, const Tensor& w, std::int64_t step) {
+  const Fault fault = step == toy.at ? toy.fault : Fault::none;
+  TESSERA_CHECK_KIND(ErrorKind::data, fault != Fault::host, "toy: the host fails");
+  const float loss = fault == Fault::loss ? NAN : static_cast<float>(step) + 0.5F;
+  const float g = fault == Fault::gradient ? INFINITY : kGradient;
+  const Device device = w.device();
+  return differentiable(Tensor::scalar(loss, device), {w}, [=](std::span<const Tensor>) {
+    return std::vector<Tensor>{Tensor::full({8}, g, DType::f32, device)};
+  });
+}
+
+TrainerConfig toy_trainer(std::int64_t steps) {
+  return {.lr = 0.01F, .steps = steps, .schedule = "constant", .epoch_steps = 1};
+}
+
+std::string line_of(std::uint64_t step, double loss, double norm, double lr) {
+  return fmt::format("line {}: {} {} {}", step, loss, norm, lr);
+}
+
+Told run_toy(Device device, const Toy& toy, const RunFiles& files = {}) {
+  Tensor w = Tensor::full({8}, 1.0F, DType::f32, device);
+  w.set_requires_grad(true);
+  Told told;
+  const Observer observe = [&](const Progress& p) {
+    told.events.push_back(line_of(p.step, p.values[0].value, p.values[1].value, p.values[2].value));
+  };
+  {
+    TrainingRun run({.job = "toy",
+                     .groups = {{{{"w", w}}}},
+                     .state = {{"w", w}},
+                     .trainer = toy_trainer(toy.steps)},
+                    files, observe);
+    try {
+      while (!run.finished()) {
+        const std::int64_t step = run.steps_done();
+        run.step([&] {
+          told.events.push_back(fmt::format("queue {}", step + 1));
+          return toy_loss(toy, w, step);
+        });
+        run.end_step(1, {});
+      }
+    } catch (const Error& e) {
+      told.error = e.message();
+    }
+    told.done = run.steps_done();
+  }
+  told.weights = w.to_vector<float>();
+  return told;
+}
+
+std::vector<std::string> kinds(const Told& told) {
+  std::vector<std::string> first;
+  for (const std::string& e : told.events) {
+    first.push_back(e.substr(0, e.find(':')));
+  }
+  return first;
+}
+
+TEST(Numbers, OfAStepAreReadWhileTheNextOneRuns) {
+  EXPECT_EQ(kinds(run_toy(kSimt, {.steps = 4})),
+            (std::vector<std::string>{"queue 1", "queue 2", "line 1", "queue 3", "line 2",
+                                      "queue 4", "line 3", "line 4"}));
+  EXPECT_EQ(kinds(run_toy(kCpu, {.steps = 2})),
+            (std::vector<std::string>{"queue 1", "line 1", "queue 2", "line 2"}));
+}
+
+TEST(Numbers, AreThoseOfTheirStepAtEverySchedule) {
+  Tensor w = Tensor::full({8}, 1.0F, DType::f32, kSimt);
+  w.set_requires_grad(true);
+  Trainer one_by_one({{{{"w", w}}}}, toy_trainer(7));
+  std::vector<std::string> want;
+  for (std::int64_t step = 0; step < 7; ++step) {
+    const float loss = one_by_one.step([&] { return toy_loss({}, w, step); });
+    want.push_back(line_of(static_cast<std::uint64_t>(step) + 1, static_cast<double>(loss),
+                           one_by_one.gradient_norm(), one_by_one.learning_rate()));
+  }
+  EXPECT_NE(want[0].substr(8), want[1].substr(8));
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    const Told told = run_toy(kSimt, {});
+    EXPECT_EQ(told.lines(), want) << "schedule " << seed;
+    EXPECT_EQ(told.weights, w.to_vector<float>()) << "schedule " << seed;
+  }
+}
+
+// The step behind the bad one was queued, and must have done nothing.
+TEST(Numbers, OfABadStepEndTheRunWithWeightsLinesAndCheckpointsOfBefore) {
+  const TempDir dir;
+  int runs = 0;
+  for (const Fault fault : {Fault::loss, Fault::gradient}) {
+    for (const std::int64_t at : {0, 2, 3, 4, 6}) {
+      for (std::uint64_t seed = 0; seed < 4; ++seed) {
+        const simt::ScheduleGuard schedule(schedule_of(seed));
+        const Toy toy{.fault = fault, .at = at};
+        const RunFiles files{.directory = dir.path() / std::to_string(++runs),
+                             .checkpoint_every = 3};
+        const Told cpu = run_toy(kCpu, toy), there = run_toy(kSimt, toy, files);
+        EXPECT_FALSE(cpu.error.empty());
+        EXPECT_EQ(there.error, cpu.error);
+        EXPECT_EQ(there.done, at);
+        EXPECT_EQ(there.lines().size(), static_cast<std::size_t>(at));
+        const std::string lines = read_text(files.directory / "metrics.jsonl");
+        EXPECT_EQ(std::ranges::count(lines, '\n'), at) << lines;
+        EXPECT_EQ(there.weights,
+                  at == 0 ? std::vector<float>(8, 1.0F) : run_toy(kSimt, {.steps = at}).weights);
+        EXPECT_EQ(std::filesystem::exists(files.directory / "checkpoints" / "step-000003"), at > 2);
+        EXPECT_FALSE(std::filesystem::exists(files.directory / "checkpoints" / "step-000006") &&
+                     at < 6);
+        EXPECT_EQ(run_toy(kSimt, {}, files).weights, run_toy(kSimt, {}).weights)
+            << "from the last good checkpoint";
+      }
+    }
+  }
+}
+
+TEST(Numbers, OfASkippedStepAreNoneAndTheOthersGoOn) {
+  for (const Fault fault : {Fault::loss, Fault::gradient}) {
+    const Told told = run_toy(kSimt, {.steps = 6, .fault = fault, .at = 2}, {.most_skipped = 1});
+    EXPECT_EQ(told.error, "");
+    const auto lines = told.lines();
+    ASSERT_EQ(lines.size(), 6U);
+    EXPECT_TRUE(lines[2].starts_with("line 3: nan nan ")) << lines[2];
+    EXPECT_EQ(told.weights, run_toy(kSimt, {.steps = 5}).weights);
+  }
+}
+
+TEST(Numbers, OfAStepAreKeptWhenTheHostFailsInTheNextOne) {
+  const TempDir dir;
+  for (const Device device : {kCpu, kSimt}) {
+    const RunFiles files{.directory = dir.path() / name(device.type)};
+    const Told told = run_toy(device, {.fault = Fault::host, .at = 3}, files);
+    EXPECT_NE(told.error.find("the host fails"), std::string::npos);
+    const std::string lines = read_text(files.directory / "metrics.jsonl");
+    EXPECT_EQ(std::ranges::count(lines, '\n'), 3) << lines;
+  }
+  EXPECT_EQ(simt::take_memory_fault(), nullptr);
 }
 
 }  // namespace
