@@ -140,6 +140,9 @@ class Tape {
  public:
   void add(const Tensor& t, const Tensor& g) {
     const auto& impl = *t.impl();
+    TESSERA_CHECK_KIND(ErrorKind::internal, g.dtype() == t.dtype(),
+                       "backward: a gradient of {} for a tensor of {}", name(g.dtype()),
+                       name(t.dtype()));
     if (!impl.node) {
       add_to_leaf(t, g);
       return;

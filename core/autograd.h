@@ -9,8 +9,8 @@
 
 namespace tessera {
 
-/// Gradients of the inputs from gradients of the outputs. An output nobody used arrives undefined;
-/// an input that needs none is returned undefined.
+/// Gradients of the inputs from gradients of the outputs, each of the dtype of its tensor. An
+/// output nobody used arrives undefined; an input that needs none is returned undefined.
 using Backward = std::function<std::vector<Tensor>(std::span<const Tensor> grad_outputs)>;
 
 /// Records `output = f(inputs)` if grad mode is on and some input needs a gradient; returns the

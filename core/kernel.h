@@ -61,6 +61,16 @@ struct Kernel<void(Args...)> {
   }                                              \
   using name##_signature = ::tessera::detail::Identity<__VA_ARGS__>
 
+/// The same for a kernel that devices alone have; the cpu does that work by other means.
+#define TESSERA_DECLARE_DEVICE_KERNEL(name, ...) \
+  namespace cu {                                 \
+  ::tessera::detail::Identity<__VA_ARGS__> name; \
+  }                                              \
+  namespace simt {                               \
+  ::tessera::detail::Identity<__VA_ARGS__> name; \
+  }                                              \
+  using name##_signature = ::tessera::detail::Identity<__VA_ARGS__>
+
 namespace tessera::detail {
 template <class T>
 using Identity = T;
@@ -81,4 +91,8 @@ using Identity = T;
 #define TESSERA_KERNEL(name)                                            \
   ::tessera::Kernel<name##_signature> {                                 \
 #name, &cpu::name, TESSERA_CUDA_SLOT(name), TESSERA_SIMT_SLOT(name) \
+  }
+#define TESSERA_DEVICE_KERNEL(name)                                  \
+  ::tessera::Kernel<name##_signature> {                              \
+#name, nullptr, TESSERA_CUDA_SLOT(name), TESSERA_SIMT_SLOT(name) \
   }

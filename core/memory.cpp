@@ -15,12 +15,12 @@ namespace tessera {
 namespace {
 
 // The cpu has its own loops below.
-constexpr Kernel<fill_elements_signature> kFill{"fill", nullptr, TESSERA_CUDA_SLOT(fill_elements),
-                                                TESSERA_SIMT_SLOT(fill_elements)};
-constexpr Kernel<copy_elements_signature> kCopy{"copy", nullptr, TESSERA_CUDA_SLOT(copy_elements),
-                                                TESSERA_SIMT_SLOT(copy_elements)};
-constexpr Kernel<add_elements_signature> kAdd{
-    "accumulate", nullptr, TESSERA_CUDA_SLOT(add_elements), TESSERA_SIMT_SLOT(add_elements)};
+constexpr auto kFill = TESSERA_DEVICE_KERNEL(fill_elements);
+constexpr auto kCopy = TESSERA_DEVICE_KERNEL(copy_elements);
+constexpr auto kAdd = TESSERA_DEVICE_KERNEL(add_elements);
+constexpr auto kAddBf16 = TESSERA_DEVICE_KERNEL(add_elements_bf16);
+constexpr auto kRound = TESSERA_DEVICE_KERNEL(round_elements);
+constexpr auto kWiden = TESSERA_DEVICE_KERNEL(widen_elements);
 
 constexpr std::int64_t kChunk = 1 << 16;  // elements: below it a second thread does not pay
 
@@ -152,8 +152,13 @@ std::int64_t extent(const Tensor& t) {
   return t.size() == 0 ? 0 : last + 1;
 }
 
+// Without gaps a single axis: the walk divides at every other one.
 StridedWalk walk_of(const Tensor& target, const Tensor& source) {
   static_assert(StridedWalk::kRank == kMaxRank);
+  if (target.is_contiguous() && source.is_contiguous()) {
+    const std::int64_t n = target.size();
+    return {.rank = 1, .size = n, .shape = {n}, .target = {1}, .source = {1}};
+  }
   StridedWalk w{
       .rank = target.rank(), .size = target.size(), .shape = {}, .target = {}, .source = {}};
   for (int i = 0; i < w.rank; ++i) {
@@ -176,9 +181,27 @@ std::uint64_t bits_of(float value, DType dtype) {
 
 int width_of(const Tensor& t) { return static_cast<int>(size_of(t.dtype())); }
 
-// A change of device or of type goes through the host, and so do single bytes, for which the
-// executor keeps no shadow of their own: correct, slow, only at the edges of a run.
-// The image has the strides of the tensor, so that gaps survive a round trip.
+// From one element type to another where the tensors lie; false where no device kernel does that.
+bool convert_on_device(const Tensor& target, const Tensor& source) {
+  if (target.device() != source.device()) {
+    return false;
+  }
+  if (target.dtype() == DType::bf16 && source.dtype() == DType::f32) {
+    kRound(target.device(), data_of<bf16>(target), data_of<float>(source), walk_of(target, source),
+           Stream{});
+    return true;
+  }
+  if (target.dtype() == DType::f32 && source.dtype() == DType::bf16) {
+    kWiden(target.device(), data_of<float>(target), data_of<bf16>(source), walk_of(target, source),
+           Stream{});
+    return true;
+  }
+  return false;
+}
+
+// A change of device, or of type but for f32 and bf16, goes through the host, and so do single
+// bytes, for which the executor keeps no shadow of their own: correct, slow, only at the edges of a
+// run. The image has the strides of the tensor, so that gaps survive a round trip.
 Tensor host_image(const Tensor& t) {
   const Tensor flat = Tensor::empty({extent(t)}, t.dtype());
   copy_bytes(flat.impl()->storage->data() +
@@ -233,7 +256,7 @@ void copy_into(const Tensor& target, const Tensor& source) {
                source.is_contiguous() && (on_cpu(target) || on_cpu(source))) {
       copy_bytes(bytes_of(target), target.device(), bytes_of(source), source.device(),
                  static_cast<std::size_t>(target.size()) * size_of(target.dtype()));
-    } else {
+    } else if (!convert_on_device(target, source)) {
       const Tensor from = on_cpu(source) ? source : host_image(source);
       const Tensor to = on_cpu(target) ? target : host_image(target);
       copy_cpu(to, from);
@@ -298,18 +321,45 @@ void fill(const Tensor& target, const Tensor& value) {
   }
 }
 
+namespace {
+
+void add_on_device(const Tensor& target, const Tensor& from) {
+  const StridedWalk walk = walk_of(target, from);
+  if (target.dtype() == DType::bf16) {
+    kAddBf16(target.device(), data_of<bf16>(target), data_of<bf16>(from), walk, Stream{});
+  } else {
+    kAdd(target.device(), data_of<float>(target), data_of<float>(from), walk, Stream{});
+  }
+}
+
+template <class T>
+void add_on_cpu(const Tensor& target, const Tensor& source) {
+  const bool scalar = target.rank() == 0;
+  const Shape shape = scalar ? Shape{1} : target.shape();
+  const Shape to = scalar ? Shape{1} : target.strides(), from = scalar ? to : source.strides();
+  T* t = data_of<T>(target);
+  const T* s = data_of<T>(source);
+  for_each_row(shape, to, from, [&](std::int64_t at, std::int64_t with) {
+    for (std::int64_t i = 0; i < shape[-1]; ++i) {
+      T& sum = t[at + i * to[-1]];
+      sum = T(static_cast<float>(sum) + static_cast<float>(s[with + i * from[-1]]));
+    }
+  });
+}
+
+}  // namespace
+
 void accumulate(const Tensor& target, const Tensor& source) {
-  TESSERA_CHECK(target.shape() == source.shape() && target.dtype() == DType::f32 &&
-                    source.dtype() == DType::f32,
+  TESSERA_CHECK(target.shape() == source.shape() && target.dtype() == source.dtype() &&
+                    (target.dtype() == DType::f32 || target.dtype() == DType::bf16),
                 "accumulate: target is {} {}, source is {} {}", name(target.dtype()),
                 target.shape(), name(source.dtype()), source.shape());
   if (!on_cpu(target)) {
     const Tensor from = source.to(target.device());
     if (target.size() > 0) {
-      kAdd(target.device(), data_of<float>(target), data_of<float>(from), walk_of(target, from),
-           Stream{});
+      add_on_device(target, from);
     }
-  } else if (target.is_contiguous()) {
+  } else if (target.dtype() == DType::f32 && target.is_contiguous()) {
     const Tensor from = source.contiguous();
     float* t = data_of<float>(target);
     const float* s = data_of<float>(from);
@@ -317,16 +367,10 @@ void accumulate(const Tensor& target, const Tensor& source) {
     parallel_for(chunk_count(n, kChunk), [&](std::int64_t c) {
       add_run(s + c * kChunk, t + c * kChunk, std::min(n - c * kChunk, kChunk));
     });
+  } else if (target.dtype() == DType::f32) {
+    add_on_cpu<float>(target, source);
   } else {
-    const std::int64_t n = target.shape(-1), ts = target.strides()[-1], ss = source.strides()[-1];
-    float* t = data_of<float>(target);
-    const float* s = data_of<float>(source);
-    for_each_row(target.shape(), target.strides(), source.strides(),
-                 [&](std::int64_t to, std::int64_t so) {
-                   for (std::int64_t i = 0; i < n; ++i) {
-                     t[to + i * ts] += s[so + i * ss];
-                   }
-                 });
+    add_on_cpu<bf16>(target, source);
   }
   target.bump_version();
 }

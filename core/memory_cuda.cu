@@ -1,5 +1,5 @@
 // Filling, copying and adding where the tensors lie: a thread takes 16 elements, neighbours side by
-// side. Bound by memory; the walk costs a division an axis and element.
+// side. Bound by memory; the walk costs a division for each axis but the first, and element.
 #include "core/gpu/warp.cuh"
 #include "core/memory_types.h"
 
@@ -16,8 +16,8 @@ struct Offsets {
 TESSERA_DEVICE Offsets offsets_of(const StridedWalk& walk, std::int64_t i) {
   Offsets at{0, 0};
   for (int axis = walk.rank - 1; axis >= 0; --axis) {
-    const std::int64_t index = i % walk.shape[axis];
-    i /= walk.shape[axis];
+    const std::int64_t index = axis > 0 ? i % walk.shape[axis] : i;
+    i = axis > 0 ? i / walk.shape[axis] : 0;
     at.target += index * walk.target[axis];
     at.source += index * walk.source[axis];
   }
@@ -50,10 +50,19 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads)
   for_each_element(walk, [&](std::int64_t t, std::int64_t s) { stg(target + t, ldg(source + s)); });
 }
 
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(kThreads)
-    add_kernel(float* target, const float* source, StridedWalk walk) {
+    add_kernel(T* target, const T* source, StridedWalk walk) {
   for_each_element(walk, [&](std::int64_t t, std::int64_t s) {
-    stg(target + t, ldg(target + t) + ldg(source + s));
+    stg(target + t, T(static_cast<float>(ldg(target + t)) + static_cast<float>(ldg(source + s))));
+  });
+}
+
+template <class To, class From>
+TESSERA_GLOBAL void __launch_bounds__(kThreads)
+    convert_kernel(To* target, const From* source, StridedWalk walk) {
+  for_each_element(walk, [&](std::int64_t t, std::int64_t s) {
+    stg(target + t, To(static_cast<float>(ldg(source + s))));
   });
 }
 
@@ -92,7 +101,19 @@ void copy_elements(void* target, const void* source, int bytes, StridedWalk walk
 }
 
 void add_elements(float* target, const float* source, StridedWalk walk, Stream stream) {
-  launch(add_kernel, config_of("accumulate", walk, stream), target, source, walk);
+  launch(add_kernel<float>, config_of("accumulate", walk, stream), target, source, walk);
+}
+
+void add_elements_bf16(bf16* target, const bf16* source, StridedWalk walk, Stream stream) {
+  launch(add_kernel<bf16>, config_of("accumulate", walk, stream), target, source, walk);
+}
+
+void round_elements(bf16* target, const float* source, StridedWalk walk, Stream stream) {
+  launch(convert_kernel<bf16, float>, config_of("round", walk, stream), target, source, walk);
+}
+
+void widen_elements(float* target, const bf16* source, StridedWalk walk, Stream stream) {
+  launch(convert_kernel<float, bf16>, config_of("widen", walk, stream), target, source, walk);
 }
 
 }  // namespace tessera::TESSERA_GPU_NS

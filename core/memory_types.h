@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/dtype.h"
 #include "core/kernel.h"
 
 namespace tessera {
@@ -16,13 +17,20 @@ struct StridedWalk {
   std::int64_t shape[kRank], target[kRank], source[kRank];
 };
 
-/// Kernels of core/memory_cuda.cu, for devices beyond the cpu; `bytes` is the width of an element,
-/// 2, 4 or 8.
-TESSERA_DECLARE_KERNEL(fill_elements, void(void* target, int bytes, StridedWalk walk,
-                                           std::uint64_t value, Stream));
-TESSERA_DECLARE_KERNEL(copy_elements,
-                       void(void* target, const void* source, int bytes, StridedWalk walk, Stream));
-TESSERA_DECLARE_KERNEL(add_elements,
-                       void(float* target, const float* source, StridedWalk walk, Stream));
+/// Kernels of core/memory_cuda.cu; `bytes` is the width of an element, 2, 4 or 8.
+TESSERA_DECLARE_DEVICE_KERNEL(fill_elements, void(void* target, int bytes, StridedWalk walk,
+                                                  std::uint64_t value, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(copy_elements, void(void* target, const void* source, int bytes,
+                                                  StridedWalk walk, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(add_elements,
+                              void(float* target, const float* source, StridedWalk walk, Stream));
+/// The same of bf16: each sum is made in f32 and rounded once.
+TESSERA_DECLARE_DEVICE_KERNEL(add_elements_bf16,
+                              void(bf16* target, const bf16* source, StridedWalk walk, Stream));
+/// Conversions, to nearest even.
+TESSERA_DECLARE_DEVICE_KERNEL(round_elements,
+                              void(bf16* target, const float* source, StridedWalk walk, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(widen_elements,
+                              void(float* target, const bf16* source, StridedWalk walk, Stream));
 
 }  // namespace tessera

@@ -124,10 +124,12 @@ struct TensorImpl {
   Tensor grad;
 };
 
+/// bf16 where no kernel reads it: ops work on such a tensor in f32 and round what they give.
+inline bool is_host_bf16(const Tensor& t) { return t.dtype() == DType::bf16 && t.device() == kCpu; }
 /// Overwrites `target` with `source` (same shape; dtypes and strides may differ); bumps target's
 /// version.
 void copy_into(const Tensor& target, const Tensor& source);
-/// target += source, elementwise, same shape and dtype f32; bumps target's version.
+/// target += source, elementwise, same shape and dtype, f32 or bf16; bumps target's version.
 void accumulate(const Tensor& target, const Tensor& source);
 /// Sets every element; bumps the version.
 void fill(const Tensor& target, float value);

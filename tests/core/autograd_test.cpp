@@ -55,6 +55,30 @@ TEST(Autograd, AddingContributionsLeavesTheUpstreamGradientAsItWas) {
   EXPECT_EQ(x.grad().to_vector<float>(), (std::vector<float>{30, 42}));  // 2 (1 + 2) upstream
 }
 
+/// A loss whose gradient in each of `inputs` is `g`.
+Tensor loss_with(std::vector<Tensor> inputs, const Tensor& g) {
+  const std::size_t count = inputs.size();
+  return differentiable(Tensor::scalar(0), std::move(inputs), [g, count](std::span<const Tensor>) {
+    return std::vector<Tensor>(count, g);
+  });
+}
+
+TEST(Autograd, GradientsOfBf16TensorsAreBf16AndAdd) {
+  Tensor x = Tensor::full({3}, 1, DType::bf16);
+  x.set_requires_grad(true);
+  const Tensor y = x.to(DType::f32), g = Tensor::full({3}, 1.5F, DType::bf16);
+  backward(loss_with({x, x}, g));
+  backward(loss_with({y}, Tensor::full({3}, 2)));  // rounded on its way back
+  EXPECT_EQ(x.grad().dtype(), DType::bf16);
+  EXPECT_EQ(x.grad().to(DType::f32).to_vector<float>(), (std::vector<float>{5, 5, 5}));
+}
+
+TEST(Autograd, AGradientOfAnotherTypeThanItsTensorIsRefused) {
+  const Tensor x = leaf({1}, {1});
+  EXPECT_THROW(backward(loss_with({x.to(DType::bf16)}, Tensor::full({1}, 1))), Error);
+  EXPECT_THROW(backward(loss_with({x}, Tensor::full({1}, 1, DType::bf16))), Error);
+}
+
 TEST(Autograd, FreesAsItGoesAndRefusesASecondBackward) {
   const Tensor x = leaf({1}, {1});
   auto alive = std::make_shared<int>(0);
