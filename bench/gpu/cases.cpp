@@ -40,8 +40,12 @@ Tensor normal(const Shape& shape, std::uint64_t seed) {
   return Tensor::from(v, shape, kSimt);
 }
 
-Tensor leaf(const Shape& shape, std::uint64_t seed) {
-  return normal(shape, seed).set_requires_grad(true);
+Tensor normal(const Shape& shape, std::uint64_t seed, DType dtype) {
+  return normal(shape, seed).to(dtype);
+}
+
+Tensor leaf(const Shape& shape, std::uint64_t seed, DType dtype = DType::f32) {
+  return normal(shape, seed, dtype).set_requires_grad(true);
 }
 
 /// 0, step, 2 step, ... modulo n: distinct where step and n have no common divisor.
@@ -61,23 +65,32 @@ Segments jets_of(int count, std::int32_t length) {
 std::function<void()> both_ways(std::function<Tensor()> op) {
   return [op = std::move(op)] {
     const Tensor y = op();
-    backward(weighted_sum(y, normal(y.shape(), 99)));
+    backward(weighted_sum(y.to(DType::f32), normal(y.shape(), 99)));
   };
 }
 
 double d(std::int64_t n) { return static_cast<double>(n); }
+double bytes_of(double elements, DType dtype) {
+  return elements * static_cast<double>(size_of(dtype));
+}
 
-GpuCase layer_norm_case(std::int64_t t, std::int64_t width) {
+/// "layer_norm" or "layer_norm bf16".
+std::string of_type(const char* op, DType dtype) {
+  return dtype == DType::f32 ? op : fmt::format("{} {}", op, name(dtype));
+}
+
+GpuCase layer_norm_case(std::int64_t t, std::int64_t width, DType dtype = DType::f32) {
   const double n = d(t * width), rows = d(t), blocks = d((t + 255) / 256), w = d(width);
-  return {"layer_norm",
+  const double bytes = bytes_of(n, dtype);
+  return {of_type("layer_norm", dtype),
           fmt::format("T={} d={}", t, width),
           d(kDesignTokens) / rows,
           fmt::format("T={} d={}", kDesignTokens, width),
-          {{"layernorm_forward", 4 * n + 8 * w, 4 * n + 8 * rows, 8 * n},
-           {"layernorm_backward", 8 * n + 8 * rows + 4 * w, 4 * n + 8 * blocks * w, 14 * n},
+          {{"layernorm_forward", bytes + 8 * w, bytes + 8 * rows, 8 * n},
+           {"layernorm_backward", 2 * bytes + 8 * rows + 4 * w, bytes + 8 * blocks * w, 14 * n},
            {"layernorm_reduce", 8 * blocks * w, 8 * w, 2 * blocks * w}},
           [=] {
-            return both_ways([x = leaf({t, width}, 1), weight = leaf({width}, 2),
+            return both_ways([x = leaf({t, width}, 1, dtype), weight = leaf({width}, 2),
                               bias = leaf({width}, 3)] { return layer_norm(x, weight, bias); });
           }};
 }
@@ -94,33 +107,33 @@ GpuCase softmax_case(std::int64_t rows, std::int64_t c) {
           }};
 }
 
-GpuCase elementwise_case(std::int64_t t, std::int64_t width) {
-  const double n = d(t * width), w = d(width);
-  return {"elementwise",
+GpuCase elementwise_case(std::int64_t t, std::int64_t width, DType dtype = DType::f32) {
+  const double n = d(t * width), w = d(width), bytes = bytes_of(n, dtype);
+  return {of_type("elementwise", dtype),
           fmt::format("T={} d={}", t, width),
           d(kDesignTokens) / d(t),
           fmt::format("T={} d={}", kDesignTokens, width),
-          {{"pointwise", 8 * n, 4 * n, n},
-           {"rowwise", 4 * n + 4 * w, 4 * n, n},
-           {"activation", 4 * n, 4 * n, 10 * n}},
+          {{"pointwise", 2 * bytes, bytes, n},
+           {"rowwise", bytes + 4 * w, bytes, n},
+           {"activation", bytes, bytes, 10 * n}},
           [=] {
-            return
-                [a = normal({t, width}, 1), b = normal({t, width}, 2), row = normal({width}, 3)] {
-                  const Tensor sum = add(a, b);
-                  const Tensor scaled = mul_rows(a, row);
-                  const Tensor bent = gelu(a);
-                };
+            return [a = normal({t, width}, 1, dtype), b = normal({t, width}, 2, dtype),
+                    row = normal({width}, 3)] {
+              const Tensor sum = add(a, b);
+              const Tensor scaled = mul_rows(a, row);
+              const Tensor bent = gelu(a);
+            };
           }};
 }
 
-GpuCase dropout_case(std::int64_t n) {
-  const double bytes = 4 * d(n);
-  return {"dropout",
+GpuCase dropout_case(std::int64_t n, DType dtype = DType::f32) {
+  const double bytes = bytes_of(d(n), dtype);
+  return {of_type("dropout", dtype),
           fmt::format("n={}", n),
           d(kDesignTokens * 256) / d(n),
           fmt::format("T={} d=256", kDesignTokens),
           {{"dropout_apply", bytes, bytes, d(n)}},
-          [=] { return [x = normal({n}, 1)] { dropout(x, 0.1F, Rng(7).key()); }; }};
+          [=] { return [x = normal({n}, 1, dtype)] { dropout(x, 0.1F, Rng(7).key()); }; }};
 }
 
 GpuCase adamw_case(std::int64_t p) {
@@ -147,36 +160,39 @@ GpuCase reduce_case(std::int64_t n) {
           [=] { return [x = normal({n}, 1)] { sum(x); }; }};
 }
 
-GpuCase segment_case(Pool pool, std::int64_t width) {
+GpuCase segment_case(Pool pool, std::int64_t width, DType dtype = DType::f32) {
   const Segments jets = Segments::from_lengths(std::vector<std::int32_t>{50, 0, 31, 128, 1, 64});
   const double t = d(jets.total()), b = d(jets.count()), w = d(width), offsets = 4 * (b + 1);
   const bool max = pool == Pool::max;
   std::vector<Traffic> traffic{{max ? "segment_max_forward" : "segment_forward",
-                                4 * t * w + offsets, (max ? 8 : 4) * b * w, t * w}};
+                                bytes_of(t * w, dtype) + offsets,
+                                bytes_of(b * w, dtype) + (max ? 4 : 0) * b * w, t * w}};
   if (!max) {
-    traffic.push_back({"segment_backward", 4 * b * w + offsets, 4 * t * w, t * w});
+    traffic.push_back(
+        {"segment_backward", bytes_of(b * w, dtype) + offsets, bytes_of(t * w, dtype), t * w});
   }
-  return {max ? "segment_pool max" : "segment_pool mean",
+  return {of_type(max ? "segment_pool max" : "segment_pool mean", dtype),
           fmt::format("T={} B={} d={}", jets.total(), jets.count(), width),
           d(kDesignTokens) / t,
           fmt::format("T={} d={}", kDesignTokens, width),
           traffic,
           [=] {
-            return both_ways(
-                [=, x = leaf({jets.total(), width}, 1)] { return segment_pool(x, jets, pool); });
+            return both_ways([=, x = leaf({jets.total(), width}, 1, dtype)] {
+              return segment_pool(x, jets, pool);
+            });
           }};
 }
 
-GpuCase gather_case(std::int64_t rows, std::int64_t width) {
-  const double bytes = 4 * d(rows * width), index = 4 * d(rows);
-  return {"gather_rows",
+GpuCase gather_case(std::int64_t rows, std::int64_t width, DType dtype = DType::f32) {
+  const double bytes = bytes_of(d(rows * width), dtype), index = 4 * d(rows);
+  return {of_type("gather_rows", dtype),
           fmt::format("M=N={} d={}", rows, width),
           d(kDesignTokens) / d(rows),
           fmt::format("M=N={} d={}", kDesignTokens, width),
           {{"gather_forward", bytes + index, bytes},
            {"gather_backward", bytes + 2 * index, bytes, d(rows * width)}},
           [=] {
-            return both_ways([x = leaf({rows, width}, 1), at = indices(rows, 7, rows)] {
+            return both_ways([x = leaf({rows, width}, 1, dtype), at = indices(rows, 7, rows)] {
               return gather_rows(x, at);
             });
           }};
@@ -212,16 +228,15 @@ GpuCase attention_case(int jets, std::int32_t length, std::int64_t heads, std::i
           }};
 }
 
-GpuCase linear_case(std::int64_t t, std::int64_t in, std::int64_t out) {
-  return {"linear",
+GpuCase linear_case(std::int64_t t, std::int64_t in, std::int64_t out, DType dtype = DType::f32) {
+  return {of_type("linear", dtype),
           fmt::format("T={} {}->{}", t, in, out),
           d(kDesignTokens) / d(t),
           fmt::format("T={} {}->{}", kDesignTokens, in, out),
           {},
           [=] {
-            return both_ways([x = leaf({t, in}, 1), w = leaf({out, in}, 2), b = leaf({out}, 3)] {
-              return linear(x, w, b, Activation::gelu);
-            });
+            return both_ways([x = leaf({t, in}, 1, dtype), w = leaf({out, in}, 2),
+                              b = leaf({out}, 3)] { return linear(x, w, b, Activation::gelu); });
           }};
 }
 
@@ -299,16 +314,24 @@ std::vector<GpuCase> gpu_cases() {
           layer_norm_case(300, 128),
           layer_norm_case(256, 1024),
           layer_norm_case(256, 512),
+          layer_norm_case(512, 256, DType::bf16),
+          layer_norm_case(300, 128, DType::bf16),
+          layer_norm_case(256, 1024, DType::bf16),
           softmax_case(256, 128),
           softmax_case(256, 512),
           softmax_case(64, 1504),
           elementwise_case(256, 256),
+          elementwise_case(256, 256, DType::bf16),
           dropout_case(65536),
+          dropout_case(65536, DType::bf16),
           adamw_case(100000),
           reduce_case(200000),
           segment_case(Pool::mean, 256),
           segment_case(Pool::max, 256),
+          segment_case(Pool::mean, 256, DType::bf16),
+          segment_case(Pool::max, 256, DType::bf16),
           gather_case(256, 256),
+          gather_case(256, 256, DType::bf16),
           batch_norm_case(512, 256),
           losses_case(8192, 8),
           attention_case(8, 30, 8, 32),
@@ -319,6 +342,7 @@ std::vector<GpuCase> gpu_cases() {
           attention_case(4, 40, 2, 64),
           linear_case(256, 256, 256),
           linear_case(256, 256, 1024),
+          linear_case(256, 256, 1024, DType::bf16),
           cross_entropy_case(32, 8192),
           cross_entropy_case(256, 512),
           vq_case(512, 512, 8),

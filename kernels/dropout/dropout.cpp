@@ -5,14 +5,25 @@
 namespace tessera {
 namespace {
 
+template <class T>
 constexpr auto kApply = TESSERA_KERNEL(dropout_apply);
+template <>
+constexpr auto kApply<bf16> = TESSERA_DEVICE_KERNEL(dropout_apply_bf16);
 
-Tensor masked(const Tensor& x0, float p, RngKey key) {
+template <class T>
+Tensor masked_of(const Tensor& x0, float p, RngKey key) {
   const Tensor x = x0.detach().contiguous();
-  Tensor y = Tensor::empty(x.shape(), DType::f32, x.device());
-  kApply(x.device(), x.reshape({x.size()}).view<const float, 1>(), p, key,
-         y.reshape({y.size()}).view<float, 1>(), Stream{});
+  Tensor y = Tensor::empty(x.shape(), dtype_of<T>, x.device());
+  kApply<T>(x.device(), x.reshape({x.size()}).view<const T, 1>(), p, key,
+            y.reshape({y.size()}).view<T, 1>(), Stream{});
   return y;
+}
+
+Tensor masked(const Tensor& x, float p, RngKey key) {
+  if (is_host_bf16(x)) {
+    return masked_of<float>(x.to(DType::f32), p, key).to(DType::bf16);
+  }
+  return x.dtype() == DType::bf16 ? masked_of<bf16>(x, p, key) : masked_of<float>(x, p, key);
 }
 
 }  // namespace

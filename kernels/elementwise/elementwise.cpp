@@ -6,36 +6,80 @@
 namespace tessera {
 namespace {
 
+// The tables of an element type.
+template <class T>
 constexpr auto kPointwise = TESSERA_KERNEL(pointwise);
+template <class T>
 constexpr auto kRowwise = TESSERA_KERNEL(rowwise);
+template <class T>
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
+template <class T>
 constexpr auto kActivationForward = TESSERA_KERNEL(activation_forward);
+template <class T>
 constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
+template <>
+constexpr auto kPointwise<bf16> = TESSERA_DEVICE_KERNEL(pointwise_bf16);
+template <>
+constexpr auto kRowwise<bf16> = TESSERA_DEVICE_KERNEL(rowwise_bf16);
+template <>
+constexpr auto kColumnSums<bf16> = TESSERA_DEVICE_KERNEL(column_sums_bf16);
+template <>
+constexpr auto kActivationForward<bf16> = TESSERA_DEVICE_KERNEL(activation_forward_bf16);
+template <>
+constexpr auto kActivationBackward<bf16> = TESSERA_DEVICE_KERNEL(activation_backward_bf16);
 
-View<const float, 1> flat(const Tensor& t) { return t.reshape({t.size()}).view<const float, 1>(); }
+template <class T>
+View<T, 1> flat(const Tensor& t) {
+  return t.reshape({t.size()}).view<T, 1>();
+}
+
+template <class T>
+Tensor combine_of(Pointwise kind, float alpha, const Tensor& a, float beta, const Tensor& b) {
+  Tensor out = Tensor::empty(a.shape(), dtype_of<T>, a.device());
+  kPointwise<T>(a.device(), kind, alpha, flat<const T>(a), beta, flat<const T>(b), flat<T>(out),
+                Stream{});
+  return out;
+}
 
 Tensor combine(Pointwise kind, float alpha, const Tensor& a0, float beta, const Tensor& b0,
                const char* op) {
-  TESSERA_CHECK(a0.shape() == b0.shape(), "{}: shapes must be equal, got {} and {}", op, a0.shape(),
-                b0.shape());
+  TESSERA_CHECK(a0.shape() == b0.shape() && a0.dtype() == b0.dtype(),
+                "{}: shapes and types must be equal, got {} {} and {} {}", op, name(a0.dtype()),
+                a0.shape(), name(b0.dtype()), b0.shape());
   const Tensor a = a0.detach().contiguous(), b = b0.detach().contiguous();
-  Tensor out = Tensor::empty(a.shape(), DType::f32, a.device());
-  kPointwise(a.device(), kind, alpha, flat(a), beta, flat(b),
-             out.reshape({out.size()}).view<float, 1>(), Stream{});
-  return out;
+  if (is_host_bf16(a)) {
+    return combine_of<float>(kind, alpha, a.to(DType::f32), beta, b.to(DType::f32)).to(DType::bf16);
+  }
+  return a.dtype() == DType::bf16 ? combine_of<bf16>(kind, alpha, a, beta, b)
+                                  : combine_of<float>(kind, alpha, a, beta, b);
 }
 
-Tensor row_op(Pointwise kind, const Tensor& x, const Tensor& row) {
-  Tensor y = Tensor::empty(x.shape(), DType::f32, x.device());
-  kRowwise(x.device(), kind, x.view<const float, 2>(), row.view<const float, 1>(),
-           y.view<float, 2>(), Stream{});
+template <class T>
+Tensor row_op_of(Pointwise kind, const Tensor& x, const Tensor& row) {
+  Tensor y = Tensor::empty(x.shape(), dtype_of<T>, x.device());
+  kRowwise<T>(x.device(), kind, x.view<const T, 2>(), row.view<const float, 1>(), y.view<T, 2>(),
+              Stream{});
   return y;
 }
 
-Tensor sum_columns(const Tensor& x) {
+Tensor row_op(Pointwise kind, const Tensor& x, const Tensor& row) {
+  if (is_host_bf16(x)) {
+    return row_op_of<float>(kind, x.to(DType::f32), row).to(DType::bf16);
+  }
+  return x.dtype() == DType::bf16 ? row_op_of<bf16>(kind, x, row) : row_op_of<float>(kind, x, row);
+}
+
+template <class T>
+Tensor sum_columns_of(const Tensor& x) {
   Tensor out = Tensor::empty({x.shape(1)}, DType::f32, x.device());
-  kColumnSums(x.device(), x.view<const float, 2>(), out.view<float, 1>(), Stream{});
+  kColumnSums<T>(x.device(), x.view<const T, 2>(), out.view<float, 1>(), Stream{});
   return out;
+}
+
+// f32, whatever x is.
+Tensor sum_columns(const Tensor& x) {
+  return x.dtype() == DType::bf16 && !is_host_bf16(x) ? sum_columns_of<bf16>(x)
+                                                      : sum_columns_of<float>(x.to(DType::f32));
 }
 
 void check_row(const char* op, const Tensor& x, const Tensor& row) {
@@ -90,18 +134,26 @@ Tensor add_rows(const Tensor& x0, const Tensor& row0) {
 namespace {
 
 // The vector code of activations lives with the GEMM epilogue that uses it most.
-Tensor activation(const Tensor& x0, Activation kind) {
+template <class T>
+Tensor activation_of(const Tensor& x0, Activation kind) {
   const Tensor x = x0.detach().contiguous();
-  Tensor y = Tensor::empty(x.shape(), DType::f32, x.device());
-  kActivationForward(x.device(), flat(x), y.reshape({y.size()}).view<float, 1>(), kind, Stream{});
+  Tensor y = Tensor::empty(x.shape(), dtype_of<T>, x.device());
+  kActivationForward<T>(x.device(), flat<const T>(x), flat<T>(y), kind, Stream{});
   const auto backward = [saved = Saved(x), kind](std::span<const Tensor> g) {
     const Tensor dy = g[0].contiguous();
-    Tensor dx = Tensor::empty(dy.shape(), DType::f32, dy.device());
-    kActivationBackward(dy.device(), flat(dy), flat(saved.get()),
-                        dx.reshape({dx.size()}).view<float, 1>(), kind, Stream{});
+    Tensor dx = Tensor::empty(dy.shape(), dtype_of<T>, dy.device());
+    kActivationBackward<T>(dy.device(), flat<const T>(dy), flat<const T>(saved.get()), flat<T>(dx),
+                           kind, Stream{});
     return std::vector<Tensor>{dx};
   };
   return differentiable(y, {x0}, backward);
+}
+
+Tensor activation(const Tensor& x, Activation kind) {
+  if (is_host_bf16(x)) {
+    return activation_of<float>(x.to(DType::f32), kind).to(DType::bf16);
+  }
+  return x.dtype() == DType::bf16 ? activation_of<bf16>(x, kind) : activation_of<float>(x, kind);
 }
 
 }  // namespace

@@ -9,13 +9,17 @@
 namespace tessera {
 namespace {
 
+// The tables of an element type.
+template <class T>
 constexpr auto kForward = TESSERA_KERNEL(gather_forward);
+template <class T>
 constexpr auto kBackward = TESSERA_KERNEL(gather_backward);
+template <>
+constexpr auto kForward<bf16> = TESSERA_DEVICE_KERNEL(gather_forward_bf16);
+template <>
+constexpr auto kBackward<bf16> = TESSERA_DEVICE_KERNEL(gather_backward_bf16);
 constexpr auto kTokens = TESSERA_KERNEL(gather_integers);
-
-// The host sorts where the keys are on the host.
-constexpr Kernel<gather_sort_signature> kSort{
-    "gather_sort", nullptr, TESSERA_CUDA_SLOT(gather_sort), TESSERA_SIMT_SLOT(gather_sort)};
+constexpr auto kSort = TESSERA_DEVICE_KERNEL(gather_sort);  // the host sorts its own keys
 
 RowsByKey sort_on_host(std::span<const std::int32_t> keys, std::int64_t count) {
   std::vector<std::int32_t> starts(static_cast<std::size_t>(count) + 1, 0), order(keys.size());
@@ -50,28 +54,48 @@ RowsByKey rows_by_key(const Tensor& keys, std::int64_t count) {
   return by;
 }
 
-Tensor sum_by_key(const Tensor& x, const RowsByKey& by) {
-  Tensor sums = Tensor::empty({by.starts.shape(0) - 1, x.shape(1)}, DType::f32, x.device());
-  kBackward(x.device(), x.view<const float, 2>(), by.starts.view<const std::int32_t, 1>(),
-            by.order.view<const std::int32_t, 1>(), sums.view<float, 2>(), Stream{});
+namespace {
+
+template <class T>
+Tensor sum_by_key_of(const Tensor& x, const RowsByKey& by) {
+  Tensor sums = Tensor::empty({by.starts.shape(0) - 1, x.shape(1)}, dtype_of<T>, x.device());
+  kBackward<T>(x.device(), x.view<const T, 2>(), by.starts.view<const std::int32_t, 1>(),
+               by.order.view<const std::int32_t, 1>(), sums.view<T, 2>(), Stream{});
   return sums;
 }
 
-Tensor gather_rows(const Tensor& x0, const Tensor& index0) {
-  TESSERA_CHECK(x0.rank() == 2 && index0.rank() == 1,
-                "gather_rows: x must be (N, d) and index (M), got {} and {}", x0.shape(),
-                index0.shape());
-  const std::int64_t rows = x0.shape(0), d = x0.shape(1), m = index0.shape(0);
-  check_indices("gather_rows", "index", index0, rows);
+template <class T>
+Tensor gather_rows_of(const Tensor& x0, const Tensor& index0) {
   const Tensor x = x0.detach().contiguous();
   const Tensor index = index0.detach().contiguous().to(x.device());
-  Tensor y = Tensor::empty({m, d}, DType::f32, x.device());
-  kForward(x.device(), x.view<const float, 2>(), index.view<const std::int32_t, 1>(),
-           y.view<float, 2>(), Stream{});
-  const auto backward = [saved = Saved(index), rows](std::span<const Tensor> g) {
+  Tensor y = Tensor::empty({index.shape(0), x.shape(1)}, dtype_of<T>, x.device());
+  kForward<T>(x.device(), x.view<const T, 2>(), index.view<const std::int32_t, 1>(), y.view<T, 2>(),
+              Stream{});
+  const auto backward = [saved = Saved(index), rows = x.shape(0)](std::span<const Tensor> g) {
     return std::vector<Tensor>{sum_by_key(g[0].contiguous(), rows_by_key(saved.get(), rows))};
   };
   return differentiable(y, {x0}, backward);
+}
+
+}  // namespace
+
+Tensor sum_by_key(const Tensor& x, const RowsByKey& by) {
+  if (is_host_bf16(x)) {
+    return sum_by_key_of<float>(x.to(DType::f32), by).to(DType::bf16);
+  }
+  return x.dtype() == DType::bf16 ? sum_by_key_of<bf16>(x, by) : sum_by_key_of<float>(x, by);
+}
+
+Tensor gather_rows(const Tensor& x, const Tensor& index) {
+  TESSERA_CHECK(x.rank() == 2 && index.rank() == 1,
+                "gather_rows: x must be (N, d) and index (M), got {} and {}", x.shape(),
+                index.shape());
+  check_indices("gather_rows", "index", index, x.shape(0));
+  if (is_host_bf16(x)) {
+    return gather_rows_of<float>(x.to(DType::f32), index).to(DType::bf16);
+  }
+  return x.dtype() == DType::bf16 ? gather_rows_of<bf16>(x, index)
+                                  : gather_rows_of<float>(x, index);
 }
 
 Tensor gather_tokens(const Tensor& values, const std::vector<std::int32_t>& index,
@@ -106,11 +130,13 @@ Tensor concat_rows(std::span<const Tensor> parts) {
   TESSERA_CHECK(!parts.empty(), "concat_rows: expected at least one tensor");
   std::vector<std::int64_t> offsets{0};
   for (const Tensor& p : parts) {
-    TESSERA_CHECK(p.rank() == 2 && p.shape(1) == parts[0].shape(1),
-                  "concat_rows: expected (N, {}), got {}", parts[0].shape(1), p.shape());
+    TESSERA_CHECK(p.rank() == 2 && p.shape(1) == parts[0].shape(1) && p.dtype() == parts[0].dtype(),
+                  "concat_rows: expected (N, {}) {}, got {} {}", parts[0].shape(1),
+                  name(parts[0].dtype()), p.shape(), name(p.dtype()));
     offsets.push_back(offsets.back() + p.shape(0));
   }
-  Tensor y = Tensor::empty({offsets.back(), parts[0].shape(1)}, DType::f32, parts[0].device());
+  Tensor y =
+      Tensor::empty({offsets.back(), parts[0].shape(1)}, parts[0].dtype(), parts[0].device());
   for (std::size_t i = 0; i < parts.size(); ++i) {
     copy_into(y.slice(0, offsets[i], offsets[i + 1]), parts[i].detach());
   }

@@ -9,9 +9,9 @@
 
 namespace tessera {
 
-/// y[i] = x[index[i]]. x: (N, d) f32; index: (M) i32 on x's device or the host, rows may repeat.
-/// Returns (M, d). Throws Error(usage) on an index outside [0, N). Differentiable in x: rows are
-/// summed in the order of i, so repeats give the same bits.
+/// y[i] = x[index[i]]. x: (N, d) f32 or bf16; index: (M) i32 on x's device or the host, rows may
+/// repeat. Returns (M, d), dtype of x. Throws Error(usage) on an index outside [0, N).
+/// Differentiable in x: rows are summed in f32 in the order of i, so repeats give the same bits.
 Tensor gather_rows(const Tensor& x, const Tensor& index);
 
 /// y[i] = values[index[i]] + shift, or the number n itself where index[i] is literal_token(n).
@@ -24,7 +24,7 @@ constexpr std::int32_t literal_token(std::int32_t token) { return -1 - token; }
 /// Token embedding: gather_rows under its usual name. table: (V, d); ids: (T) i32.
 Tensor embedding(const Tensor& table, const Tensor& ids);
 
-/// Stacks (N_i, d) tensors along rows. Differentiable in each.
+/// Stacks (N_i, d) tensors of one type along rows. Differentiable in each.
 Tensor concat_rows(std::span<const Tensor> parts);
 
 /// Positions by key, each key's in rising order: those of key n are order[starts[n]] ..
@@ -34,7 +34,8 @@ struct RowsByKey {
 };
 /// A stable counting sort of keys (M) i32 in [0, count), unchecked, on their device.
 RowsByKey rows_by_key(const Tensor& keys, std::int64_t count);
-/// Sums of the rows of x (M, d) of each key, (N, d), in order of their positions. No gradient.
+/// Sums of the rows of x (M, d), f32 or bf16, of each key, (N, d), in order of their positions. No
+/// gradient.
 Tensor sum_by_key(const Tensor& x, const RowsByKey& by);
 
 TESSERA_DECLARE_KERNEL(gather_integers,
@@ -48,10 +49,18 @@ TESSERA_DECLARE_KERNEL(gather_forward,
 TESSERA_DECLARE_KERNEL(gather_backward,
                        void(View<const float, 2> dy, View<const std::int32_t, 1> starts,
                             View<const std::int32_t, 1> order, View<float, 2> dx, Stream));
+/// The same of bf16.
+TESSERA_DECLARE_DEVICE_KERNEL(gather_forward_bf16,
+                              void(View<const bf16, 2> x, View<const std::int32_t, 1> index,
+                                   View<bf16, 2> y, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(gather_backward_bf16,
+                              void(View<const bf16, 2> dy, View<const std::int32_t, 1> starts,
+                                   View<const std::int32_t, 1> order, View<bf16, 2> dx, Stream));
 /// Devices: `starts` (N + 1) and `order` (M) of rows_by_key. counts: scratch (ceil(M / kSortChunk),
 /// N).
-TESSERA_DECLARE_KERNEL(gather_sort,
-                       void(View<const std::int32_t, 1> keys, View<std::int32_t, 2> counts,
-                            View<std::int32_t, 1> starts, View<std::int32_t, 1> order, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(gather_sort,
+                              void(View<const std::int32_t, 1> keys, View<std::int32_t, 2> counts,
+                                   View<std::int32_t, 1> starts, View<std::int32_t, 1> order,
+                                   Stream));
 
 }  // namespace tessera

@@ -1,7 +1,8 @@
-// A warp per row. Backward: one owner for each row of dx, so no atomics on its values and one
-// order. The sort by key: a histogram for each chunk of 512 keys, a scan over chunks and one over
-// keys, and a warp for each chunk that gives its keys their places in order. Equal to the host's,
-// whatever the schedule: the only atomics count.
+// A warp per row of f32 or bf16. Backward: one owner for each row of dx, so no atomics on its
+// values and one order. The sort by key: a histogram for each chunk of 512 keys, a scan over chunks
+// and one over keys, and a warp for each chunk that gives its keys their places in order. Equal to
+// the host's, whatever the schedule: the only atomics count.
+#include "core/gpu/quad.cuh"
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/gather/gather_types.h"
@@ -11,15 +12,18 @@ namespace {
 
 constexpr int kWarps = 8;
 
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    forward_kernel(View<const float, 2> x, View<const std::int32_t, 1> index, View<float, 2> y) {
+    forward_kernel(View<const T, 2> x, View<const std::int32_t, 1> index, View<T, 2> y) {
   const std::int64_t i = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
   if (i >= y.shape[0]) {
     return;
   }
   const std::int32_t from = ldg(index.data + i);
-  for (std::int64_t j = lane(); j < y.shape[1]; j += 32) {
-    stg(&y(i, j), ldg(&x(from, j)));
+  const bool aligned = quads_are_aligned(x) && quads_are_aligned(y);
+  for (std::int64_t j = 4 * lane(); j < y.shape[1]; j += 128) {
+    const std::int64_t left = y.shape[1] - j;
+    store_quad(y.row(i) + j, load_quad(x.row(from) + j, left, aligned), left, aligned);
   }
 }
 
@@ -34,21 +38,29 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   stg(y.data + i, from < 0 ? -1 - from : ldg(values.data + from) + shift);
 }
 
+// Sums are f32, rounded once.
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    backward_kernel(View<const float, 2> dy, View<const std::int32_t, 1> starts,
-                    View<const std::int32_t, 1> order, View<float, 2> dx) {
+    backward_kernel(View<const T, 2> dy, View<const std::int32_t, 1> starts,
+                    View<const std::int32_t, 1> order, View<T, 2> dx) {
   const std::int64_t n = static_cast<std::int64_t>(block_idx().x) * kWarps + warp();
   if (n >= dx.shape[0]) {
     return;
   }
   const std::int32_t begin = ldg(starts.data + n);
   const std::int32_t end = ldg(starts.data + n + 1);
-  for (std::int64_t j = lane(); j < dx.shape[1]; j += 32) {
-    float sum = 0;
+  const bool aligned = quads_are_aligned(dy) && quads_are_aligned(dx);
+  for (std::int64_t j = 4 * lane(); j < dx.shape[1]; j += 128) {
+    const std::int64_t left = dx.shape[1] - j;
+    Quad sum{};
     for (std::int32_t i = begin; i < end; ++i) {
-      sum += ldg(&dy(ldg(order.data + i), j));
+      const Quad row = load_quad(dy.row(ldg(order.data + i)) + j, left, aligned);
+      TESSERA_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        sum.x[e] += row.x[e];
+      }
     }
-    stg(&dx(n, j), sum);
+    store_quad(dx.row(n) + j, sum, left, aligned);
   }
 }
 
@@ -161,6 +173,25 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   }
 }
 
+template <class T>
+void copy_rows(View<const T, 2> x, View<const std::int32_t, 1> index, View<T, 2> y, Stream stream) {
+  if (y.shape[0] > 0) {
+    launch(forward_kernel<T>,
+           {"gather_forward", {blocks_for(y.shape[0], kWarps)}, {32 * kWarps}, 0, stream}, x, index,
+           y);
+  }
+}
+
+template <class T>
+void add_rows(View<const T, 2> dy, View<const std::int32_t, 1> starts,
+              View<const std::int32_t, 1> order, View<T, 2> dx, Stream stream) {
+  if (dx.shape[0] > 0) {
+    launch(backward_kernel<T>,
+           {"gather_backward", {blocks_for(dx.shape[0], kWarps)}, {32 * kWarps}, 0, stream}, dy,
+           starts, order, dx);
+  }
+}
+
 }  // namespace
 
 void gather_integers(View<const std::int32_t, 1> values, View<const std::int32_t, 1> index,
@@ -174,20 +205,20 @@ void gather_integers(View<const std::int32_t, 1> values, View<const std::int32_t
 
 void gather_forward(View<const float, 2> x, View<const std::int32_t, 1> index, View<float, 2> y,
                     Stream stream) {
-  if (y.shape[0] > 0) {
-    launch(forward_kernel,
-           {"gather_forward", {blocks_for(y.shape[0], kWarps)}, {32 * kWarps}, 0, stream}, x, index,
-           y);
-  }
+  copy_rows(x, index, y, stream);
+}
+void gather_forward_bf16(View<const bf16, 2> x, View<const std::int32_t, 1> index, View<bf16, 2> y,
+                         Stream stream) {
+  copy_rows(x, index, y, stream);
 }
 
 void gather_backward(View<const float, 2> dy, View<const std::int32_t, 1> starts,
                      View<const std::int32_t, 1> order, View<float, 2> dx, Stream stream) {
-  if (dx.shape[0] > 0) {
-    launch(backward_kernel,
-           {"gather_backward", {blocks_for(dx.shape[0], kWarps)}, {32 * kWarps}, 0, stream}, dy,
-           starts, order, dx);
-  }
+  add_rows(dy, starts, order, dx, stream);
+}
+void gather_backward_bf16(View<const bf16, 2> dy, View<const std::int32_t, 1> starts,
+                          View<const std::int32_t, 1> order, View<bf16, 2> dx, Stream stream) {
+  add_rows(dy, starts, order, dx, stream);
 }
 
 void gather_sort(View<const std::int32_t, 1> keys, View<std::int32_t, 2> counts,

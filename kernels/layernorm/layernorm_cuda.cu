@@ -1,9 +1,12 @@
-// Layer norm over rows, f32. One warp owns a row and keeps it in registers: x is read once, the
-// variance is the mean of squared deviations (never E[x^2] - m^2), ten shuffles a row. Traffic: 8 T
-// d + 8 T bytes forward, 12 T d + 8 T backward. Forward a warp takes four rows in turn with weight
-// and bias in registers; read again for each row, they would be two thirds of what L2 delivers.
-// dweight and dbias: each block sums 256 rows, warp by warp in row order, then a second kernel adds
-// the blocks' partials in a fixed order; so the bits depend on the problem alone.
+// Layer norm over rows of f32 or bf16; parameters, statistics and sums are f32. One warp owns a row
+// and keeps it in registers, four neighbouring elements at a time: x is read once, the variance is
+// the mean of squared deviations (never E[x^2] - m^2), ten shuffles a row. Traffic with elements of
+// e bytes: 2 e T d + 8 T bytes forward, 3 e T d + 8 T backward. Forward a warp takes four rows in
+// turn with weight and bias in registers; read again for each row, they would be two thirds of what
+// L2 delivers. dweight and dbias: each block sums 256 rows, warp by warp in row order, then a
+// second kernel adds the blocks' partials in a fixed order; so the bits depend on the problem
+// alone.
+#include "core/gpu/quad.cuh"
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 
@@ -12,15 +15,18 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kRowsPerBlock = 256;  // kLayerNormBlock: one partial sum each
-constexpr int kMaxItems = 32;       // values of a row per lane
+constexpr int kMaxQuads = 8;        // of a row per lane
 constexpr int kRowsPerWarp = 4;     // forward
+constexpr int kWidest = 128 * kMaxQuads;
 
-template <int kItems>
-TESSERA_DEVICE void load_row(float (&v)[kItems], const float* row, std::int64_t d) {
+// Of element 0 of the lane's quad q of a row.
+TESSERA_DEVICE int column_of(int q) { return 128 * q + 4 * lane(); }
+
+template <int kQuads, class T>
+TESSERA_DEVICE void load_row(Quad (&v)[kQuads], const T* row, std::int64_t d, bool aligned) {
   TESSERA_UNROLL
-  for (int i = 0; i < kItems; ++i) {
-    const int c = 32 * i + lane();
-    v[i] = c < d ? ldg(row + c) : 0.0F;
+  for (int q = 0; q < kQuads; ++q) {
+    v[q] = load_quad(row + column_of(q), d - column_of(q), aligned);
   }
 }
 
@@ -28,55 +34,60 @@ TESSERA_DEVICE void load_row(float (&v)[kItems], const float* row, std::int64_t 
 struct Moments {
   float mean, rstd;
 };
-template <int kItems>
-TESSERA_DEVICE Moments center(float (&v)[kItems], std::int64_t d, float epsilon) {
+template <int kQuads>
+TESSERA_DEVICE Moments center(Quad (&v)[kQuads], std::int64_t d, float epsilon) {
   float sum = 0;
   TESSERA_UNROLL
-  for (int i = 0; i < kItems; ++i) {
-    sum += v[i];
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    sum += v[i / 4].x[i % 4];
   }
   const float m = sum_over_warp(sum) / static_cast<float>(d);
   float squares = 0;
   TESSERA_UNROLL
-  for (int i = 0; i < kItems; ++i) {
-    v[i] = 32 * i + lane() < d ? v[i] - m : 0.0F;
-    squares = fma(v[i], v[i], squares);
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    float& x = v[i / 4].x[i % 4];
+    x = column_of(i / 4) + i % 4 < d ? x - m : 0.0F;
+    squares = fma(x, x, squares);
   }
   return {m, rsqrt(sum_over_warp(squares) / static_cast<float>(d) + epsilon)};
 }
 
 // Lane k keeps the moments of the warp's k-th row: they leave in one store.
-template <int kItems>
+template <class T, int kQuads>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    forward_kernel(View<const float, 2> x, View<const float, 1> weight, View<const float, 1> bias,
-                   float epsilon, View<float, 2> y, View<float, 1> mean, View<float, 1> rstd) {
+    forward_kernel(View<const T, 2> x, View<const float, 1> weight, View<const float, 1> bias,
+                   float epsilon, View<T, 2> y, View<float, 1> mean, View<float, 1> rstd) {
   const std::int64_t d = x.shape[1];
   const std::int64_t begin =
       (static_cast<std::int64_t>(block_idx().x) * kWarps + warp()) * kRowsPerWarp;
   const auto rows = static_cast<int>(
       begin + kRowsPerWarp < x.shape[0] ? kRowsPerWarp : x.shape[0] - begin);  // <= 0: none
+  const bool aligned = quads_are_aligned(x) && quads_are_aligned(y) && quads_are_aligned(weight) &&
+                       quads_are_aligned(bias);
   // Kept over the rows, unless 64 more registers would leave one block a multiprocessor.
-  constexpr bool kKeep = kItems < kMaxItems;
-  float scale[kKeep ? kItems : 1];  // (d / 32) per lane
-  float shift[kKeep ? kItems : 1];
+  constexpr bool kKeep = kQuads < kMaxQuads;
+  Quad scale[kKeep ? kQuads : 1];
+  Quad shift[kKeep ? kQuads : 1];
   if constexpr (kKeep) {
-    load_row(scale, weight.data, d);
-    load_row(shift, bias.data, d);
+    load_row(scale, weight.data, d, aligned);
+    load_row(shift, bias.data, d, aligned);
   }
   Moments kept{};
   TESSERA_KEEP_ROLLED
   for (int k = 0; k < rows; ++k) {
-    float v[kItems];
-    load_row(v, x.row(begin + k), d);
+    Quad v[kQuads];
+    load_row(v, x.row(begin + k), d, aligned);
     const Moments row = center(v, d, epsilon);
     TESSERA_UNROLL
-    for (int i = 0; i < kItems; ++i) {
-      const int c = 32 * i + lane();
-      if (c < d) {
-        const float slope = kKeep ? scale[kKeep ? i : 0] : ldg(weight.data + c);
-        const float start = kKeep ? shift[kKeep ? i : 0] : ldg(bias.data + c);
-        stg(y.row(begin + k) + c, fma(v[i] * row.rstd, slope, start));
+    for (int q = 0; q < kQuads; ++q) {
+      const int c = column_of(q);
+      const Quad slope = kKeep ? scale[kKeep ? q : 0] : load_quad(weight.data + c, d - c, aligned);
+      const Quad start = kKeep ? shift[kKeep ? q : 0] : load_quad(bias.data + c, d - c, aligned);
+      TESSERA_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        v[q].x[e] = fma(v[q].x[e] * row.rstd, slope.x[e], start.x[e]);
       }
+      store_quad(y.row(begin + k) + c, v[q], d - c, aligned);
     }
     kept = lane() == k ? row : kept;
   }
@@ -90,68 +101,82 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 //   dx = rstd (g - <g> - xhat <g xhat>), <.> the mean over the row;
 //   dweight = sum_rows dy xhat, dbias = sum_rows dy.
 struct BackwardSmem {
-  float weight[kWarps][32 * kMaxItems];
-  float bias[kWarps][32 * kMaxItems];
+  float weight[kWarps][kWidest];
+  float bias[kWarps][kWidest];
 };
 
-template <int kItems>
+// The lane's i-th element lies at 32 i + lane, where no two lanes meet in a bank; its column.
+TESSERA_DEVICE int column_at(int place) {
+  return place / 128 * 128 + 4 * (place % 32) + place / 32 % 4;
+}
+
+template <class T, int kQuads>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    backward_kernel(View<const float, 2> dy, View<const float, 2> x, View<const float, 1> weight,
-                    View<const float, 1> mean, View<const float, 1> rstd, View<float, 2> dx,
+    backward_kernel(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weight,
+                    View<const float, 1> mean, View<const float, 1> rstd, View<T, 2> dx,
                     View<float, 3> partials) {
   TESSERA_SMEM(BackwardSmem, s);
   const std::int64_t rows = x.shape[0];
   const std::int64_t d = x.shape[1];
   const std::int64_t begin = static_cast<std::int64_t>(block_idx().x) * kRowsPerBlock;
   const std::int64_t end = begin + kRowsPerBlock < rows ? begin + kRowsPerBlock : rows;
-  float scale[kItems];
-  load_row(scale, weight.data, d);
-  float dweight[kItems] = {};
-  float dbias[kItems] = {};
+  const bool aligned = quads_are_aligned(dy) && quads_are_aligned(x) && quads_are_aligned(dx) &&
+                       quads_are_aligned(weight);
+  Quad scale[kQuads];
+  load_row(scale, weight.data, d, aligned);
+  Quad dweight[kQuads] = {};
+  Quad dbias[kQuads] = {};
   for (std::int64_t row = begin + warp(); row < end; row += kWarps) {
-    float xhat[kItems];
-    float g[kItems];
-    load_row(xhat, x.row(row), d);
-    load_row(g, dy.row(row), d);
+    Quad v[kQuads];
+    Quad up[kQuads];
+    load_row(v, x.row(row), d, aligned);
+    load_row(up, dy.row(row), d, aligned);
     const float m = ldg(mean.data + row);
     const float r = ldg(rstd.data + row);
     float sum_g = 0;
     float sum_gx = 0;
     TESSERA_UNROLL
-    for (int i = 0; i < kItems; ++i) {
-      xhat[i] = 32 * i + lane() < d ? (xhat[i] - m) * r : 0.0F;
-      dweight[i] = fma(g[i], xhat[i], dweight[i]);
-      dbias[i] += g[i];
-      g[i] *= scale[i];
-      sum_g += g[i];
-      sum_gx = fma(g[i], xhat[i], sum_gx);
+    for (int i = 0; i < 4 * kQuads; ++i) {
+      const int q = i / 4;
+      float& xhat = v[q].x[i % 4];
+      float& g = up[q].x[i % 4];
+      xhat = column_of(q) + i % 4 < d ? (xhat - m) * r : 0.0F;
+      dweight[q].x[i % 4] = fma(g, xhat, dweight[q].x[i % 4]);
+      dbias[q].x[i % 4] += g;
+      g *= scale[q].x[i % 4];
+      sum_g += g;
+      sum_gx = fma(g, xhat, sum_gx);
     }
     sum_g = sum_over_warp(sum_g) / static_cast<float>(d);
     sum_gx = sum_over_warp(sum_gx) / static_cast<float>(d);
     TESSERA_UNROLL
-    for (int i = 0; i < kItems; ++i) {
-      const int c = 32 * i + lane();
-      if (c < d) {
-        stg(dx.row(row) + c, r * (g[i] - sum_g - xhat[i] * sum_gx));
+    for (int q = 0; q < kQuads; ++q) {
+      TESSERA_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        up[q].x[e] = r * (up[q].x[e] - sum_g - v[q].x[e] * sum_gx);
       }
+      store_quad(dx.row(row) + column_of(q), up[q], d - column_of(q), aligned);
     }
   }
   TESSERA_UNROLL
-  for (int i = 0; i < kItems; ++i) {
-    s.weight[warp()][32 * i + lane()] = dweight[i];
-    s.bias[warp()][32 * i + lane()] = dbias[i];
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    s.weight[warp()][32 * i + lane()] = dweight[i / 4].x[i % 4];
+    s.bias[warp()][32 * i + lane()] = dbias[i / 4].x[i % 4];
   }
   sync_block();
   const std::int64_t block = block_idx().x;
-  for (int c = linear_thread(); c < d; c += 32 * kWarps) {
+  for (int place = linear_thread(); place < 128 * kQuads; place += 32 * kWarps) {
+    const int c = column_at(place);
     float sum_weight = 0;
     float sum_bias = 0;
     for (int w = 0; w < kWarps; ++w) {
-      sum_weight += s.weight[w][c];
-      sum_bias += s.bias[w][c];
+      sum_weight += s.weight[w][place];
+      sum_bias += s.bias[w][place];
     }
-    stg(&partials(0, block, c), sum_weight);
-    stg(&partials(1, block, c), sum_bias);
+    if (c < d) {
+      stg(&partials(0, block, c), sum_weight);
+      stg(&partials(1, block, c), sum_bias);
+    }
   }
 }
 
@@ -188,27 +213,25 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kReduceWarps)
   stg(dbias.data + c, sum_bias);
 }
 
-// Calls body with the number of values per lane as a constant: 4, 8, 16 or 32.
+// Calls body with the number of quads per lane as a constant: 1, 2, 4 or 8.
 template <class Body>
-void with_items(std::int64_t d, Body body) {
+void with_quads(std::int64_t d, Body body) {
   if (d <= 128) {
-    body(std::integral_constant<int, 4>{});
+    body(std::integral_constant<int, 1>{});
   } else if (d <= 256) {
-    body(std::integral_constant<int, 8>{});
+    body(std::integral_constant<int, 2>{});
   } else if (d <= 512) {
-    body(std::integral_constant<int, 16>{});
-  } else if (d <= 32 * kMaxItems) {
-    body(std::integral_constant<int, kMaxItems>{});
+    body(std::integral_constant<int, 4>{});
+  } else if (d <= kWidest) {
+    body(std::integral_constant<int, kMaxQuads>{});
   } else {
     tessera::detail::throw_no_kernel("layer_norm of rows wider than 1024", kDevice);
   }
 }
 
-}  // namespace
-
-void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
-                       View<const float, 1> bias, float epsilon, View<float, 2> y,
-                       View<float, 1> mean, View<float, 1> rstd, Stream stream) {
+template <class T>
+void forward(View<const T, 2> x, View<const float, 1> weight, View<const float, 1> bias,
+             float epsilon, View<T, 2> y, View<float, 1> mean, View<float, 1> rstd, Stream stream) {
   if (x.shape[0] == 0) {
     return;
   }
@@ -217,15 +240,15 @@ void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
                             {32 * kWarps},
                             0,
                             stream};
-  with_items(x.shape[1], [&](auto items) {
-    launch(forward_kernel<items.value>, config, x, weight, bias, epsilon, y, mean, rstd);
+  with_quads(x.shape[1], [&](auto quads) {
+    launch(forward_kernel<T, quads.value>, config, x, weight, bias, epsilon, y, mean, rstd);
   });
 }
 
-void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
-                        View<const float, 1> weight, View<const float, 1> mean,
-                        View<const float, 1> rstd, View<float, 2> dx, View<float, 3> partials,
-                        Stream stream) {
+template <class T>
+void backward(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weight,
+              View<const float, 1> mean, View<const float, 1> rstd, View<T, 2> dx,
+              View<float, 3> partials, Stream stream) {
   if (x.shape[0] == 0) {
     return;
   }
@@ -234,9 +257,37 @@ void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
                             {32 * kWarps},
                             sizeof(BackwardSmem),
                             stream};
-  with_items(x.shape[1], [&](auto items) {
-    launch(backward_kernel<items.value>, config, dy, x, weight, mean, rstd, dx, partials);
+  with_quads(x.shape[1], [&](auto quads) {
+    launch(backward_kernel<T, quads.value>, config, dy, x, weight, mean, rstd, dx, partials);
   });
+}
+
+}  // namespace
+
+void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
+                       View<const float, 1> bias, float epsilon, View<float, 2> y,
+                       View<float, 1> mean, View<float, 1> rstd, Stream stream) {
+  forward(x, weight, bias, epsilon, y, mean, rstd, stream);
+}
+
+void layernorm_forward_bf16(View<const bf16, 2> x, View<const float, 1> weight,
+                            View<const float, 1> bias, float epsilon, View<bf16, 2> y,
+                            View<float, 1> mean, View<float, 1> rstd, Stream stream) {
+  forward(x, weight, bias, epsilon, y, mean, rstd, stream);
+}
+
+void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
+                        View<const float, 1> weight, View<const float, 1> mean,
+                        View<const float, 1> rstd, View<float, 2> dx, View<float, 3> partials,
+                        Stream stream) {
+  backward(dy, x, weight, mean, rstd, dx, partials, stream);
+}
+
+void layernorm_backward_bf16(View<const bf16, 2> dy, View<const bf16, 2> x,
+                             View<const float, 1> weight, View<const float, 1> mean,
+                             View<const float, 1> rstd, View<bf16, 2> dx, View<float, 3> partials,
+                             Stream stream) {
+  backward(dy, x, weight, mean, rstd, dx, partials, stream);
 }
 
 void layernorm_reduce(View<const float, 3> partials, View<float, 1> dweight, View<float, 1> dbias,

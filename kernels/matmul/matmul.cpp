@@ -8,12 +8,27 @@ namespace {
 
 constexpr auto kGemm = TESSERA_KERNEL(gemm);
 constexpr auto kGemmBf16 = TESSERA_KERNEL(gemm_bf16);
-constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
+constexpr auto kRowsBf16 = TESSERA_DEVICE_KERNEL(gemm_rows_bf16);
+constexpr auto kSumsBf16 = TESSERA_DEVICE_KERNEL(gemm_sums_bf16);
 constexpr auto kPointwise = TESSERA_KERNEL(pointwise);
+// The tables of an element type.
+template <class T>
+constexpr auto kActivationBackward = TESSERA_KERNEL(activation_backward);
+template <class T>
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
+template <>
+constexpr auto kActivationBackward<bf16> = TESSERA_DEVICE_KERNEL(activation_backward_bf16);
+template <>
+constexpr auto kColumnSums<bf16> = TESSERA_DEVICE_KERNEL(column_sums_bf16);
 
-Operand plain(const Tensor& t) { return {t.view<const float, 2>().data, t.shape(1), 1}; }
-Operand transposed(const Tensor& t) { return {t.view<const float, 2>().data, 1, t.shape(1)}; }
+template <class T = float>
+OperandOf<T> plain(const Tensor& t) {
+  return {t.view<const T, 2>().data, t.shape(1), 1};
+}
+template <class T = float>
+OperandOf<T> transposed(const Tensor& t) {
+  return {t.view<const T, 2>().data, 1, t.shape(1)};
+}
 
 /// Where and how products are made.
 struct Multiplier {
@@ -28,6 +43,22 @@ struct Multiplier {
     const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
     gemm_at(precision)(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(),
                        Stream{});
+    return c;
+  }
+  // Rows of bf16 to rows of bf16.
+  Tensor operator()(OperandOf<bf16> a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
+                    const EpilogueOf<bf16>& epilogue = {}, const Tensor& /*panels*/ = {}) const {
+    Tensor c = Tensor::empty({m, n}, DType::bf16, device);
+    kRowsBf16(device, a, b, c.view<bf16, 2>(), k, epilogue, Stream{});
+    return c;
+  }
+  // Their sums over rows, f32.
+  Tensor operator()(OperandOf<bf16> a, OperandOf<bf16> b, std::int64_t m, std::int64_t k,
+                    std::int64_t n) const {
+    Tensor c = Tensor::empty({m, n}, DType::f32, device);
+    const Tensor scratch = Tensor::empty({GemmPlan(m, n, k).workspace(m, n)}, DType::f32, device);
+    kSumsBf16(device, a, b, c.view<float, 2>(), k, GemmEpilogue{}, scratch.view<float, 1>(),
+              Stream{});
     return c;
   }
 };
@@ -63,6 +94,7 @@ Tensor flat(const Tensor& t) { return t.reshape({t.size()}); }
 
 // y = act(z), z = x W^T + b:  dz = dy * act'(z);  dx = dz W;  dW = dz^T x;  db = sum over rows of
 // dz.
+template <class T>
 struct LinearBackward {
   Saved x, weight, kept;  ///< kept: act'(z) on the cpu, where it is half of act(z); z on devices
   Activation activation;
@@ -78,31 +110,63 @@ struct LinearBackward {
     const std::int64_t t = dz.shape(0), o = dz.shape(1), i = weight.get().shape(1);
     Tensor dx, dw, db;
     if (needs_x) {
-      dx = multiply(plain(dz), plain(weight.get()), t, o, i);  // (T, I)
+      dx = multiply(plain<T>(dz), plain(weight.get()), t, o, i);  // (T, I)
     }
     if (needs_weight) {
-      dw = multiply(transposed(dz), plain(x.get()), o, t, i);  // (O, I)
+      dw = multiply(transposed<T>(dz), plain<T>(x.get()), o, t, i);  // (O, I)
     }
     if (needs_bias) {
       db = Tensor::empty({o}, DType::f32, device);
-      kColumnSums(device, dz.view<const float, 2>(), db.view<float, 1>(), Stream{});
+      kColumnSums<T>(device, dz.view<const T, 2>(), db.view<float, 1>(), Stream{});
     }
     return {dx, dw, db};
   }
 
  private:
   [[nodiscard]] Tensor times_slope(const Tensor& dy) const {
-    Tensor dz = Tensor::empty(dy.shape(), DType::f32, dy.device());
-    const auto up = flat(dy).view<const float, 1>(), with = flat(kept.get()).view<const float, 1>();
-    const auto out = flat(dz).view<float, 1>();
-    if (dy.device() == kCpu) {
-      kPointwise(kCpu, Pointwise::product, 1.0F, up, 1.0F, with, out, Stream{});
-    } else {
-      kActivationBackward(dy.device(), up, with, out, activation, Stream{});
+    Tensor dz = Tensor::empty(dy.shape(), dtype_of<T>, dy.device());
+    const auto up = flat(dy).view<const T, 1>(), with = flat(kept.get()).view<const T, 1>();
+    const auto out = flat(dz).view<T, 1>();
+    if constexpr (std::is_same_v<T, float>) {
+      if (dy.device() == kCpu) {
+        kPointwise(kCpu, Pointwise::product, 1.0F, up, 1.0F, with, out, Stream{});
+        return dz;
+      }
     }
+    kActivationBackward<T>(dy.device(), up, with, out, activation, Stream{});
     return dz;
   }
 };
+
+template <class T>
+Tensor linear_of(const Tensor& x0, const Tensor& weight0, const Tensor& bias0,
+                 Activation activation) {
+  const Tensor x = x0.detach().contiguous(), weight = weight0.detach().contiguous();
+  const std::int64_t t = x.shape(0), o = weight.shape(0), i = x.shape(1);
+  const Multiplier multiply = multiplier_for(x);
+  EpilogueOf<T> epilogue{.activation = activation};
+  Tensor bias, kept;
+  if (bias0.defined()) {
+    bias = bias0.detach().contiguous();
+    epilogue.bias = bias.view<const float, 1>().data;
+  }
+  const bool tape =
+      grad_enabled() && (x0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
+  if (tape && activation != Activation::none) {
+    kept = Tensor::empty({t, o}, dtype_of<T>, x.device());
+    (x.device() == kCpu ? epilogue.slope : epilogue.keep) = kept.view<T, 2>().data;
+  }
+  const Tensor panels =
+      tape || t == 0 || x.device() != kCpu ? Tensor{} : kept_panels(weight0, epilogue.packed);
+  Tensor y = multiply(plain<T>(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
+  if (!tape) {
+    return y;
+  }
+  return differentiable(
+      y, {x0, weight0, bias0},
+      LinearBackward<T>{Saved(x), Saved(weight), Saved(kept), activation, multiply,
+                        x0.requires_grad(), weight0.requires_grad(), bias0.requires_grad()});
+}
 
 }  // namespace
 
@@ -140,37 +204,17 @@ PackedWeights::Entry* PackedWeights::find(const Tensor& weight) {
   return nullptr;
 }
 
-Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, Activation activation) {
-  TESSERA_CHECK(x0.rank() == 2 && weight0.rank() == 2 && x0.shape(1) == weight0.shape(1),
-                "linear: x must be (T, I) and weight (O, I), got {} and {}", x0.shape(),
-                weight0.shape());
-  TESSERA_CHECK(!bias0.defined() || bias0.shape() == Shape{weight0.shape(0)},
-                "linear: bias must be ({}), got {}", weight0.shape(0), bias0.shape());
-  const Tensor x = x0.detach().contiguous(), weight = weight0.detach().contiguous();
-  const std::int64_t t = x.shape(0), o = weight.shape(0), i = x.shape(1);
-  const Multiplier multiply = multiplier_for(x);
-  GemmEpilogue epilogue{.activation = activation};
-  Tensor bias, kept;
-  if (bias0.defined()) {
-    bias = bias0.detach().contiguous();
-    epilogue.bias = bias.view<const float, 1>().data;
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation) {
+  TESSERA_CHECK(x.rank() == 2 && weight.rank() == 2 && x.shape(1) == weight.shape(1),
+                "linear: x must be (T, I) and weight (O, I), got {} and {}", x.shape(),
+                weight.shape());
+  TESSERA_CHECK(!bias.defined() || bias.shape() == Shape{weight.shape(0)},
+                "linear: bias must be ({}), got {}", weight.shape(0), bias.shape());
+  if (is_host_bf16(x)) {
+    return linear_of<float>(x.to(DType::f32), weight, bias, activation).to(DType::bf16);
   }
-  const bool tape =
-      grad_enabled() && (x0.requires_grad() || weight0.requires_grad() || bias0.requires_grad());
-  if (tape && activation != Activation::none) {
-    kept = Tensor::empty({t, o}, DType::f32, x.device());
-    (x.device() == kCpu ? epilogue.slope : epilogue.keep) = kept.view<float, 2>().data;
-  }
-  const Tensor panels =
-      tape || t == 0 || x.device() != kCpu ? Tensor{} : kept_panels(weight0, epilogue.packed);
-  Tensor y = multiply(plain(x), transposed(weight), t, i, o, epilogue, panels);  // (T, O)
-  if (!tape) {
-    return y;
-  }
-  return differentiable(
-      y, {x0, weight0, bias0},
-      LinearBackward{Saved(x), Saved(weight), Saved(kept), activation, multiply, x0.requires_grad(),
-                     weight0.requires_grad(), bias0.requires_grad()});
+  return x.dtype() == DType::bf16 ? linear_of<bf16>(x, weight, bias, activation)
+                                  : linear_of<float>(x, weight, bias, activation);
 }
 
 Tensor matmul(const Tensor& a0, const Tensor& b0) {

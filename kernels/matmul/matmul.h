@@ -10,10 +10,11 @@
 
 namespace tessera {
 
-/// y = act(x W^T + b). x: (T, I); weight: (O, I); bias: (O) or undefined; all f32. gelu is the erf
-/// form. Returns (T, O). Its products have the precision() of the call. Throws Error(usage) on
-/// shapes that do not fit. Differentiable in x, weight, bias. Keeps x and, with an activation, its
-/// slope or its argument (4 T O bytes).
+/// y = act(x W^T + b). x: (T, I) f32 or bf16; weight: (O, I); bias: (O) or undefined; both f32.
+/// gelu is the erf form. Returns (T, O), dtype of x. Products of f32 have the precision() of the
+/// call; on devices those of bf16 rows are of bf16, and the gradients of weight and bias f32.
+/// Throws Error(usage) on shapes that do not fit. Differentiable in x, weight, bias. Keeps x and,
+/// with an activation, its slope or its argument (T O elements).
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
               Activation activation = Activation::none);
 
@@ -56,7 +57,17 @@ TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::i
 /// in f32. On the cpu only where bf16_unit() is not none; bits depend on the unit.
 TESSERA_DECLARE_KERNEL(gemm_bf16, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
                                        GemmEpilogue epilogue, View<float, 1> panels, Stream));
-/// The one of the two for a precision; check_precision() comes before.
+/// c (M, N) = a (M, K) b (K, N) with a, c and the kept sums in memory as bf16: rows of a layer. b
+/// is rounded on its way; one rounding of f32 sums at the end.
+TESSERA_DECLARE_DEVICE_KERNEL(gemm_rows_bf16,
+                              void(OperandOf<bf16> a, Operand b, View<bf16, 2> c, std::int64_t k,
+                                   EpilogueOf<bf16> epilogue, Stream));
+/// c (M, N) f32 of a and b in memory as bf16: gradients of weights.
+TESSERA_DECLARE_DEVICE_KERNEL(gemm_sums_bf16,
+                              void(OperandOf<bf16> a, OperandOf<bf16> b, View<float, 2> c,
+                                   std::int64_t k, GemmEpilogue epilogue, View<float, 1> panels,
+                                   Stream));
+/// gemm or gemm_bf16, for a precision; check_precision() comes before.
 const Kernel<gemm_signature>& gemm_at(Precision precision);
 /// Up to here a right operand is packed as a whole; longer ones are, block by block, where used.
 inline constexpr std::int64_t kGemmWideK = 1024;
@@ -71,5 +82,13 @@ TESSERA_DECLARE_KERNEL(activation_backward, void(View<const float, 1> dy, View<c
                                                  View<float, 1> dz, Activation activation, Stream));
 /// Sums over rows in fixed blocks of 256, merged in block order: out (N).
 TESSERA_DECLARE_KERNEL(column_sums, void(View<const float, 2> x, View<float, 1> out, Stream));
+/// The same of bf16, in f32 between; sums stay f32.
+TESSERA_DECLARE_DEVICE_KERNEL(activation_forward_bf16, void(View<const bf16, 1> z, View<bf16, 1> y,
+                                                            Activation activation, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(activation_backward_bf16,
+                              void(View<const bf16, 1> dy, View<const bf16, 1> z, View<bf16, 1> dz,
+                                   Activation activation, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(column_sums_bf16,
+                              void(View<const bf16, 2> x, View<float, 1> out, Stream));
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 // free strides. One fma chain per element, k ascending from the bias, so the
 // bits depend on the problem alone. All others on tensor cores
 // (kernels/matmul/tensor.cuh).
+#include "core/gpu/quad.cuh"
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/matmul/matmul_types.h"
@@ -89,20 +90,38 @@ TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
   }
 }
 
+// A thread has four neighbouring elements, f32 or bf16.
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
-    activation_kernel(View<const float, 1> z, View<float, 1> y, Activation activation) {
-  const std::int64_t i = global_thread();
-  if (i < y.shape[0]) {
-    stg(y.data + i, activate(ldg(z.data + i), activation));
+    activation_kernel(View<const T, 1> z, View<T, 1> y, Activation activation) {
+  const std::int64_t first = 4 * global_thread();
+  const std::int64_t left = y.shape[0] - first;
+  if (left > 0) {
+    const bool aligned = quads_are_aligned(z) && quads_are_aligned(y);
+    Quad q = load_quad(z.data + first, left, aligned);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      q.x[e] = activate(q.x[e], activation);
+    }
+    store_quad(y.data + first, q, left, aligned);
   }
 }
 
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
-    activation_backward_kernel(View<const float, 1> dy, View<const float, 1> z, View<float, 1> dz,
+    activation_backward_kernel(View<const T, 1> dy, View<const T, 1> z, View<T, 1> dz,
                                Activation activation) {
-  const std::int64_t i = global_thread();
-  if (i < dz.shape[0]) {
-    stg(dz.data + i, ldg(dy.data + i) * activate_slope(ldg(z.data + i), activation));
+  const std::int64_t first = 4 * global_thread();
+  const std::int64_t left = dz.shape[0] - first;
+  if (left > 0) {
+    const bool aligned = quads_are_aligned(dy) && quads_are_aligned(z) && quads_are_aligned(dz);
+    const Quad up = load_quad(dy.data + first, left, aligned);
+    Quad q = load_quad(z.data + first, left, aligned);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      q.x[e] = up.x[e] * activate_slope(q.x[e], activation);
+    }
+    store_quad(dz.data + first, q, left, aligned);
   }
 }
 
@@ -112,8 +131,9 @@ struct ColumnSmem {
 
 // A block owns 32 columns; warp w adds rows w, w + 8, ... of each block of 256
 // rows, then the blocks, then the warps are added in order.
+template <class T>
 TESSERA_GLOBAL void __launch_bounds__(256)
-    column_sums_kernel(View<const float, 2> x, View<float, 1> out) {
+    column_sums_kernel(View<const T, 2> x, View<float, 1> out) {
   TESSERA_SMEM(ColumnSmem, s);
   const std::int64_t column = static_cast<std::int64_t>(block_idx().x) * 32 + lane();
   const bool there = column < x.shape[1];
@@ -122,7 +142,7 @@ TESSERA_GLOBAL void __launch_bounds__(256)
     const std::int64_t end = begin + 256 < x.shape[0] ? begin + 256 : x.shape[0];
     float part = 0;
     for (std::int64_t row = begin + warp(); row < end; row += 8) {
-      part += there ? ldg(x.row(row) + column) : 0.0F;
+      part += there ? static_cast<float>(ldg(x.row(row) + column)) : 0.0F;
     }
     total += part;
   }
@@ -138,8 +158,10 @@ TESSERA_GLOBAL void __launch_bounds__(256)
 }
 
 // Tiles of c, in parts along k where the plan cuts it and there is scratch for their sums.
-void tensor_gemm(const TensorKernel& form, Operand a, Operand b, View<float, 2> c, std::int64_t k,
-                 const GemmEpilogue& epilogue, View<float, 1> panels, Stream stream) {
+template <class A, class B>
+void tensor_gemm(const TensorKernel<A, B, float>& form, OperandOf<A> a, OperandOf<B> b,
+                 View<float, 2> c, std::int64_t k, const GemmEpilogue& epilogue,
+                 View<float, 1> panels, Stream stream) {
   const GemmPlan plan(c.shape[0], c.shape[1], k);
   const bool whole = plan.parts == 1 || panels.shape[0] < plan.workspace(c.shape[0], c.shape[1]);
   const auto parts = static_cast<unsigned>(whole ? 1 : plan.parts);
@@ -155,6 +177,35 @@ void tensor_gemm(const TensorKernel& form, Operand a, Operand b, View<float, 2> 
   launch(add_parts_kernel,
          {"gemm_add_parts", {blocks_for(c.size(), kPointThreads)}, {kPointThreads}, 0, stream},
          panels.data, plan.parts, c, epilogue);
+}
+
+LaunchConfig quads_config(const char* name, std::int64_t elements, Stream stream) {
+  return {name, {blocks_for(elements, 4 * kPointThreads)}, {kPointThreads}, 0, stream};
+}
+
+template <class T>
+void activate_all(View<const T, 1> z, View<T, 1> y, Activation activation, Stream stream) {
+  if (y.shape[0] > 0) {
+    launch(activation_kernel<T>, quads_config("activation", y.shape[0], stream), z, y, activation);
+  }
+}
+
+template <class T>
+void times_slopes(View<const T, 1> dy, View<const T, 1> z, View<T, 1> dz, Activation activation,
+                  Stream stream) {
+  if (dz.shape[0] > 0) {
+    launch(activation_backward_kernel<T>, quads_config("activation_backward", dz.shape[0], stream),
+           dy, z, dz, activation);
+  }
+}
+
+template <class T>
+void sum_columns(View<const T, 2> x, View<float, 1> out, Stream stream) {
+  if (x.shape[1] > 0) {
+    launch(column_sums_kernel<T>,
+           {"column_sums", {blocks_for(x.shape[1], 32)}, {256}, sizeof(ColumnSmem), stream}, x,
+           out);
+  }
 }
 
 }  // namespace
@@ -177,38 +228,52 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
 void gemm_bf16(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
                View<float, 1> panels, Stream stream) {
   if (c.size() > 0) {
-    tensor_gemm(kRoundedKernel, a, b, c, k, epilogue, panels, stream);
+    tensor_gemm(kRoundedKernel<float, float, float>, a, b, c, k, epilogue, panels, stream);
+  }
+}
+
+// k is not cut in parts: it is the width of a layer here.
+void gemm_rows_bf16(OperandOf<bf16> a, Operand b, View<bf16, 2> c, std::int64_t k,
+                    EpilogueOf<bf16> epilogue, Stream stream) {
+  if (c.size() > 0) {
+    const auto& form = kRoundedKernel<bf16, float, bf16>;
+    const auto tiles = static_cast<unsigned>(GemmPlan(c.shape[0], c.shape[1], k).tiles);
+    launch(form.kernels[a.col == 1][b.row == 1],
+           {"gemm_rows_bf16", {tiles}, {kThreads}, form.smem_bytes, stream}, a, b, c, k, k,
+           epilogue);
+  }
+}
+
+void gemm_sums_bf16(OperandOf<bf16> a, OperandOf<bf16> b, View<float, 2> c, std::int64_t k,
+                    GemmEpilogue epilogue, View<float, 1> panels, Stream stream) {
+  if (c.size() > 0) {
+    tensor_gemm(kRoundedKernel<bf16, bf16, float>, a, b, c, k, epilogue, panels, stream);
   }
 }
 
 void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation,
                         Stream stream) {
-  if (y.shape[0] > 0) {
-    launch(activation_kernel,
-           {"activation", {blocks_for(y.shape[0], kPointThreads)}, {kPointThreads}, 0, stream}, z,
-           y, activation);
-  }
+  activate_all(z, y, activation, stream);
+}
+void activation_forward_bf16(View<const bf16, 1> z, View<bf16, 1> y, Activation activation,
+                             Stream stream) {
+  activate_all(z, y, activation, stream);
 }
 
 void activation_backward(View<const float, 1> dy, View<const float, 1> z, View<float, 1> dz,
                          Activation activation, Stream stream) {
-  if (dz.shape[0] > 0) {
-    launch(activation_backward_kernel,
-           {"activation_backward",
-            {blocks_for(dz.shape[0], kPointThreads)},
-            {kPointThreads},
-            0,
-            stream},
-           dy, z, dz, activation);
-  }
+  times_slopes(dy, z, dz, activation, stream);
+}
+void activation_backward_bf16(View<const bf16, 1> dy, View<const bf16, 1> z, View<bf16, 1> dz,
+                              Activation activation, Stream stream) {
+  times_slopes(dy, z, dz, activation, stream);
 }
 
 void column_sums(View<const float, 2> x, View<float, 1> out, Stream stream) {
-  if (x.shape[1] > 0) {
-    launch(column_sums_kernel,
-           {"column_sums", {blocks_for(x.shape[1], 32)}, {256}, sizeof(ColumnSmem), stream}, x,
-           out);
-  }
+  sum_columns(x, out, stream);
+}
+void column_sums_bf16(View<const bf16, 2> x, View<float, 1> out, Stream stream) {
+  sum_columns(x, out, stream);
 }
 
 }  // namespace tessera::TESSERA_GPU_NS

@@ -8,21 +8,25 @@ namespace tessera {
 enum class Activation : std::uint8_t { none, relu, gelu, silu };
 
 /// One matrix operand of gemm with free strides: element (i, j) at data[i * row + j * col].
-struct Operand {
-  const float* data;
+template <class T>
+struct OperandOf {
+  const T* data;
   std::int64_t row, col;
 };
+using Operand = OperandOf<float>;
 
 /// What gemm does around the sums: begins them at `bias` (N) or, with `accumulate`, at what c
 /// holds; keeps them in `keep` (M, N); activates.
-struct GemmEpilogue {
+template <class T>
+struct EpilogueOf {
   const float* bias = nullptr;  ///< not together with accumulate
   Activation activation = Activation::none;
-  float* keep = nullptr;
-  float* slope = nullptr;  ///< act' of the sums (M, N); on the cpu alone
+  T* keep = nullptr;
+  T* slope = nullptr;  ///< act' of the sums (M, N); on the cpu alone
   bool accumulate = false;
   bool packed = false;  ///< the panels still hold b from an earlier call
 };
+using GemmEpilogue = EpilogueOf<float>;
 
 /// How a device makes c (m, n) with sums over k on tensor cores: c is cut in tiles of 128 x 64, and
 /// where these are few and k is long (gradients of weights), k in parts of `depth`, whose sums are

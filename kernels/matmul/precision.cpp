@@ -80,6 +80,10 @@ PrecisionScope::PrecisionScope(Precision precision) : previous_(current_precisio
 }
 PrecisionScope::~PrecisionScope() { current_precision = previous_; }
 
+DType row_type(Device device) {
+  return precision() == Precision::bf16 && device != kCpu ? DType::bf16 : DType::f32;
+}
+
 void check_precision(Precision precision, Device device) {
   TESSERA_CHECK(precision == Precision::f32 || device != kCpu || bf16_unit() != Bf16Unit::none,
                 "precision bf16: this CPU, build or TESSERA_SIMD has no AVX512-BF16; choose "

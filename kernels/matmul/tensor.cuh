@@ -64,15 +64,16 @@ TESSERA_DEVICE void put_pair(SmemTile<kLines, kDepth, Padded>& tile, const Place
 }
 
 /// What is left of one operand from a thread's first element on: lines outside, k inside.
+template <class T>
 struct Rest {
-  const float* at;
+  const T* at;
   std::int64_t outer, inner;
   int depth, lines;
 };
 
 /// A thread's part of a step of one operand. kAlongK: the unit stride is that of k. Neighbouring
 /// lanes follow the unit stride; items lie at fixed distances from the first.
-template <int kLines, bool kAlongK>
+template <class T, int kLines, bool kAlongK>
 struct Piece {
   static constexpr int kItems = kLines * kDepth / kThreads;
   static constexpr int kGroups = kLines / 32;
@@ -87,18 +88,19 @@ struct Piece {
     return kAlongK ? 0 : kWarps * (i / kGroups);
   }
   // The thread's first element of lines [first, count) of an operand, k of them each.
-  TESSERA_DEVICE static Rest rest(const float* data, std::int64_t outer, std::int64_t inner,
-                                  std::int64_t first, std::int64_t count, std::int64_t k) {
+  TESSERA_DEVICE static Rest<T> rest(const T* data, std::int64_t outer, std::int64_t inner,
+                                     std::int64_t first, std::int64_t count, std::int64_t k) {
     const std::int64_t lines = count - first < kLines ? count - first : kLines;
     return {data + (first + first_line()) * outer + first_depth() * inner, outer, inner,
             static_cast<int>(k) - first_depth(), static_cast<int>(lines) - first_line()};
   }
   // The items of the step that begins at the rest, which moves on to the next.
-  TESSERA_DEVICE void fetch(Rest& from) {
+  TESSERA_DEVICE void fetch(Rest<T>& from) {
     TESSERA_UNROLL
     for (int i = 0; i < kItems; ++i) {
       const bool there = line_of(i) < from.lines && depth_of(i) < from.depth;
-      x[i] = there ? ldg(from.at + line_of(i) * from.outer + depth_of(i) * from.inner) : 0.0F;
+      const T* at = from.at + line_of(i) * from.outer + depth_of(i) * from.inner;
+      x[i] = there ? static_cast<float>(ldg(at)) : 0.0F;
     }
     from.at += kDepth * from.inner;
     from.depth -= kDepth;
@@ -154,9 +156,9 @@ TESSERA_DEVICE void multiply_step(const TensorSmem<Form>& s, int row, int column
 
 // Block (tile, part): the part's stretch of k. c is that of the part; only a lone part has an
 // epilogue that does anything.
-template <class Form, bool kAlongA, bool kAlongB>
-TESSERA_DEVICE void make_tile(Operand a, Operand b, View<float, 2> c, std::int64_t k,
-                              std::int64_t depth, const GemmEpilogue& epilogue) {
+template <class Form, bool kAlongA, bool kAlongB, class A, class B, class C>
+TESSERA_DEVICE void make_tile(OperandOf<A> a, OperandOf<B> b, View<C, 2> c, std::int64_t k,
+                              std::int64_t depth, const EpilogueOf<C>& epilogue) {
   TESSERA_SMEM(TensorSmem<Form>, s);
   const std::int64_t part = block_idx().y;
   const std::int64_t begin = part * depth;
@@ -169,10 +171,10 @@ TESSERA_DEVICE void make_tile(Operand a, Operand b, View<float, 2> c, std::int64
   const std::int64_t left = block_idx().x % tiles * kTileColumns;
   const int row = warp() / 2 * 32;
   const int column = warp() % 2 * 32;
-  using PieceA = Piece<kTileRows, kAlongA>;
-  using PieceB = Piece<kTileColumns, kAlongB>;
-  Rest rows = PieceA::rest(a.data, a.row, a.col, top, c.shape[0], k);
-  Rest columns = PieceB::rest(b.data, b.col, b.row, left, c.shape[1], k);
+  using PieceA = Piece<A, kTileRows, kAlongA>;
+  using PieceB = Piece<B, kTileColumns, kAlongB>;
+  auto rows = PieceA::rest(a.data, a.row, a.col, top, c.shape[0], k);
+  auto columns = PieceB::rest(b.data, b.col, b.row, left, c.shape[1], k);
   WarpTile sum;
   TESSERA_UNROLL
   for (int e = 0; e < 32; ++e) {
@@ -214,30 +216,34 @@ TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
   make_tile<Split, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
 }
 
-template <bool kAlongA, bool kAlongB>
+template <class A, class B, class C, bool kAlongA, bool kAlongB>
 TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
-    rounded_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
-                   GemmEpilogue epilogue) {
+    rounded_kernel(OperandOf<A> a, OperandOf<B> b, View<C, 2> c, std::int64_t k, std::int64_t depth,
+                   EpilogueOf<C> epilogue) {
   make_tile<Rounded, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
 }
 
 /// A kernel for two forms of operands, and its shared memory.
+template <class A, class B, class C>
 struct TensorKernel {
-  using Signature = void(Operand, Operand, View<float, 2>, std::int64_t, std::int64_t,
-                         GemmEpilogue);
+  using Signature = void(OperandOf<A>, OperandOf<B>, View<C, 2>, std::int64_t, std::int64_t,
+                         EpilogueOf<C>);
   const char* name;
   Signature* kernels[2][2];  // [a along k][b along k]
   std::size_t smem_bytes;
 };
 
-constexpr TensorKernel kSplitKernel{"gemm_tensor",
-                                    {{tensor_kernel<false, false>, tensor_kernel<false, true>},
-                                     {tensor_kernel<true, false>, tensor_kernel<true, true>}},
-                                    sizeof(TensorSmem<Split>)};
-constexpr TensorKernel kRoundedKernel{"gemm_bf16",
-                                      {{rounded_kernel<false, false>, rounded_kernel<false, true>},
-                                       {rounded_kernel<true, false>, rounded_kernel<true, true>}},
-                                      sizeof(TensorSmem<Rounded>)};
+constexpr TensorKernel<float, float, float> kSplitKernel{
+    "gemm_tensor",
+    {{tensor_kernel<false, false>, tensor_kernel<false, true>},
+     {tensor_kernel<true, false>, tensor_kernel<true, true>}},
+    sizeof(TensorSmem<Split>)};
+template <class A, class B, class C>
+constexpr TensorKernel<A, B, C> kRoundedKernel{
+    "gemm_bf16",
+    {{rounded_kernel<A, B, C, false, false>, rounded_kernel<A, B, C, false, true>},
+     {rounded_kernel<A, B, C, true, false>, rounded_kernel<A, B, C, true, true>}},
+    sizeof(TensorSmem<Rounded>)};
 
 }  // namespace
 }  // namespace tessera::TESSERA_GPU_NS

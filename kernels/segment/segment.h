@@ -8,8 +8,8 @@
 namespace tessera {
 
 /// Sum, mean or largest value over the rows of each segment; an empty segment gives zeros.
-/// x: (T, d) -> (B, d). Differentiable in x; the gradient of max goes to the first of equal rows,
-/// and a NaN counts as largest.
+/// x: (T, d), f32 or bf16 -> (B, d), dtype of x, summed in f32. Differentiable in x; the gradient
+/// of max goes to the first of equal rows, and a NaN counts as largest.
 Tensor segment_pool(const Tensor& x, const Segments& segments, Pool pool);
 
 TESSERA_DECLARE_KERNEL(segment_forward,
@@ -26,5 +26,19 @@ TESSERA_DECLARE_KERNEL(segment_max_forward,
 TESSERA_DECLARE_KERNEL(segment_max_backward,
                        void(View<const float, 2> dy, View<const std::int32_t, 2> row,
                             View<float, 2> dx, Stream));
+
+/// The same of bf16.
+TESSERA_DECLARE_DEVICE_KERNEL(segment_forward_bf16,
+                              void(View<const bf16, 2> x, View<const std::int32_t, 1> offsets,
+                                   Pool pool, View<bf16, 2> y, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(segment_backward_bf16,
+                              void(View<const bf16, 2> dy, View<const std::int32_t, 1> offsets,
+                                   Pool pool, View<bf16, 2> dx, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(segment_max_forward_bf16,
+                              void(View<const bf16, 2> x, View<const std::int32_t, 1> offsets,
+                                   View<bf16, 2> y, View<std::int32_t, 2> row, Stream));
+TESSERA_DECLARE_DEVICE_KERNEL(segment_max_backward_bf16,
+                              void(View<const bf16, 2> dy, View<const std::int32_t, 2> row,
+                                   View<bf16, 2> dx, Stream));
 
 }  // namespace tessera

@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "core/parallel.h"
-#include "support/gradcheck.h"
+#include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
@@ -60,6 +60,25 @@ TEST(Dropout, IsBitEqualForAnyThreadCount) {
     set_num_threads(threads);
     EXPECT_EQ(dropout(x, 0.1F, kKey).to_vector<float>(), one);
   }
+}
+
+// The mask of f32, also from a start that no quad may have.
+TEST(DropoutBf16, KeepsWhatF32KeepsAndScalesIt) {
+  const auto reference = [](std::size_t begin) {
+    return [begin](const std::vector<std::vector<double>>& x) {
+      std::vector<double> y;
+      for (std::size_t e = begin; e < x[0].size(); ++e) {
+        y.push_back(kKey.uniform(e - begin) >= 0.3F ? x[0][e] / (1 - double{0.3F}) : 0.0);
+      }
+      return y;
+    };
+  };
+  for (const std::int64_t n : {0, 1, 31, 32, 33, 257}) {
+    check_bf16_op([](const auto& x) { return dropout(x[0], 0.3F, kKey); }, reference(0),
+                  {random({n}, 1)}, 1);
+  }
+  check_bf16_op([](const auto& x) { return dropout(x[0].slice(0, 1, 70), 0.3F, kKey); },
+                reference(1), {random({70}, 1)}, 1);
 }
 
 TEST(Dropout, ReturnsItsInputAtZero) {

@@ -2,7 +2,7 @@
 
 #include <numbers>
 
-#include "support/gradcheck.h"
+#include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
@@ -61,6 +61,77 @@ TEST(Elementwise, ActivationsPassNanOn) {
       }
     }
   });
+}
+
+Tensor one_later(const Tensor& x) { return x.slice(0, 1, x.shape(0)); }
+
+// Whole quads, a tail, and a start that no quad may have; scales six decades apart.
+TEST(ElementwiseBf16, BinaryOpsMatchTheDoubleReferenceOnRoundedInputs) {
+  const auto sums = [](In x) { return zip(x, [](double a, double b) { return a + b; }); };
+  const auto products = [](In x) { return zip(x, [](double a, double b) { return a * b; }); };
+  for (const std::int64_t n : {0, 1, 31, 33, 257}) {
+    const std::vector<Tensor> in{random({n}, 1, 1e-3), random({n}, 2, 1e3)};
+    check_bf16_op([](const auto& x) { return mul(x[0], x[1]); }, products, in, 2);
+    check_bf16_op([](const auto& x) { return add(x[0], x[1]); }, sums,
+                  {random({n}, 1), random({n}, 2)}, 2);
+  }
+  check_bf16_op([](const auto& x) { return add(one_later(x[0]), one_later(x[1])); },
+                [](In x) {
+                  std::vector<double> y;
+                  for (std::size_t i = 1; i < x[0].size(); ++i) y.push_back(x[0][i] + x[1][i]);
+                  return y;
+                },
+                {random({70}, 1), random({70}, 2)}, 2);
+  check_bf16_op([](const auto& x) { return scale(x[0], -0.3F); },
+                [](In x) {
+                  std::vector<double> y;
+                  for (const double v : x[0]) y.push_back(double{-0.3F} * v);
+                  return y;
+                },
+                {random({33}, 3)}, 1);
+}
+
+TEST(ElementwiseBf16, RowOpsTakeAnF32RowAndGiveItAnF32Gradient) {
+  for (const std::int64_t d : {4, 33}) {
+    const std::vector<Tensor> in{random({7, d}, 3), random({d}, 4)};
+    check_bf16_op([](const auto& x) { return mul_rows(x[0], x[1]); },
+                  [](In x) { return zip(x, [](double a, double b) { return a * b; }); }, in, 1);
+    check_bf16_op([](const auto& x) { return add_rows(x[0], x[1]); },
+                  [](In x) { return zip(x, [](double a, double b) { return a + b; }); }, in, 1);
+  }
+}
+
+TEST(ElementwiseBf16, ActivationsMatchTheirDefinitionsOnRoundedInputs) {
+  const auto map = [](const std::function<double(double)>& f) {
+    return [f](In x) {
+      std::vector<double> y;
+      for (const double v : x[0]) y.push_back(f(v));
+      return y;
+    };
+  };
+  const std::vector<Tensor> in{random({257}, 5, 3.0)};
+  check_bf16_op([](const auto& x) { return gelu(x[0]); },
+                map([](double v) { return 0.5 * v * std::erfc(-v / std::numbers::sqrt2); }), in, 1);
+  check_bf16_op([](const auto& x) { return silu(x[0]); },
+                map([](double v) { return v / (1 + std::exp(-v)); }), in, 1);
+  check_bf16_op([](const auto& x) { return relu(x[0]); },
+                map([](double v) { return v > 0 ? v : 0; }), in, 1);
+}
+
+TEST(ElementwiseBf16, ANanStaysWhereItIs) {
+  on_every_device([](Device device, const std::string& level) {
+    const Tensor x = random({37}, 1);
+    x.span<float>()[9] = std::nanf("");
+    const Tensor bent = gelu(x.to(DType::bf16).to(device));
+    const auto got = values_of(add(bent, bent));
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      EXPECT_EQ(std::isnan(got[i]), i == 9) << level << " " << i;
+    }
+  });
+}
+
+TEST(Elementwise, RejectsUnequalTypes) {
+  EXPECT_THROW(add(random({2}, 1), random({2}, 1).to(DType::bf16)), Error);
 }
 
 TEST(Elementwise, RejectsUnequalShapes) {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include "core/indices.h"
 
-#include "support/gradcheck.h"
+#include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
@@ -22,6 +22,38 @@ TEST(Gather, RowsMayRepeatAndTheirGradientsAdd) {
              return y;
            },
            {random({4, 33}, 1)});
+}
+
+TEST(GatherBf16, RowsMayRepeatAndTheirGradientsAreAddedInF32) {
+  for (const std::int64_t d : {1, 33, 132}) {
+    std::vector<std::int32_t> index(40, 3);
+    index[7] = 0;
+    index[30] = 1;
+    const auto width = static_cast<std::size_t>(d);
+    check_bf16_op([&](const auto& x) { return gather_rows(x[0], Tensor::from(index, {40})); },
+                  [&](const std::vector<std::vector<double>>& x) {
+                    std::vector<double> y;
+                    for (const std::int32_t i : index) {
+                      for (std::size_t j = 0; j < width; ++j) {
+                        y.push_back(x[0][static_cast<std::size_t>(i) * width + j]);
+                      }
+                    }
+                    return y;
+                  },
+                  {random({4, d}, 1)}, 1);
+  }
+}
+
+TEST(GatherBf16, ConcatStacksRowsOfOneType) {
+  check_bf16_op([](const auto& x) { return concat_rows(x); },
+                [](const std::vector<std::vector<double>>& x) {
+                  std::vector<double> y;
+                  for (const auto& part : x) y.insert(y.end(), part.begin(), part.end());
+                  return y;
+                },
+                {random({2, 5}, 1), random({0, 5}, 2), random({3, 5}, 3)}, 3);
+  const Tensor mixed[] = {random({2, 5}, 1), random({2, 5}, 1).to(DType::bf16)};
+  EXPECT_THROW(concat_rows(mixed), Error);
 }
 
 TEST(Gather, TokensComeByIndexOrLiterally) {

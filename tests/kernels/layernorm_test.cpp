@@ -14,6 +14,7 @@
 #ifdef TESSERA_BUILD_SIMT
 #include "core/simt/executor.h"
 #endif
+#include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
@@ -258,6 +259,103 @@ TEST(LayerNormSimt, ForwardReadsEachRowOnceInWholeSectors) {
   EXPECT_EQ(simt::last_launch().sectors_written,
             static_cast<std::uint64_t>(t * d * 4 / 32 + 2 * (t / 4)));
   EXPECT_EQ(simt::last_launch().collectives, static_cast<std::uint64_t>(10 * t));
+}
+#endif
+
+// The reference above, as a function of rows, weight and bias.
+testing_support::DoubleFunction rows_of(std::int64_t d) {
+  return [d](const std::vector<std::vector<double>>& in) {
+    std::vector<double> y;
+    const auto width = static_cast<std::size_t>(d);
+    for (std::size_t row = 0; row < in[0].size(); row += width) {
+      double mean = 0, variance = 0;
+      for (std::size_t i = row; i < row + width; ++i) mean += in[0][i] / static_cast<double>(d);
+      for (std::size_t i = row; i < row + width; ++i) {
+        variance += (in[0][i] - mean) * (in[0][i] - mean) / static_cast<double>(d);
+      }
+      const double rstd = 1 / std::sqrt(variance + static_cast<double>(1e-5F));
+      for (std::size_t i = row; i < row + width; ++i) {
+        y.push_back((in[0][i] - mean) * rstd * in[1][i - row] + in[2][i - row]);
+      }
+    }
+    return y;
+  };
+}
+
+Tensor plain(std::int64_t n, const Shape& shape, std::uint64_t seed, float scale = 1) {
+  return Tensor::from(random(n, seed, scale), shape);
+}
+
+// Widths with and without whole quads, with one to eight of them a lane; scales over six decades.
+TEST(LayerNormBf16, MatchesTheDoubleReferenceOnRoundedRows) {
+  const auto op = [](const auto& x) { return layer_norm(x[0], x[1], x[2]); };
+  float scale = 1e-2F;
+  for (const std::int64_t d : {2, 31, 32, 33, 132, 257}) {
+    for (const std::int64_t t : {1, 5}) {
+      testing_support::check_bf16_op(
+          op, rows_of(d), {plain(t * d, {t, d}, 1, scale), plain(d, {d}, 2), plain(d, {d}, 3)}, 1);
+    }
+    scale *= 10;
+  }
+}
+
+TEST(LayerNormBf16, NoRowsAndManyWideRowsAgreeWithTheCpu) {
+  using testing_support::bf16_answers_on, testing_support::values_of;
+  const auto op = [](const auto& x) { return layer_norm(x[0], x[1], x[2]); };
+  for (const auto& [t, d] : {std::pair<std::int64_t, std::int64_t>{0, 8}, {31, 513}, {257, 40}}) {
+    const std::vector<Tensor> in{testing_support::rounded(plain(t * d, {t, d}, 1)),
+                                 plain(d, {d}, 2), plain(d, {d}, 3)};
+    const Tensor up = testing_support::rounded(plain(t * d, {t * d}, 4));
+    const auto expected = bf16_answers_on(op, in, 1, up, kCpu);
+    for (const Device device : devices()) {
+      const auto got = bf16_answers_on(op, in, 1, up, device);
+      EXPECT_LE(testing_support::relative_error(values_of(got.y), values_of(expected.y)), 1e-4);
+      for (std::size_t k = 0; k < 3; ++k) {  // sums of f32 but for the rounding of dx
+        EXPECT_LE(testing_support::relative_error(values_of(got.gradients[k]),
+                                                  values_of(expected.gradients[k])),
+                  k == 0 ? 1e-3 : 1e-5)
+            << d << " gradient " << k;
+      }
+    }
+  }
+}
+
+TEST(LayerNormBf16, ANanStaysInItsRow) {
+  for (const Device device : devices()) {
+    std::vector<float> x = random(4 * 8, 1);
+    x[9] = std::numeric_limits<float>::quiet_NaN();
+    const Tensor y = layer_norm(Tensor::from(x, {4, 8}).to(DType::bf16).to(device),
+                                Tensor::full({8}, 1, DType::f32, device),
+                                Tensor::zeros({8}, DType::f32, device));
+    const auto got = testing_support::values_of(y);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      EXPECT_EQ(std::isnan(got[i]), i / 8 == 1) << name(device.type) << " " << i;
+    }
+  }
+}
+
+#ifdef TESSERA_BUILD_SIMT
+TEST(LayerNormBf16, StatisticsAreF32) {
+  constexpr Device kSimt{DeviceType::simt, 0};
+  const std::int64_t t = 9, d = 200;
+  const Tensor x = testing_support::rounded(plain(t * d, {t, d}, 1, 30));
+  const auto weight = plain(d, {d}, 2).to(kSimt), bias = plain(d, {d}, 3).to(kSimt);
+  const Tensor rows = x.to(DType::bf16).to(kSimt);
+  const Tensor y = Tensor::empty({t, d}, DType::bf16, kSimt);
+  const Tensor mean = Tensor::empty({t}, DType::f32, kSimt),
+               rstd = Tensor::empty({t}, DType::f32, kSimt);
+  simt::layernorm_forward_bf16(rows.view<const bf16, 2>(), weight.view<const float, 1>(),
+                               bias.view<const float, 1>(), 1e-5F, y.view<bf16, 2>(),
+                               mean.view<float, 1>(), rstd.view<float, 1>(), Stream{});
+  const auto means = mean.to_vector<float>(), slopes = rstd.to_vector<float>();
+  const auto v = x.to_vector<float>();
+  for (std::size_t row = 0; row < means.size(); ++row) {
+    double m = 0, square = 0;
+    for (std::size_t i = row * 200; i < (row + 1) * 200; ++i) m += v[i] / 200.0;
+    for (std::size_t i = row * 200; i < (row + 1) * 200; ++i) square += std::pow(v[i] - m, 2) / 200;
+    EXPECT_NEAR(means[row], m, 1e-5 * std::abs(m));
+    EXPECT_NEAR(slopes[row] * std::sqrt(square + 1e-5), 1, 1e-5);
+  }
 }
 #endif
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "support/gradcheck.h"
+#include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
@@ -46,6 +46,31 @@ TEST(SegmentPool, TakesTheLargestValueOfEachColumnAndZeroWhereEmpty) {
              return y;
            },
            {random({36, 7}, 2)});
+}
+
+TEST(SegmentPoolBf16, SumsInF32AndTakesTheLargest) {
+  const Segments s({0, 0, 1, 5, 5, 36});
+  const auto offsets = s.cu_seqlens();
+  const Tensor x = Tensor::empty({36, 7});
+  for (std::int64_t i = 0; i < x.size(); ++i) {  // 252 different numbers, exact in bf16
+    x.span<float>()[static_cast<std::size_t>(i)] = static_cast<float>(i * 37 % 256 - 128) / 64;
+  }
+  for (const Pool pool : {Pool::sum, Pool::mean, Pool::max}) {
+    check_bf16_op([&](const auto& in) { return segment_pool(in[0], s, pool); },
+                  [&](const std::vector<std::vector<double>>& in) {
+                    std::vector<double> y(5 * 7, 0.0);
+                    for (std::size_t e = 0; e < y.size(); ++e) {
+                      const std::int32_t n = offsets[e / 7 + 1] - offsets[e / 7];
+                      for (std::int32_t i = offsets[e / 7]; i < offsets[e / 7 + 1]; ++i) {
+                        const double v = in[0][static_cast<std::size_t>(i) * 7 + e % 7];
+                        const double most = i == offsets[e / 7] ? v : std::max(y[e], v);
+                        y[e] = pool == Pool::max ? most : y[e] + v / (pool == Pool::mean ? n : 1);
+                      }
+                    }
+                    return y;
+                  },
+                  {x}, 1);
+  }
 }
 
 TEST(SegmentPool, MaxSendsTheGradientToTheFirstOfEqualRowsAndCountsNanAsLargest) {
