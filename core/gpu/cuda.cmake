@@ -9,6 +9,13 @@ if(NOT TESSERA_CUDA STREQUAL "OFF")
     endif()
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
+    # One runtime in a program: the one that CMake gives to what it links with CUDA objects.
+    if(CMAKE_CUDA_RUNTIME_LIBRARY STREQUAL "Shared")
+      set(TESSERA_CUDART CUDA::cudart)
+    else()
+      set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+      set(TESSERA_CUDART CUDA::cudart_static)
+    endif()
     # CMake 3.25.1 does not know CUDA20, and the layers' cxx_std_20 asks CUDA sources for it too.
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")

@@ -8,8 +8,6 @@
 namespace tessera {
 namespace {
 
-constexpr std::size_t kSharedLimit = std::size_t{227} << 10;
-
 cudaStream_t stream_of(void* handle) { return static_cast<cudaStream_t>(handle); }
 cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
 
@@ -25,6 +23,23 @@ void keep_freed_memory() {
     return true;
   }();
   static_cast<void>(done);
+}
+
+// What one block may have on the device of this thread, asked once.
+struct BlockLimits {
+  int threads = 0, shared_bytes = 0;
+};
+const BlockLimits& block_limits() {
+  static const BlockLimits limits = [] {
+    int device = 0;
+    BlockLimits l;
+    TESSERA_CUDA_CALL(cudaGetDevice(&device));
+    TESSERA_CUDA_CALL(cudaDeviceGetAttribute(&l.threads, cudaDevAttrMaxThreadsPerBlock, device));
+    TESSERA_CUDA_CALL(
+        cudaDeviceGetAttribute(&l.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return l;
+  }();
+  return limits;
 }
 
 }  // namespace
@@ -155,11 +170,14 @@ void check_call(cudaError_t error, const char* call) {
 
 void check_launch_shape(const LaunchShape& s) {
   const std::size_t threads = std::size_t{s.block[0]} * s.block[1] * s.block[2];
-  TESSERA_CHECK(threads >= 32 && threads <= 1024 && threads % 32 == 0,
-                "{}: block must be a multiple of 32 up to 1024 threads, got ({}, {}, {})", s.name,
-                s.block[0], s.block[1], s.block[2]);
-  TESSERA_CHECK(s.smem_bytes <= kSharedLimit, "{}: shared memory must be at most {} bytes, got {}",
-                s.name, kSharedLimit, s.smem_bytes);
+  const BlockLimits& most = block_limits();
+  TESSERA_CHECK(
+      threads >= 32 && threads <= static_cast<std::size_t>(most.threads) && threads % 32 == 0,
+      "{}: block must be a multiple of 32 up to {} threads, got ({}, {}, {})", s.name, most.threads,
+      s.block[0], s.block[1], s.block[2]);
+  TESSERA_CHECK(s.smem_bytes <= static_cast<std::size_t>(most.shared_bytes),
+                "{}: shared memory must be at most {} bytes on this device, got {}", s.name,
+                most.shared_bytes, s.smem_bytes);
 }
 
 void check_launch_error(const LaunchShape& s, int error) {

@@ -50,7 +50,7 @@ struct LaunchShape {
   unsigned block[3];
   std::size_t smem_bytes;
 };
-/// Throws Error(usage) for a shape that no GPU takes.
+/// Throws Error(usage) for a shape that the device of this thread does not take.
 void check_launch_shape(const LaunchShape& shape);
 /// Throws Error(resource) naming kernel and grid unless `error` (a cudaError_t) is success.
 void check_launch_error(const LaunchShape& shape, int error);

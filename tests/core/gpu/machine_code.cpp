@@ -68,6 +68,16 @@ int occurrences(const std::string& text, const std::string& word) {
   return n;
 }
 
+// The word behind the first `mark`.
+std::string word_after(const std::string& text, const std::string& mark) {
+  const std::size_t begin = text.find(mark);
+  if (begin == std::string::npos) {
+    return "";
+  }
+  const std::size_t word = begin + mark.size();
+  return text.substr(word, text.find_first_of(" ,\r\n", word) - word);
+}
+
 // From the first brace after `begin` to its partner.
 std::string braces(const std::string& text, std::size_t begin) {
   const std::size_t open = text.find('{', begin);
@@ -129,11 +139,11 @@ std::vector<Ptx> ptx_of(const std::string& object) {
   for (std::size_t v = bytes.find(".version "); v != std::string::npos;
        v = bytes.find(".version ", v + 1)) {
     const std::string text = bytes.c_str() + v;
-    const std::string mark = ".entry ";
+    const std::string mark = ".entry ", target = word_after(text, ".target ");
     for (std::size_t i = text.find(mark); i != std::string::npos; i = text.find(mark, i + 1)) {
       const std::size_t name = i + mark.size();
       const std::size_t open = text.find('(', name);
-      out.push_back({text.substr(name, open - name), braces(text, open)});
+      out.push_back({text.substr(name, open - name), target, braces(text, open)});
     }
   }
   return out;

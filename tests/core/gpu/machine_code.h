@@ -34,6 +34,7 @@ struct MachineCode {
 
 struct Ptx {
   std::string kernel;  ///< mangled
+  std::string target;  ///< "sm_80"
   std::string body;
   /// How often the word occurs.
   [[nodiscard]] int count(const std::string& word) const;

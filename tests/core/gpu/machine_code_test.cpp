@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <set>
 #include <sstream>
 
 namespace tessera {
@@ -103,6 +104,22 @@ TEST(KernelPtx, HasNoDoublesNoLocalMemoryAndNoFloatAtomics) {
   }
   EXPECT_GE(kernels, 40);
 }
+
+#ifdef TESSERA_PROGRAM
+// What is shipped runs on GPUs newer than its machine code.
+TEST(Program, CarriesThePtxOfEveryKernelForCompute80) {
+  std::set<std::string> carried;
+  for (const Ptx& ptx : ptx_of(TESSERA_PROGRAM)) {
+    if (ptx.target == "sm_80") {
+      carried.insert(ptx.kernel);
+    }
+  }
+  for (const MachineCode& code : machine_code_of(TESSERA_PROGRAM)) {
+    EXPECT_TRUE(carried.contains(code.kernel)) << short_name(code.kernel);
+  }
+  EXPECT_GE(carried.size(), 40U);
+}
+#endif
 
 TEST(KernelMachineCode, HasNoLocalMemoryAndNoDoubles) {
   int kernels = 0;
