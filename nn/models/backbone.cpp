@@ -22,12 +22,13 @@ GptBackbone::GptBackbone(const GptConfig& c, Rng& rng) : config(c), embed_(c, rn
 
 Tensor GptBackbone::operator()(const Tensor& ids, const Segments& segments,
                                const DropoutStream& dropout) const {
-  Tensor h = embed_.token(ids);  // (T, d)
+  const Tensor rows = embed_.token(ids);  // (T, d)
+  Tensor h = rows.to(row_type(rows.device()));
   const std::vector<std::uint8_t> causal = all_causal(segments);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     h = (*blocks_[i])(h, segments, causal, fork(dropout, i));
   }
-  return h;
+  return h.to(DType::f32);
 }
 
 Backbone::Embed::Embed(const BackboneConfig& c, Rng& rng)
@@ -61,11 +62,11 @@ Tensor Backbone::embed(const ParticleFeatures& f) const {
 
 Tensor Backbone::run(const Tensor& rows, const Segments& segments,
                      const std::vector<std::uint8_t>& causal, const DropoutStream& dropout) const {
-  Tensor h = rows;
+  Tensor h = rows.to(row_type(rows.device()));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     h = (*blocks_[i])(h, segments, causal, fork(dropout, i));
   }
-  return norm_(h);
+  return norm_(h).to(DType::f32);
 }
 
 Tensor Backbone::operator()(const ParticleFeatures& f, const DropoutStream& dropout) const {

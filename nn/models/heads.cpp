@@ -33,16 +33,17 @@ ClassAttentionHead::ClassAttentionHead(const Config& c, Rng& rng)
 
 Tensor ClassAttentionHead::operator()(const Tensor& h, const Segments& segments, const Tensor& bias,
                                       const DropoutStream& dropout) const {
-  Tensor x = h;
+  const DType rows_in_memory = row_type(h.device());
+  Tensor x = h.to(rows_in_memory);
   for (std::size_t i = 0; i < particle_blocks.size(); ++i) {
     x = (*particle_blocks[i])(x, segments, bias, fork(dropout, i));
   }
   const WithClass rows(segments);
-  Tensor token = rows.repeat(cls);  // (B, d)
+  Tensor token = rows.repeat(cls).to(rows_in_memory);  // (B, d)
   for (const auto& block : blocks) {
     token = block->attend(token, x, rows);
   }
-  return fc(norm(token));
+  return fc(norm(token).to(DType::f32));
 }
 
 }  // namespace tessera

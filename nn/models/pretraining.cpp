@@ -125,7 +125,7 @@ PretrainHead::Branch::Branch(std::int64_t width, std::int64_t heads, Rng& rng)
 
 Tensor PretrainHead::Branch::operator()(const Tensor& x, const Segments& segments,
                                         const std::vector<std::uint8_t>& causal) const {
-  return norm(block(x, segments, causal));
+  return norm(block(x.to(row_type(x.device())), segments, causal)).to(DType::f32);
 }
 
 PretrainHead::Unembed::Unembed(std::int64_t rows, std::int64_t width, Rng& rng) {

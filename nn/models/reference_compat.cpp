@@ -79,11 +79,12 @@ Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segment
   const auto mix = [&](const SelfAttention& attn, const Tensor& x) {
     return attn.cross(x, gather_rows(x, real), rows, segments, causal);
   };
-  Tensor h = backbone.embed(RowPacker::vector_tensor(p.ids));
+  const Tensor embedded = backbone.embed(RowPacker::vector_tensor(p.ids));
+  Tensor h = embedded.to(row_type(embedded.device()));
   for (std::size_t i = 0; i < backbone.blocks().size(); ++i) {
     h = (*backbone.blocks()[i])(h, mix, fork(dropout, i));
   }
-  return h;
+  return h.to(DType::f32);
 }
 
 bool ends_with(const std::string& name, std::string_view layer, std::string_view tensor) {

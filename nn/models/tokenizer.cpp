@@ -53,22 +53,22 @@ Tokenizer::Tokenizer(const TokenizerConfig& c, Rng& rng)
 
 Tensor Tokenizer::encode_latent(const Tensor& x, const Segments& segments,
                                 const DropoutStream& dropout) const {
-  Tensor h = in(x);  // (T, d)
+  Tensor h = in(x).to(row_type(x.device()));  // (T, d)
   for (std::size_t i = 0; i < enc.size(); ++i) {
     h = (*enc[i])(h, segments, {}, fork(dropout, i));
   }
-  return to_latent(h);  // (T, D)
+  return to_latent(h.to(DType::f32));  // (T, D)
 }
 
 Tensor Tokenizer::decode_latent(const Tensor& z, const Segments& segments,
                                 const DropoutStream& dropout) const {
   const std::vector<std::uint8_t> causal =
       config.causal_decoder ? all_causal(segments) : std::vector<std::uint8_t>{};
-  Tensor h = from_latent(z);  // (T, d)
+  Tensor h = from_latent(z).to(row_type(z.device()));  // (T, d)
   for (std::size_t i = 0; i < dec.size(); ++i) {
     h = (*dec[i])(h, segments, causal, fork(dropout, i));
   }
-  return out(h);  // (T, features)
+  return out(h.to(DType::f32));  // (T, features)
 }
 
 TokenizerOutput Tokenizer::operator()(const Tensor& x, const Segments& segments,

@@ -302,19 +302,20 @@ std::vector<float> whole_gradient(const Step& step) {
   return all;
 }
 
-// Products of rounded operands: each good to 4e-3, a gradient passes through a dozen.
+// Rows rounded after each layer, and products of rounded operands: each good to 4e-3, a gradient
+// passes through two dozen. The cpu rounds the operands alone.
 TEST(DevicePrecision, AStepAtPrecisionBf16IsCloseToF32AndToTheCpu) {
   const Step exact = pretraining(kSimt);
   const PrecisionScope products(Precision::bf16);
   const Step step = pretraining(kSimt);
   EXPECT_NEAR(step.loss, exact.loss, 1e-3 * exact.loss);
   const double gap = relative_error(whole_gradient(step), whole_gradient(exact));
-  EXPECT_LE(gap, 3e-2);
+  EXPECT_LE(gap, 5e-2);
   EXPECT_GE(gap, 1e-4) << "that was f32";
   if (bf16_unit() != Bf16Unit::none) {
     const Step cpu = pretraining(kCpu);
-    EXPECT_NEAR(step.loss, cpu.loss, 1e-4 * cpu.loss);
-    EXPECT_LE(relative_error(whole_gradient(step), whole_gradient(cpu)), 1e-2);
+    EXPECT_NEAR(step.loss, cpu.loss, 1e-3 * cpu.loss);
+    EXPECT_LE(relative_error(whole_gradient(step), whole_gradient(cpu)), 5e-2);
   }
 }
 
