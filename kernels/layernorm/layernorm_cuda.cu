@@ -100,9 +100,12 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 // With xhat = (x - mean) rstd and g = dy weight:
 //   dx = rstd (g - <g> - xhat <g xhat>), <.> the mean over the row;
 //   dweight = sum_rows dy xhat, dbias = sum_rows dy.
+// As wide as the row: at 64 KiB for every width it, not the registers, would bound the blocks that a
+// multiprocessor holds.
+template <int kQuads>
 struct BackwardSmem {
-  float weight[kWarps][kWidest];
-  float bias[kWarps][kWidest];
+  float weight[kWarps][128 * kQuads];
+  float bias[kWarps][128 * kQuads];
 };
 
 // The lane's i-th element lies at 32 i + lane, where no two lanes meet in a bank; its column.
@@ -115,7 +118,8 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     backward_kernel(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weight,
                     View<const float, 1> mean, View<const float, 1> rstd, View<T, 2> dx,
                     View<float, 3> partials) {
-  TESSERA_SMEM(BackwardSmem, s);
+  using Smem = BackwardSmem<kQuads>;
+  TESSERA_SMEM(Smem, s);
   const std::int64_t rows = x.shape[0];
   const std::int64_t d = x.shape[1];
   const std::int64_t begin = static_cast<std::int64_t>(block_idx().x) * kRowsPerBlock;
@@ -252,13 +256,14 @@ void backward(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weig
   if (x.shape[0] == 0) {
     return;
   }
-  const LaunchConfig config{"layernorm_backward",
-                            {blocks_for(x.shape[0], kRowsPerBlock)},
-                            {32 * kWarps},
-                            sizeof(BackwardSmem),
-                            stream};
   with_quads(x.shape[1], [&](auto quads) {
-    launch(backward_kernel<T, quads.value>, config, dy, x, weight, mean, rstd, dx, partials);
+    launch(backward_kernel<T, quads.value>,
+           {"layernorm_backward",
+            {blocks_for(x.shape[0], kRowsPerBlock)},
+            {32 * kWarps},
+            sizeof(BackwardSmem<quads.value>),
+            stream},
+           dy, x, weight, mean, rstd, dx, partials);
   });
 }
 
