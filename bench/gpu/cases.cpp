@@ -167,10 +167,9 @@ GpuCase segment_case(Pool pool, std::int64_t width, DType dtype = DType::f32) {
   std::vector<Traffic> traffic{{max ? "segment_max_forward" : "segment_forward",
                                 bytes_of(t * w, dtype) + offsets,
                                 bytes_of(b * w, dtype) + (max ? 4 : 0) * b * w, t * w}};
-  if (!max) {
-    traffic.push_back(
-        {"segment_backward", bytes_of(b * w, dtype) + offsets, bytes_of(t * w, dtype), t * w});
-  }
+  traffic.push_back({max ? "segment_max_backward" : "segment_backward",
+                     bytes_of(b * w, dtype) + (max ? 4 : 0) * b * w + offsets,
+                     bytes_of(t * w, dtype), max ? 0 : t * w});
   return {of_type(max ? "segment_pool max" : "segment_pool mean", dtype),
           fmt::format("T={} B={} d={}", jets.total(), jets.count(), width),
           d(kDesignTokens) / t,
@@ -268,17 +267,25 @@ GpuCase vq_case(std::int64_t t, std::int64_t k, std::int64_t width) {
           }};
 }
 
+// A step at the last row: it meets every row of the cache, its own included. Keys lie transposed,
+// so that each number of a new one has a sector of its own.
 GpuCase decode_case(std::int64_t slots, std::int64_t capacity) {
-  return {"decode_attention", fmt::format("S={} L={} H=8 D=32", slots, capacity), 1, "", {}, [=] {
-            const auto cache = KeyValueCache::create(slots, 8, 32, capacity, kSimt);
+  const double rows = d(slots * 8), width = 32, cached = rows * width * d(capacity);
+  return {"decode_attention",
+          fmt::format("S={} L={} H=8 D=32", slots, capacity),
+          1,
+          "",
+          {{"decode_attention_step", 12 * rows * width + 8 * d(slots) + 8 * cached,
+            (32 + 4 + 4) * rows * width, 4 * cached}},
+          [=] {
+            const KeyValueCache cache{normal({slots, 8, 32, capacity}, 2),
+                                      normal({slots, 8, capacity, 32}, 3)};
             const auto n = static_cast<std::size_t>(slots);
             std::vector<std::int32_t> slot(n);
             std::iota(slot.begin(), slot.end(), 0);
-            // Filled by steps of its own, so that nothing unwritten is read.
+            const std::vector<std::int32_t> last(n, static_cast<std::int32_t>(capacity) - 1);
             return [=, qkv = normal({slots, 3, 8, 32}, 1)] {
-              for (std::int32_t at = 0; at < capacity; ++at) {
-                decode_attention(qkv, cache, slot, std::vector<std::int32_t>(n, at));
-              }
+              decode_attention(qkv, cache, slot, last);
             };
           }};
 }

@@ -48,16 +48,33 @@ TESSERA_DEVICE void append(const Step& s) {
   sync_warp();
 }
 
+// The head's query, a number a lane and item: read by each lane at every key, it would be a sector
+// for each of its numbers.
+template <int kItems>
+TESSERA_DEVICE void load_query(const Step& s, float (&query)[kItems]) {
+  TESSERA_UNROLL
+  for (int m = 0; m < kItems; ++m) {
+    const std::int64_t d = lane() + 32 * m;
+    query[m] = d < s.width ? ldg(s.q + d) : 0.0F;
+  }
+}
+
 // The score of this lane's key, -inf beyond the position.
-TESSERA_DEVICE float score_of(const Step& s, std::int64_t key, float slope) {
-  if (key > s.position) {
-    return kNever;
-  }
+template <int kItems>
+TESSERA_DEVICE float score_of(const Step& s, const float (&query)[kItems], std::int64_t key,
+                              float slope) {
+  const bool present = key <= s.position;
+  const float* keys = s.keys + key;
   float dot = 0;
-  for (std::int64_t d = 0; d < s.width; ++d) {
-    dot = fma(ldg(s.q + d), ldg(s.keys + d * s.capacity + key), dot);
+  TESSERA_UNROLL
+  for (int m = 0; m < kItems; ++m) {
+    const std::int64_t left = s.width - 32 * m;
+    for (int d = 0; d < (left < 32 ? left : 32); ++d, keys += s.capacity) {
+      const float q = shfl_idx(query[m], d);
+      dot = present ? fma(q, ldg(keys), dot) : 0.0F;
+    }
   }
-  return dot * slope;
+  return present ? dot * slope : kNever;
 }
 
 template <int kItems>
@@ -69,11 +86,13 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps, 8)
   }
   const Step s = step_of(qkv, l, task, keys, values, out);
   append(s);
+  float query[kItems];
+  load_query(s, query);
   float top = kNever;
   float sum = 0;  // this lane's keys
   float result[kItems] = {};
   for (std::int64_t first = 0; first <= s.position; first += 32) {
-    const float score = score_of(s, first + lane(), l.scale * kLog2E);
+    const float score = score_of(s, query, first + lane(), l.scale * kLog2E);
     const float before = top;
     top = max(top, max_over_warp(score));
     const float shift = top == kNever ? 0.0F : top;

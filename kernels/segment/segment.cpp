@@ -32,12 +32,13 @@ Tensor max_pool(const Tensor& x0, const Segments& segments) {
   const Tensor row = Tensor::empty(shape, DType::i32, device);
   kMaxForward<T>(device, x.view<const T, 2>(), segments.on(device).view<const std::int32_t, 1>(),
                  y.view<T, 2>(), row.view<std::int32_t, 2>(), Stream{});
-  const auto backward = [saved = Saved(row), t = x.shape(0)](std::span<const Tensor> g) {
+  const auto backward = [saved = Saved(row), segments, t = x.shape(0)](std::span<const Tensor> g) {
     const Tensor dy = g[0].contiguous();
-    Tensor dx = Tensor::zeros({t, dy.shape(1)}, dtype_of<T>, dy.device());
+    Tensor dx = Tensor::empty({t, dy.shape(1)}, dtype_of<T>, dy.device());
     const Tensor& from = saved.get();
     kMaxBackward<T>(dy.device(), dy.view<const T, 2>(), from.view<const std::int32_t, 2>(),
-                    dx.view<T, 2>(), Stream{});
+                    segments.on(dy.device()).view<const std::int32_t, 1>(), dx.view<T, 2>(),
+                    Stream{});
     return std::vector<Tensor>{dx};
   };
   return differentiable(y, {x0}, backward);

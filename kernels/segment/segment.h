@@ -23,9 +23,10 @@ TESSERA_DECLARE_KERNEL(segment_backward,
 TESSERA_DECLARE_KERNEL(segment_max_forward,
                        void(View<const float, 2> x, View<const std::int32_t, 1> offsets,
                             View<float, 2> y, View<std::int32_t, 2> row, Stream));
+/// Every row of dx: dy where it was the largest, else zero.
 TESSERA_DECLARE_KERNEL(segment_max_backward,
                        void(View<const float, 2> dy, View<const std::int32_t, 2> row,
-                            View<float, 2> dx, Stream));
+                            View<const std::int32_t, 1> offsets, View<float, 2> dx, Stream));
 
 /// The same of bf16.
 TESSERA_DECLARE_DEVICE_KERNEL(segment_forward_bf16,
@@ -39,6 +40,6 @@ TESSERA_DECLARE_DEVICE_KERNEL(segment_max_forward_bf16,
                                    View<bf16, 2> y, View<std::int32_t, 2> row, Stream));
 TESSERA_DECLARE_DEVICE_KERNEL(segment_max_backward_bf16,
                               void(View<const bf16, 2> dy, View<const std::int32_t, 2> row,
-                                   View<bf16, 2> dx, Stream));
+                                   View<const std::int32_t, 1> offsets, View<bf16, 2> dx, Stream));
 
 }  // namespace tessera

@@ -57,11 +57,11 @@ void segment_max_forward(View<const float, 2> x, View<const std::int32_t, 1> off
 }
 
 void segment_max_backward(View<const float, 2> dy, View<const std::int32_t, 2> row,
-                          View<float, 2> dx, Stream) {
+                          View<const std::int32_t, 1> offsets, View<float, 2> dx, Stream) {
   parallel_for(dy.shape[0], [&](std::int64_t b) {
-    for (std::int64_t j = 0; j < dy.shape[1]; ++j) {
-      if (row(b, j) >= 0) {
-        dx(row(b, j), j) = dy(b, j);
+    for (std::int32_t i = offsets(b); i < offsets(b + 1); ++i) {
+      for (std::int64_t j = 0; j < dx.shape[1]; ++j) {
+        dx(i, j) = i == row(b, j) ? dy(b, j) : 0.0F;
       }
     }
   });

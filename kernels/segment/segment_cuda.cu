@@ -90,14 +90,17 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 
 template <class T>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    max_backward_kernel(View<const T, 2> dy, View<const std::int32_t, 2> row, View<T, 2> dx) {
+    max_backward_kernel(View<const T, 2> dy, View<const std::int32_t, 2> row,
+                        View<const std::int32_t, 1> offsets, View<T, 2> dx) {
   const auto [b, j] = item_of_lane(dy.shape[1]);
   if (b >= dy.shape[0] || j >= dy.shape[1]) {
     return;
   }
+  const auto [begin, end] = rows_of(offsets, b);
   const std::int32_t from = ldg(&row(b, j));
-  if (from >= 0) {
-    stg(&dx(from, j), ldg(&dy(b, j)));
+  const T slope = ldg(&dy(b, j));
+  for (std::int32_t i = begin; i < end; ++i) {
+    stg(&dx(i, j), i == from ? slope : T(0.0F));
   }
 }
 
@@ -129,10 +132,11 @@ void largest_rows(View<const T, 2> x, View<const std::int32_t, 1> offsets, View<
   }
 }
 template <class T>
-void return_rows(View<const T, 2> dy, View<const std::int32_t, 2> row, View<T, 2> dx,
-                 Stream stream) {
+void return_rows(View<const T, 2> dy, View<const std::int32_t, 2> row,
+                 View<const std::int32_t, 1> offsets, View<T, 2> dx, Stream stream) {
   if (dy.size() > 0) {
-    launch(max_backward_kernel<T>, config_for("segment_max_backward", dy, stream), dy, row, dx);
+    launch(max_backward_kernel<T>, config_for("segment_max_backward", dy, stream), dy, row, offsets,
+           dx);
   }
 }
 
@@ -166,12 +170,13 @@ void segment_max_forward_bf16(View<const bf16, 2> x, View<const std::int32_t, 1>
 }
 
 void segment_max_backward(View<const float, 2> dy, View<const std::int32_t, 2> row,
-                          View<float, 2> dx, Stream stream) {
-  return_rows(dy, row, dx, stream);
+                          View<const std::int32_t, 1> offsets, View<float, 2> dx, Stream stream) {
+  return_rows(dy, row, offsets, dx, stream);
 }
 void segment_max_backward_bf16(View<const bf16, 2> dy, View<const std::int32_t, 2> row,
-                               View<bf16, 2> dx, Stream stream) {
-  return_rows(dy, row, dx, stream);
+                               View<const std::int32_t, 1> offsets, View<bf16, 2> dx,
+                               Stream stream) {
+  return_rows(dy, row, offsets, dx, stream);
 }
 
 }  // namespace tessera::TESSERA_GPU_NS
