@@ -73,9 +73,13 @@ std::vector<Tensor> differentiable(std::vector<Tensor> outputs, std::vector<Tens
   auto node = std::make_shared<Node>();
   node->number = next_number++;
   node->backward = std::move(backward);
-  for (Tensor& t : inputs) {
-    node->inputs.push_back(needs_grad(t) ? std::move(t) : Tensor());
+  node->inputs = std::move(inputs);
+  for (Tensor& t : node->inputs) {
+    if (!needs_grad(t)) {
+      t = Tensor();
+    }
   }
+  node->output_shapes.reserve(outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     node->output_shapes.push_back(outputs[i].defined() ? outputs[i].shape() : Shape());
     if (!outputs[i].defined()) {

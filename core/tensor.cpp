@@ -28,6 +28,10 @@ Tensor alias(const Tensor& t, const Shape& shape, const Shape& strides, std::int
   return make(shape, t.dtype(), t.impl()->storage, t.impl()->offset + extra_offset, strides);
 }
 
+// Whether a view belongs on the tape. Most do not, and a closure that nobody runs would be most of
+// their cost.
+bool tracked(const Tensor& t) { return grad_enabled() && t.requires_grad(); }
+
 template <class T>
 Tensor from_host(std::span<const T> values, const Shape& shape, Device device, const Where& where) {
   TESSERA_CHECK(static_cast<std::int64_t>(values.size()) == shape.size(),
@@ -126,9 +130,12 @@ Tensor Tensor::reshape(const Shape& to_shape) const {
   if (!is_contiguous()) {
     return contiguous().reshape(to_shape);
   }
-  const Shape from_shape = shape();
-  return differentiable(alias(*this, to_shape, contiguous_strides(to_shape), 0), {*this},
-                        [from_shape](std::span<const Tensor> g) {
+  Tensor view = alias(*this, to_shape, contiguous_strides(to_shape), 0);
+  if (!tracked(*this)) {
+    return view;
+  }
+  return differentiable(std::move(view), {*this},
+                        [from_shape = shape()](std::span<const Tensor> g) {
                           return std::vector<Tensor>{g[0].reshape(from_shape)};
                         });
 }
@@ -140,7 +147,11 @@ Tensor Tensor::transpose(int a, int b) const {
   Shape st = strides();
   std::swap(s[a], s[b]);
   std::swap(st[a], st[b]);
-  return differentiable(alias(*this, s, st, 0), {*this}, [a, b](std::span<const Tensor> g) {
+  Tensor view = alias(*this, s, st, 0);
+  if (!tracked(*this)) {
+    return view;
+  }
+  return differentiable(std::move(view), {*this}, [a, b](std::span<const Tensor> g) {
     return std::vector<Tensor>{g[0].transpose(a, b).contiguous()};
   });
 }
@@ -151,13 +162,16 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
                 "slice: [{}, {}) is outside axis {} of {}", begin, end, axis, shape());
   Shape s = shape();
   s[axis] = end - begin;
-  const Shape whole = shape();
-  const auto backward = [axis, begin, end, whole](std::span<const Tensor> g) {
+  Tensor view = alias(*this, s, strides(), begin * strides()[axis]);
+  if (!tracked(*this)) {
+    return view;
+  }
+  const auto backward = [axis, begin, end, whole = shape()](std::span<const Tensor> g) {
     Tensor dx = Tensor::zeros(whole, g[0].dtype(), g[0].device());
     copy_into(dx.slice(axis, begin, end), g[0]);
     return std::vector<Tensor>{dx};
   };
-  return differentiable(alias(*this, s, strides(), begin * strides()[axis]), {*this}, backward);
+  return differentiable(std::move(view), {*this}, backward);
 }
 
 Tensor Tensor::clone(const Where& where) const {

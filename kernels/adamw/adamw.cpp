@@ -35,6 +35,12 @@ void check_norm(double norm, const AdamWOptions& o) {
                      "adamw: the gradient norm is {} at step {}", norm, o.step);
 }
 
+View<float, 1> piece(const Tensor& t, const AdamWSpan& s) {
+  TESSERA_CHECK(0 <= s.begin && s.begin <= s.end && s.end <= t.size(),
+                "adamw: span [{}, {}) is outside {} elements", s.begin, s.end, t.size());
+  return {t.view<float, 1>().data + s.begin, {s.end - s.begin}, {1}};
+}
+
 double step_on_cpu(const AdamWBuffers& b, std::span<const AdamWSpan> spans, const AdamWOptions& o) {
   double square = 0;
   kNorm(kCpu, b.gradients.view<const float, 1>(), &square, Stream{});
@@ -53,9 +59,8 @@ double step_on_cpu(const AdamWBuffers& b, std::span<const AdamWSpan> spans, cons
         .step_size = static_cast<float>(static_cast<double>(lr) / correct.first),
         .root_correction = static_cast<float>(1 / std::sqrt(correct.second)),
         .eps = o.eps};
-    const auto piece = [&](const Tensor& t) { return t.detach().slice(0, s.begin, s.end); };
-    kUpdate(kCpu, piece(b.parameters).view<float, 1>(), piece(b.gradients).view<const float, 1>(),
-            piece(b.m).view<float, 1>(), piece(b.v).view<float, 1>(), update, Stream{});
+    kUpdate(kCpu, piece(b.parameters, s), piece(b.gradients, s), piece(b.m, s), piece(b.v, s),
+            update, Stream{});
   }
   return norm;
 }
