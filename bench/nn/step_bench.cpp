@@ -1,6 +1,11 @@
 // Whole layers and whole training steps at the sizes of OmniJet-alpha, on 64 jets of 30 to 128
 // particles. bench/nn/step_peer.py runs the same in PyTorch, in turn with this program, and prints
 // the ratios.
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cmath>
+
 #include "bench/support/random.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "nn/models/pretraining.h"
@@ -39,12 +44,22 @@ double block_flops(const Segments& s, double attended) {
   return 3 * 2 * (12 * d * d * s.total() + 2 * d * pairs);
 }
 
-// The first step touches the memory of all later ones.
+std::int64_t page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+
+// The first step touches the memory of all later ones; what these touch anew is counted.
 void run(benchmark::State& state, const std::function<void()>& step) {
   step();
+  step();
+  const std::int64_t before = page_faults();
   for (auto _ : state) {
     step();
   }
+  state.counters["faults/step"] = benchmark::Counter(static_cast<double>(page_faults() - before),
+                                                     benchmark::Counter::kAvgIterations);
 }
 
 // Whether a benchmark at this precision can run here; reports it where not.
@@ -95,37 +110,59 @@ BENCHMARK_CAPTURE(BM_encoder_layer, bf16, Precision::bf16)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
-// Argument: threads. The generative pre-training step of OmniJet-alpha: [start, codes] to [codes,
-// stop] over 8194 tokens, gradients, clipping and AdamW of 6.57 M parameters.
+/// The generative pre-training step of OmniJet-alpha: [start, codes] to [codes, stop] over 8194
+/// tokens, gradients, clipping and AdamW of 6.57 M parameters.
+class OmnijetStep {
+ public:
+  OmnijetStep() {
+    std::vector<std::int32_t> n = lengths(), ids, targets;
+    for (std::int32_t& length : n) {
+      length += 1;  // start
+      for (std::int32_t i = 0; i < length; ++i) {
+        ids.push_back(static_cast<std::int32_t>(rng_.below(8193)));
+        targets.push_back(1 + static_cast<std::int32_t>(rng_.below(8193)));
+      }
+    }
+    segments_ = Segments::from_lengths(n);
+    const auto rows = static_cast<std::int64_t>(ids.size());
+    in_ = Tensor::from(ids, {rows});
+    want_ = Tensor::from(targets, {rows});
+  }
+  void operator()() {
+    trainer_.step([&] {
+      return linear_cross_entropy(backbone_(in_, segments_), head_.ntp.weight, head_.ntp.bias,
+                                  want_);
+    });
+  }
+  [[nodiscard]] double flops() const {
+    const double d = kWidth, vocabulary = static_cast<double>(backbone_.config.vocabulary);
+    return 3 * block_flops(segments_, 0.5) + 3 * 2 * d * vocabulary * segments_.total();
+  }
+
+ private:
+  [[nodiscard]] std::vector<NamedTensor> parameters() const {
+    std::vector<NamedTensor> all = backbone_.named_parameters();
+    const std::vector<NamedTensor> of_head = head_.named_parameters("head.");
+    all.insert(all.end(), of_head.begin(), of_head.end());
+    return all;
+  }
+
+  Rng rng_{1};
+  GptBackbone backbone_{{}, rng_};
+  NextTokenHead head_{kWidth, backbone_.config.vocabulary, rng_};
+  Trainer trainer_{{{parameters()}}, {.clip_norm = 5, .steps = 1'000'000}};
+  Segments segments_;
+  Tensor in_, want_;
+};
+
+// Argument: threads.
 void BM_omnijet_step(benchmark::State& state, Precision precision) {
   if (!can_multiply(state, precision)) return;
   const PrecisionScope products(precision);
   set_num_threads(static_cast<int>(state.range(0)));
-  Rng rng(1);
-  const GptBackbone backbone({}, rng);
-  const NextTokenHead head(kWidth, backbone.config.vocabulary, rng);
-  std::vector<NamedTensor> parameters = backbone.named_parameters();
-  const std::vector<NamedTensor> of_head = head.named_parameters("head.");
-  parameters.insert(parameters.end(), of_head.begin(), of_head.end());
-  Trainer trainer({{parameters}}, {.clip_norm = 5, .steps = 1'000'000});
-  std::vector<std::int32_t> n = lengths(), ids, targets;
-  for (std::int32_t& length : n) {
-    length += 1;  // start
-    for (std::int32_t i = 0; i < length; ++i) {
-      ids.push_back(static_cast<std::int32_t>(rng.below(8193)));
-      targets.push_back(1 + static_cast<std::int32_t>(rng.below(8193)));
-    }
-  }
-  const auto segments = Segments::from_lengths(n);
-  const auto rows = static_cast<std::int64_t>(ids.size());
-  const Tensor in = Tensor::from(ids, {rows}), want = Tensor::from(targets, {rows});
-  run(state, [&] {
-    trainer.step([&] {
-      return linear_cross_entropy(backbone(in, segments), head.ntp.weight, head.ntp.bias, want);
-    });
-  });
-  const double d = kWidth, vocabulary = static_cast<double>(backbone.config.vocabulary);
-  report(state, 3 * block_flops(segments, 0.5) + 3 * 2 * d * vocabulary * segments.total());
+  OmnijetStep step;
+  run(state, [&] { step(); });
+  report(state, step.flops());
 }
 BENCHMARK_CAPTURE(BM_omnijet_step, f32, Precision::f32)
     ->ArgName("threads")
@@ -139,6 +176,35 @@ BENCHMARK_CAPTURE(BM_omnijet_step, bf16, Precision::bf16)
     ->Arg(2)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
+
+// Seconds of the fastest of three steps; one before them meets the new threads of the pool.
+double fastest(OmnijetStep& step, int threads) {
+  using Clock = std::chrono::steady_clock;
+  set_num_threads(threads);
+  step();
+  double best = INFINITY;
+  for (int i = 0; i < 3; ++i) {
+    const auto start = Clock::now();
+    step();
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
+}
+
+// The step by one thread and by two in turn, so that what else runs on the machine meets both.
+// "1T/2T": the fastest by one thread over the fastest by two, of all iterations.
+void BM_omnijet_scaling(benchmark::State& state) {
+  OmnijetStep step;
+  double one = INFINITY, two = INFINITY;
+  for (auto _ : state) {
+    one = std::min(one, fastest(step, 1));
+    two = std::min(two, fastest(step, 2));
+  }
+  state.counters["1T ms"] = 1e3 * one;
+  state.counters["2T ms"] = 1e3 * two;
+  state.counters["1T/2T"] = one / two;
+}
+BENCHMARK(BM_omnijet_scaling)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(5);
 
 }  // namespace
 }  // namespace tessera
