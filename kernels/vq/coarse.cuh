@@ -110,7 +110,7 @@ TESSERA_DEVICE std::uint32_t row_word(const float* x, int block) {
   if (segment >= 3) {
     return segment > 3 || d > 2 ? 0U : pack_bf16x2(1.0F, d == 0 ? 1.0F : 0.0F);
   }
-  if (P::kOperands == Operands::tf32) {
+  if (P::kTf32) {
     const Float2 pair = pair_at(x + block / 2 * 8 + 2 * (lane() % 4));
     return tf32_of(block % 2 == 0 ? pair.x : pair.y);
   }
@@ -136,7 +136,7 @@ TESSERA_DEVICE void take_rows(const SearchSmem<P>& s, LaneRows<P>& rows) {
 
 template <class P>
 TESSERA_DEVICE void multiply(Acc<16, 8>& sum, const Frag<16, 16>& a, const Frag<8, 16>& b) {
-  if (P::kOperands == Operands::tf32) {
+  if (P::kTf32) {
     mma_m16n8k8_tf32(sum, a.r, b.r);
   } else {
     mma(sum, a, b);

@@ -3,6 +3,8 @@
 // together.
 #pragma once
 
+#include <type_traits>
+
 #include "core/gpu/tile.cuh"
 #include "core/gpu/warp.cuh"
 #include "kernels/vq/vq_types.h"
@@ -17,19 +19,32 @@ constexpr float kHuge = 0x1p90F;
 constexpr float kNoCode = 0x1p100F;  // half norm of what must not win
 
 /// What the operands of the coarse scores are: three products of two bf16 each, or one product of
-/// what tf32 (11 bits) or bf16 (8 bits) leaves of both.
-enum class Operands : std::uint8_t { split, tf32, bf16 };
+/// what tf32 (11 bits) or bf16 (8 bits) leaves of both; dimensions of one mma. kRounding: what is
+/// dropped of a number at most, in parts of it.
+struct Split {
+  static constexpr int kDims = 4;
+  static constexpr float kRounding = 0x1p-16F;
+};
+struct Tf32 {
+  static constexpr int kDims = 8;
+  static constexpr float kRounding = 0x1p-11F;
+};
+struct Bf16 {
+  static constexpr int kDims = 16;
+  static constexpr float kRounding = 0x1p-8F;
+};
 
 /// How rows of up to kDims dimensions are searched. A part is 8 columns of scores. Codebooks of at
 /// most `buffers` stages stay in shared memory as a whole where that is more than the three that a
 /// stream of them needs.
-template <int steps, Operands operands, int buffers = 3>
+template <int steps, class Operands, int buffers = 3>
 struct Plan {
-  using Layout = Plan<steps, operands>;  // of the packed codebook
-  static constexpr int kSteps = steps;   // an mma each
-  static constexpr Operands kOperands = operands;
-  static constexpr bool kSplit = operands == Operands::split;
-  static constexpr int kDims = (kSplit ? 4 : operands == Operands::tf32 ? 8 : 16) * steps;
+  using Layout = Plan<steps, Operands>;  // of the packed codebook
+  using Number = Operands;
+  static constexpr int kSteps = steps;  // an mma each
+  static constexpr bool kSplit = std::is_same_v<Operands, Split>;
+  static constexpr bool kTf32 = std::is_same_v<Operands, Tf32>;
+  static constexpr int kDims = Operands::kDims * steps;
   // Short sums leave the time to the maxima, long groups save them; of long codes few are to be
   // read again.
   static constexpr int kGroup = kDims <= 16 ? 16 : kDims == 32 ? 4 : 2;  // parts
@@ -40,7 +55,7 @@ struct Plan {
   static constexpr bool kWhole = buffers > 3;
   static constexpr std::int64_t kWholeCodes = std::int64_t{8} * kStage * buffers;
   // Whether a candidate's operands are scored again before its codes in f32 are: they are shorter.
-  static constexpr bool kRefines = operands == Operands::bf16;
+  static constexpr bool kRefines = std::is_same_v<Operands, Bf16>;
   static constexpr int kPartWords = 64 * steps;
   static constexpr int kStarts = kGroup < 4 ? kGroup : 4;  // parts whose starts a lane has in a row
   static constexpr int kStride = kDims <= 8 ? 8 : kDims + 8;  // half a warp reads pairs of 4 rows
@@ -92,7 +107,7 @@ TESSERA_DEVICE std::uint32_t tf32_of(float x) {
 /// What the operands of one product drop of x.
 template <class P>
 TESSERA_DEVICE float dropped(float x) {
-  return x - (P::kOperands == Operands::tf32 ? std::bit_cast<float>(tf32_of(x)) : high_of(x));
+  return x - (P::kTf32 ? std::bit_cast<float>(tf32_of(x)) : high_of(x));
 }
 
 /// Slot `slot` of a code: x high, x low, x high meet e high, e high, e low.
@@ -121,7 +136,7 @@ TESSERA_DEVICE float code_slot(View<const float, 2> codes_t, std::int64_t k, boo
 template <class P>
 TESSERA_DEVICE std::uint32_t code_word(View<const float, 2> codes_t, std::int64_t k, bool usable,
                                        float half_norm, int word) {
-  if (P::kOperands == Operands::tf32) {
+  if (P::kTf32) {
     const int d = word / 8 * 8 + word % 4 * 2 + word / 4 % 2;
     return tf32_of(code_slot<P>(codes_t, k, usable, half_norm, d));
   }

@@ -72,7 +72,7 @@ TESSERA_DEVICE Largest largest_of(const Search& search) {
 /// what rounding could drop.
 template <class P>
 TESSERA_DEVICE Bounds bounds_of(const RowSize& size, const Largest& largest, std::uint32_t mask) {
-  constexpr float kRounding = P::kOperands == Operands::tf32 ? 0x1p-11F : 0x1p-8F;
+  constexpr float kRounding = P::Number::kRounding;
   constexpr float kTiny = 0x1p-60F;  // its square is all that squares can lose
   const float x = 1.0001F * sqrt(size.norm) + kTiny;
   const float e = 1.0001F * sqrt(2 * largest.half_norm) + kTiny;

@@ -175,14 +175,14 @@ void vq_nearest(View<const float, 2> x, View<const float, 2> codes_t,
     scan({nullptr, nullptr}, x, codes_t, half_norms, codes, stream);
     return;
   }
-  using Whole = Plan<4, Operands::bf16, 8>;
+  using Whole = Plan<4, Bf16, 8>;
   const bool whole = codes_t.shape[1] <= Whole::kWholeCodes;
-  const auto search = dims <= 4    ? search_rows<Plan<1, Operands::split>>
-                      : dims <= 8  ? search_rows<Plan<1, Operands::tf32>>
-                      : dims <= 16 ? search_rows<Plan<1, Operands::bf16>>
-                      : dims <= 32 ? search_rows<Plan<2, Operands::bf16>>
+  const auto search = dims <= 4    ? search_rows<Plan<1, Split>>
+                      : dims <= 8  ? search_rows<Plan<1, Tf32>>
+                      : dims <= 16 ? search_rows<Plan<1, Bf16>>
+                      : dims <= 32 ? search_rows<Plan<2, Bf16>>
                       : whole      ? search_rows<Whole>
-                                   : search_rows<Plan<4, Operands::bf16>>;
+                                   : search_rows<Plan<4, Bf16>>;
   search(x, codes_t, half_norms, codes, scratch.data, stream);
   const VqScratch at(x.shape[0], codes_t.shape[1], dims);
   scan({scratch.data + at.list, scratch.data + VqScratch::kScanned}, x, codes_t, half_norms, codes,

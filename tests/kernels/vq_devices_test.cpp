@@ -322,7 +322,7 @@ TEST(VqNearestSimt, MostRowsNeedOneCandidateAndHardlyAnyAFullScan) {
     EXPECT_EQ(p.run({DeviceType::simt, 0}, &counters), p.expected());
     const int scanned = counters[VqScratch::kScanned], contested = counters[VqScratch::kContested];
     EXPECT_LE(scanned, d <= 8 ? 0 : 13) << d;
-    EXPECT_LE(contested, d <= 8 ? 13 : 200) << d;
+    EXPECT_LE(contested, d <= 8 ? 13 : 80) << d;
     RecordProperty("scanned_D" + std::to_string(d), scanned);
     RecordProperty("contested_D" + std::to_string(d), contested);
   }
