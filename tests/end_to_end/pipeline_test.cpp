@@ -368,6 +368,33 @@ TEST(Numbers, OfABadStepEndTheRunWithWeightsLinesAndCheckpointsOfBefore) {
   }
 }
 
+// Whoever catches the error goes on from the bad step; of the one behind it nothing is left.
+TEST(Numbers, OfStepsBehindABadOneNeverCome) {
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const simt::ScheduleGuard schedule(schedule_of(seed));
+    const StreamScope stream(kSimt);
+    Tensor w = Tensor::full({8}, 1.0F, DType::f32, kSimt);
+    w.set_requires_grad(true);
+    Trainer trainer({{{{"w", w}}}}, toy_trainer(7));
+    const auto queue = [&](const Toy& toy, std::int64_t step) {
+      trainer.queue([&] { return toy_loss(toy, w, step); });
+    };
+    queue({.fault = Fault::gradient, .at = 0}, 0);
+    queue({}, 1);
+    EXPECT_EQ(trainer.in_flight(), 2U);
+    EXPECT_THROW(trainer.settle(), Error);
+    EXPECT_EQ(trainer.in_flight(), 0U);
+    EXPECT_EQ(trainer.steps_done(), 0);
+    queue({}, 0);
+    queue({}, 1);
+    trainer.settle();
+    EXPECT_EQ(trainer.watched().front().value, 0.5);
+    trainer.settle();
+    EXPECT_EQ(trainer.watched().front().value, 1.5);
+    EXPECT_EQ(w.to_vector<float>(), run_toy(kSimt, {.steps = 2}).weights);
+  }
+}
+
 TEST(Numbers, OfASkippedStepAreNoneAndTheOthersGoOn) {
   for (const Fault fault : {Fault::loss, Fault::gradient}) {
     const Told told = run_toy(kSimt, {.steps = 6, .fault = fault, .at = 2}, {.most_skipped = 1});
