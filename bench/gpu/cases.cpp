@@ -19,6 +19,7 @@
 #include "kernels/layernorm/layernorm.h"
 #include "kernels/losses/losses.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/precision.h"
 #include "kernels/reduce/reduce.h"
 #include "kernels/sample/sample.h"
 #include "kernels/segment/segment.h"
@@ -252,6 +253,23 @@ GpuCase cross_entropy_case(std::int64_t t, std::int64_t v) {
           }};
 }
 
+// At the design's shape: bench/gpu/training_loss.h.
+GpuCase fused_loss_case(std::int64_t width, Precision precision, bool gradients) {
+  return {gradients ? "linear_cross_entropy" : "linear_cross_entropy loss",
+          fmt::format("T=128 V=256 d={} {}", width, name(precision)),
+          1,
+          "",
+          {},
+          [=] {
+            return [=, h = normal({128, width}, 1).set_requires_grad(gradients),
+                    w = normal({256, width}, 2).set_requires_grad(gradients),
+                    y = indices(128, 5, 256)] {
+              const PrecisionScope scope(precision);
+              static_cast<void>(linear_cross_entropy(h, w, Tensor(), y));
+            };
+          }};
+}
+
 GpuCase vq_case(std::int64_t t, std::int64_t k, std::int64_t width) {
   return {"vector_quantize",
           fmt::format("N={} K={} D={}", t, k, width),
@@ -352,6 +370,12 @@ std::vector<GpuCase> gpu_cases() {
           linear_case(256, 256, 1024, DType::bf16),
           cross_entropy_case(32, 8192),
           cross_entropy_case(256, 512),
+          fused_loss_case(256, Precision::f32, false),
+          fused_loss_case(256, Precision::bf16, false),
+          fused_loss_case(512, Precision::bf16, false),
+          fused_loss_case(64, Precision::bf16, true),
+          fused_loss_case(128, Precision::bf16, true),
+          fused_loss_case(256, Precision::bf16, true),
           vq_case(512, 512, 8),
           vq_case(256, 512, 64),
           decode_case(8, 40),

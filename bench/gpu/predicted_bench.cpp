@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bench/gpu/cases.h"
+#include "bench/gpu/training_loss.h"
 #include "core/simt/report.h"
 #include "tests/support/hardware.h"
 
@@ -62,13 +63,17 @@ nlohmann::json predict(const simt::LaunchStats& s, int launches) {
   return cards;
 }
 
-nlohmann::json describe(const GpuCase& c, const Row& row) {
-  const simt::LaunchStats s = scaled(row.stats, c.times);
-  return {{"op", c.name},
-          {"kernel", row.launch},
-          {"launches", row.launches},
-          {"shape", c.full_shape.empty() ? c.shape : c.full_shape},
-          {"counted_at", c.shape},
+/// Where a row stands in the table.
+struct Label {
+  std::string op, kernel, shape, counted_at;
+};
+
+nlohmann::json describe(const Label& label, int launches, const simt::LaunchStats& s) {
+  return {{"op", label.op},
+          {"kernel", label.kernel},
+          {"launches", launches},
+          {"shape", label.shape},
+          {"counted_at", label.counted_at},
           {"dram_bytes", 32 * (s.unique_sectors_read + s.unique_sectors_written)},
           {"l2_bytes", 32 * (s.sectors_read + s.sectors_written)},
           {"flops", flops(s)},
@@ -79,7 +84,37 @@ nlohmann::json describe(const GpuCase& c, const Row& row) {
            s.wavefronts_ideal == 0
                ? 1.0
                : static_cast<double>(s.wavefronts) / static_cast<double>(s.wavefronts_ideal)},
-          {"predicted", predict(s, row.launches)}};
+          {"predicted", predict(s, launches)}};
+}
+
+nlohmann::json describe(const GpuCase& c, const Row& row) {
+  return describe({c.name, row.launch, c.full_shape.empty() ? c.shape : c.full_shape, c.shape},
+                  row.launches, scaled(row.stats, c.times));
+}
+
+// The kernels of a call, then all of it: the sum of their times.
+std::vector<nlohmann::json> describe(const LossShape& shape) {
+  const std::string where =
+      fmt::format("T={:.0f} V={:.0f} d=256 {}", shape.t, shape.v, name(shape.precision));
+  const std::string op = shape.gradients ? "loss + gradients" : "loss";
+  const auto launches = loss_launches(shape);
+  std::vector<nlohmann::json> rows;
+  simt::LaunchStats all;
+  int count = 0;
+  for (const LossLaunch& one : launches) {
+    const auto times = static_cast<int>(one.launches);
+    rows.push_back(describe({op, one.kernel, where, "T=128..256 V=256..512"}, times, one.stats));
+    all += one.stats;
+    count += times;
+  }
+  rows.push_back(describe({op, "all of it", where, "T=128..256 V=256..512"}, count, all));
+  for (const Hardware& card : kCards) {
+    const double seconds = predicted_loss_time(launches, card);
+    rows.back()["predicted"][card.name] = {
+        {"microseconds", 1e6 * seconds},
+        {"bound", fmt::format("{:.2f} of the floor", seconds / loss_floor(shape, card))}};
+  }
+  return rows;
 }
 
 void print(const nlohmann::json& r) {
@@ -93,6 +128,19 @@ void print(const nlohmann::json& r) {
   fmt::print("\n");
 }
 
+// Of the design.
+std::vector<LossShape> loss_shapes() {
+  std::vector<LossShape> all;
+  for (const double v : {8192.0, 32768.0}) {
+    for (const bool gradients : {false, true}) {
+      for (const Precision precision : {Precision::bf16, Precision::f32}) {
+        all.push_back({51200, v, gradients, precision});
+      }
+    }
+  }
+  return all;
+}
+
 void run(const char* json_path) {
   fmt::print("Predicted, not measured: counters on simt over the rates of the cards.\n");
   fmt::print("{:<18}{:<24}{:<30}{:>9}{:>10}{:>10}  {:<18}{:>10}  {:<18}\n", "op", "kernel", "shape",
@@ -102,6 +150,12 @@ void run(const char* json_path) {
     for (const Row& row : rows_of(c)) {
       all.push_back(describe(c, row));
       print(all.back());
+    }
+  }
+  for (const LossShape& shape : loss_shapes()) {
+    for (const nlohmann::json& row : describe(shape)) {
+      all.push_back(row);
+      print(row);
     }
   }
   if (json_path != nullptr) {

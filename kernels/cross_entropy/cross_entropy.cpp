@@ -16,10 +16,16 @@ namespace {
 constexpr auto kSoftmax = TESSERA_KERNEL(softmax_cross_entropy);
 constexpr auto kScaleRows = TESSERA_KERNEL(scale_rows);
 constexpr auto kColumnSums = TESSERA_KERNEL(column_sums);
-// The cpu has none yet: there the chunks of logits are small enough for the cache.
+// The cpu has none of these: there the chunks of logits are small enough for the cache.
 constexpr Kernel<cross_entropy_loss_signature> kLoss{"cross_entropy_loss", nullptr,
                                                      TESSERA_CUDA_SLOT(cross_entropy_loss),
                                                      TESSERA_SIMT_SLOT(cross_entropy_loss)};
+constexpr Kernel<cross_entropy_loss_bf16_signature> kLossBf16{
+    "cross_entropy_loss_bf16", nullptr, TESSERA_CUDA_SLOT(cross_entropy_loss_bf16),
+    TESSERA_SIMT_SLOT(cross_entropy_loss_bf16)};
+constexpr Kernel<cross_entropy_gradients_signature> kGradients{
+    "cross_entropy_gradients", nullptr, TESSERA_CUDA_SLOT(cross_entropy_gradients),
+    TESSERA_SIMT_SLOT(cross_entropy_gradients)};
 constexpr std::int64_t kChunkRows = 256;
 
 // Rows whose logits exist at a time. On devices as many that they take about as much memory as h,
@@ -138,25 +144,49 @@ struct FusedPass {
     }
   }
 
+  // What is not kept has no rows.
+  [[nodiscard]] Tensor or_nothing(const Tensor& t, const Shape& nothing) const {
+    return t.defined() ? t : Tensor::empty(nothing, DType::f32, h.device());
+  }
+  [[nodiscard]] bool rounded() const { return precision == Precision::bf16; }
+  [[nodiscard]] std::int64_t unit_depth() const {
+    return rounded() ? PackedRows::kBf16Depth : PackedRows::kSplitDepth;
+  }
+
   void run() {
     const NoGrad off;
     const bool gradients = dh.defined() || dw.defined() || db.defined();
-    if (!gradients && precision == Precision::f32 && h.device() != kCpu &&
-        h.shape(1) <= LossScratch::kWidest) {
+    const bool device = h.device() != kCpu;
+    if (device && !gradients && h.shape(1) <= LossScratch::widest(unit_depth())) {
       run_without_logits();
+    } else if (device && gradients && rounded() && h.shape(1) <= GradientScratch::kWidest) {
+      run_in_tiles();
     } else {
       run_in_chunks();
     }
   }
 
   void run_without_logits() const {
-    const LossScratch shape(weight.shape(0), h.shape(1));
-    const Tensor none = Tensor::empty({0}, DType::f32, h.device());
+    const LossScratch shape(weight.shape(0), h.shape(1), unit_depth());
     const Tensor scratch = Tensor::empty({shape.size}, DType::f32, h.device());
-    kLoss(h.device(), h.view<const float, 2>(), weight.view<const float, 2>(),
-          (bias.defined() ? bias : none).view<const float, 1>(),
-          targets.view<const std::int32_t, 1>(), row_weight.view<const float, 1>(),
-          losses.view<float, 1>(), scratch.view<float, 1>(), Stream{});
+    const auto& kernel = rounded() ? kLossBf16 : kLoss;
+    kernel(h.device(), h.view<const float, 2>(), weight.view<const float, 2>(),
+           or_nothing(bias, {0}).view<const float, 1>(), targets.view<const std::int32_t, 1>(),
+           row_weight.view<const float, 1>(), losses.view<float, 1>(), scratch.view<float, 1>(),
+           Stream{});
+  }
+
+  void run_in_tiles() const {
+    const std::int64_t d = h.shape(1);
+    const GradientScratch shape(h.shape(0), weight.shape(0), d);
+    const Tensor scratch = Tensor::empty({shape.size}, DType::f32, h.device());
+    const Tensor to_h = or_nothing(dh, {0, d}), to_weight = or_nothing(dw, {0, d}),
+                 to_bias = or_nothing(db, {0});
+    kGradients(h.device(), h.view<const float, 2>(), weight.view<const float, 2>(),
+               or_nothing(bias, {0}).view<const float, 1>(), targets.view<const std::int32_t, 1>(),
+               row_weight.view<const float, 1>(), factor, losses.view<float, 1>(),
+               to_h.view<float, 2>(), to_weight.view<float, 2>(), to_bias.view<float, 1>(),
+               scratch.view<float, 1>(), Stream{});
   }
 
   void run_in_chunks() {

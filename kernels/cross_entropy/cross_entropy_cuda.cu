@@ -2,9 +2,11 @@
 // 1,024 classes in registers, a block of eight warps one of up to 8,192; beyond that a row is read
 // twice. Maximum and sum grow together over what a thread reads, then over lanes, then over warps
 // in order. The products around it are those of kernels/matmul, a chunk of rows at a time. Losses
-// alone come from tiles of logits that are never stored (loss.cuh).
+// alone, and gradients at precision bf16, come from tiles of logits that are never stored
+// (loss.cuh, gradient.cuh).
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
+#include "kernels/cross_entropy/gradient.cuh"
 #include "kernels/cross_entropy/loss.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
@@ -128,18 +130,125 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   }
 }
 
-template <int kSteps>
-void launch_loss(View<const float, 2> h, const float* scratch, std::int64_t classes,
-                 View<const std::int32_t, 1> targets, View<const float, 1> row_weight,
-                 View<float, 1> loss, Stream stream) {
-  launch(loss_kernel<kSteps>,
-         {"cross_entropy_loss",
-          {blocks_for(h.shape[0], kLossRows)},
-          {kLossThreads},
-          sizeof(LossSmem<kSteps>),
+template <class Unit>
+void launch_pack(View<const float, 2> m, View<const float, 1> bias, const PackedRows& shape,
+                 float* packed, float* packed_bias, Stream stream) {
+  launch(pack_kernel<Unit>,
+         {"cross_entropy_pack",
+          {blocks_for(shape.rows / 8 * shape.units, kPackThreads / 32)},
+          {kPackThreads},
+          0,
           stream},
-         h, reinterpret_cast<const std::uint32_t*>(scratch),
-         scratch + LossScratch(classes, h.shape[1]).bias, classes, targets, row_weight, loss);
+         m, bias, shape, reinterpret_cast<std::uint32_t*>(packed), packed_bias);
+}
+
+/// What cross_entropy_loss is given, whatever its precision.
+struct LossCall {
+  View<const float, 2> h, weight;
+  View<const float, 1> bias;
+  View<const std::int32_t, 1> targets;
+  View<const float, 1> row_weight;
+  View<float, 1> loss;
+  float* scratch;
+  Stream stream;
+};
+
+template <class Unit, int kUnits>
+void launch_loss(const LossCall& c, const LossScratch& shape) {
+  launch(loss_kernel<Unit, kUnits>,
+         {"cross_entropy_loss",
+          {blocks_for(c.h.shape[0], kLossRows)},
+          {kLossThreads},
+          sizeof(LossSmem<kUnits>),
+          c.stream},
+         c.h, reinterpret_cast<const std::uint32_t*>(c.scratch), c.scratch + shape.bias,
+         c.weight.shape[0], c.targets, c.row_weight, c.loss);
+}
+
+template <class Unit>
+void make_losses(const LossCall& c) {
+  if (c.h.shape[0] == 0 || c.weight.shape[0] == 0) {
+    return;
+  }
+  const LossScratch shape(c.weight.shape[0], c.h.shape[1], Unit::kDepth);
+  launch_pack<Unit>(c.weight, c.bias, shape.weight, c.scratch, c.scratch + shape.bias, c.stream);
+  const std::int64_t units = shape.weight.units;
+  const auto run = units <= 4   ? launch_loss<Unit, 4>
+                   : units <= 8 ? launch_loss<Unit, 8>
+                                : launch_loss<Unit, 16>;
+  run(c, shape);
+}
+
+/// The two passes of cross_entropy_gradients.
+struct GradientCall {
+  View<const float, 2> h, weight;
+  View<const std::int32_t, 1> targets;
+  RowOutput rows;
+  float *dw, *db, *scratch;
+  GradientScratch shape;
+  Stream stream;
+
+  [[nodiscard]] const std::uint32_t* words(std::int64_t at) const {
+    return reinterpret_cast<const std::uint32_t*>(scratch + at);
+  }
+  [[nodiscard]] int units() const { return static_cast<int>(shape.h.units); }
+};
+
+template <int kUnits>
+void launch_row_gradient(const GradientCall& c) {
+  const Passage passage{c.words(0), c.words(c.shape.at_weight), c.units()};
+  launch(row_gradient_kernel<kUnits>,
+         {"cross_entropy_rows",
+          {blocks_for(c.h.shape[0], kOwn)},
+          {kGradientThreads},
+          sizeof(GradientSmem<kUnits>),
+          c.stream},
+         passage, PackedRows::ceil(c.weight.shape[0], kPassing), c.scratch + c.shape.at_bias,
+         c.weight, c.targets, c.rows);
+}
+
+template <int kUnits>
+void launch_class_gradient(const GradientCall& c) {
+  const std::int64_t classes = c.weight.shape[0];
+  const std::int64_t columns = c.weight.shape[1];
+  const Passage passage{c.words(c.shape.at_weight), c.words(0), c.units()};
+  float* parts = c.scratch + c.shape.at_parts;
+  const bool whole = c.shape.parts == 1;
+  const ClassOutput to{whole ? c.dw : parts, whole ? c.db : parts + classes * columns, classes,
+                       columns};
+  launch(class_gradient_kernel<kUnits>,
+         {"cross_entropy_classes",
+          {blocks_for(classes, kOwn), static_cast<unsigned>(c.shape.parts)},
+          {kGradientThreads},
+          sizeof(GradientSmem<kUnits>),
+          c.stream},
+         passage, PackedRows::ceil(c.h.shape[0], kPassing), c.shape.part_tiles,
+         c.scratch + c.shape.at_bias, c.scratch + c.shape.at_facts, c.shape.h.rows, to,
+         classes * (columns + 1));
+}
+
+void add_gradient_parts(const GradientCall& c) {
+  const std::int64_t classes = c.weight.shape[0];
+  const std::int64_t elements = classes * c.weight.shape[1];
+  launch(add_gradient_parts_kernel,
+         {"cross_entropy_add_parts",
+          {blocks_for(elements + classes, kGradientThreads)},
+          {kGradientThreads},
+          0,
+          c.stream},
+         c.scratch + c.shape.at_parts, c.shape.parts, elements + classes, elements, c.dw, c.db);
+}
+
+template <int kUnits>
+void make_gradients(const GradientCall& c) {
+  launch_row_gradient<kUnits>(c);
+  if (c.dw == nullptr && c.db == nullptr) {
+    return;
+  }
+  launch_class_gradient<kUnits>(c);
+  if (c.shape.parts > 1) {
+    add_gradient_parts(c);
+  }
 }
 
 }  // namespace
@@ -148,20 +257,43 @@ void cross_entropy_loss(View<const float, 2> h, View<const float, 2> weight,
                         View<const float, 1> bias, View<const std::int32_t, 1> targets,
                         View<const float, 1> row_weight, View<float, 1> loss,
                         View<float, 1> scratch, Stream stream) {
-  const std::int64_t classes = weight.shape[0];
-  if (h.shape[0] == 0 || classes == 0) {
+  make_losses<SplitUnit>({h, weight, bias, targets, row_weight, loss, scratch.data, stream});
+}
+
+void cross_entropy_loss_bf16(View<const float, 2> h, View<const float, 2> weight,
+                             View<const float, 1> bias, View<const std::int32_t, 1> targets,
+                             View<const float, 1> row_weight, View<float, 1> loss,
+                             View<float, 1> scratch, Stream stream) {
+  make_losses<RoundedUnit>({h, weight, bias, targets, row_weight, loss, scratch.data, stream});
+}
+
+void cross_entropy_gradients(View<const float, 2> h, View<const float, 2> weight,
+                             View<const float, 1> bias, View<const std::int32_t, 1> targets,
+                             View<const float, 1> row_weight, float factor, View<float, 1> loss,
+                             View<float, 2> dh, View<float, 2> dw, View<float, 1> db,
+                             View<float, 1> scratch, Stream stream) {
+  if (h.shape[0] == 0 || weight.shape[0] == 0) {
     return;
   }
-  const LossScratch shape(classes, h.shape[1]);
-  const std::int64_t units = shape.tiles * shape.steps * 2 * kParts;
-  launch(pack_weight_kernel,
-         {"cross_entropy_pack", {blocks_for(units, kLossThreads / 32)}, {kLossThreads}, 0, stream},
-         weight, bias, static_cast<int>(shape.steps), units,
-         reinterpret_cast<std::uint32_t*>(scratch.data), scratch.data + shape.bias);
-  const auto run = shape.steps <= 4   ? launch_loss<4>
-                   : shape.steps <= 8 ? launch_loss<8>
-                                      : launch_loss<16>;
-  run(h, scratch.data, classes, targets, row_weight, loss, stream);
+  const GradientScratch shape(h.shape[0], weight.shape[0], h.shape[1]);
+  launch_pack<RoundedUnit>(h, View<const float, 1>{}, shape.h, scratch.data, nullptr, stream);
+  launch_pack<RoundedUnit>(weight, bias, shape.weight, scratch.data + shape.at_weight,
+                           scratch.data + shape.at_bias, stream);
+  const RowOutput rows{row_weight, factor, loss, dh, scratch.data + shape.at_facts, shape.h.rows};
+  const GradientCall call{h,
+                          weight,
+                          targets,
+                          rows,
+                          dw.shape[0] > 0 ? dw.data : nullptr,
+                          db.shape[0] > 0 ? db.data : nullptr,
+                          scratch.data,
+                          shape,
+                          stream};
+  const std::int64_t units = shape.h.units;
+  const auto run = units <= 2   ? make_gradients<2>
+                   : units <= 4 ? make_gradients<4>
+                                : make_gradients<8>;
+  run(call);
 }
 
 void softmax_cross_entropy(View<const float, 2> logits, View<const std::int32_t, 1> targets,

@@ -1,134 +1,85 @@
 // Cross-entropy of rows of logits h W^T + b that are never stored. A block keeps 128 rows of h in
-// shared memory, split in two bf16 (core/gpu/tile.cuh), and streams the weight past them, 256
-// classes and 16 of the depth at a time, two or four deep; a warp has 32 rows by 128 classes in
-// registers. Of each row a lane keeps maximum, sum of exponentials under it and, where it meets it,
-// the target's logit: once through the weight for 128 rows, T floats out. Operands lie in shared
-// memory as lanes hold them, 16 bytes each, so that no bank is met twice.
+// shared memory as operands of tensor cores (f32 as two bf16, core/gpu/tile.cuh) and streams the
+// packed weight past them, 256 classes and a unit of the depth at a time, two or four deep; a warp
+// has 32 rows by 128 classes in registers. Of each row a lane keeps maximum, sum of exponentials
+// under it and, where it meets it, the target's logit: once through the weight for 128 rows, T
+// floats out.
 #pragma once
 
-#include "core/gpu/tile.cuh"
-#include "core/gpu/warp.cuh"
-#include "kernels/cross_entropy/cross_entropy_types.h"
+#include "kernels/cross_entropy/packed.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
 namespace {
 
 constexpr int kLossRows = 128;  // of a block
 constexpr int kLossThreads = 256;
-constexpr int kHalf = 128;             // classes of a warp in a tile
-constexpr int kParts = kHalf / 8;      // accumulators of a fragment
-constexpr int kOperandWords = 4 * 32;  // of a warp, 16 bytes a lane
-constexpr int kStageWords = 2 * kParts * kOperandWords;
-constexpr float kLog2E = 1.44269502F;
+constexpr int kHalf = 128;         // classes of a warp in a tile
+constexpr int kParts = kHalf / 8;  // accumulators of a fragment
+constexpr int kStageWords = 2 * kParts * kUnitWords;
 
-struct Word4 {
-  std::uint32_t w[4];
-};
-
-/// A maximum and the sum of exp(x - top) under it.
-struct RunningSum {
-  float top = -__builtin_huge_valf(), sum = 0;
-
-  // Nothing but -inf so far has the shift 0, so that its exponentials are 0, not NaN.
-  TESSERA_DEVICE static float shift_of(float top) { return top < -3.0e38F ? 0.0F : top; }
-  TESSERA_DEVICE void raise(float value) {
-    const float before = top;
-    top = max(before, value);
-    sum *= ex2((before - shift_of(top)) * kLog2E);
-  }
-};
-
-// Row `row` of a matrix at depth k and k + 1; zeros outside.
-TESSERA_DEVICE Float2 pair_of(View<const float, 2> m, std::int64_t row, int k, bool aligned) {
-  if (row >= m.shape[0] || k >= m.shape[1]) {
-    return {0.0F, 0.0F};
-  }
-  const float* at = m.row(row) + k;
-  if (aligned && k + 1 < m.shape[1]) {
-    return ldg(reinterpret_cast<const Float2*>(at));
-  }
-  return {ldg(at), k + 1 < m.shape[1] ? ldg(at + 1) : 0.0F};
-}
-TESSERA_DEVICE bool pairs_are_aligned(View<const float, 2> m) {
-  return m.stride[0] % 2 == 0 && reinterpret_cast<std::uintptr_t>(m.data) % sizeof(Float2) == 0;
-}
-
-// A warp per 8 classes and 16 of the depth: high and low second operand. The classes that fill the
-// last tile have the bias -inf.
-TESSERA_GLOBAL void __launch_bounds__(kLossThreads)
-    pack_weight_kernel(View<const float, 2> weight, View<const float, 1> bias, int steps,
-                       std::int64_t units, std::uint32_t* packed, float* packed_bias) {
-  const std::int64_t unit = static_cast<std::int64_t>(block_idx().x) * (kLossThreads / 32) + warp();
-  if (unit >= units) {
-    return;  // a whole warp, and no barrier follows
-  }
-  const std::int64_t tile = unit / (2 * kParts * steps);
-  const int step = static_cast<int>(unit / (2 * kParts) % steps);
-  const std::int64_t first = tile * LossScratch::kColumns + unit % (2 * kParts) * 8;
-  const bool aligned = pairs_are_aligned(weight);
-  const std::int64_t row = first + lane() / 4;
-  Word4 out{};
-  TESSERA_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const Float2 x = pair_of(weight, row, 16 * step + 8 * half + 2 * (lane() % 4), aligned);
-    const SplitPair split = split_pair(x.x, x.y);
-    out.w[half] = split.high;
-    out.w[2 + half] = split.low;
-  }
-  TESSERA_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    stg(packed + unit * kOperandWords + 32 * i + lane(), out.w[i]);
-  }
-  if (step == 0 && lane() < 8) {
-    const std::int64_t column = first + lane();
-    const float b = bias.shape[0] > 0 && column < bias.shape[0] ? ldg(bias.data + column) : 0.0F;
-    stg(packed_bias + column, column < weight.shape[0] ? b : -__builtin_huge_valf());
-  }
-}
-
-template <int kSteps>
+template <int kUnits>
 struct LossSmem {
-  static constexpr int kStages = kSteps > 8 ? 2 : 4;  // 256 of depth leave room for two on an A100
-  alignas(16) std::uint32_t h[kSteps][kLossRows / 16][2][kOperandWords];
+  static constexpr int kStages = kUnits > 8 ? 2 : 4;  // 16 units leave room for two on an A100
+  alignas(16) std::uint32_t h[kUnits][kLossRows / 16][2][kUnitWords];
   alignas(16) std::uint32_t w[kStages][kStageWords];
   RunningSum part[2][kLossRows];
   float at_target[kLossRows];
 };
 
+// A fragment of 16 rows of h at a unit: its two operands.
+TESSERA_DEVICE void hidden_words(SplitUnit, View<const float, 2> h, std::int64_t first, int unit,
+                                 bool aligned, Word4 (&out)[2]) {
+  TESSERA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const std::int64_t row = first + lane() / 4 + 8 * (i % 2);
+    const Float2 x = pair_of(h, row, 16 * unit + 8 * (i / 2) + 2 * (lane() % 4), aligned);
+    const SplitPair split = split_pair(x.x, x.y);
+    out[0].w[i] = split.high;
+    out[1].w[i] = split.low;
+  }
+}
+TESSERA_DEVICE void hidden_words(RoundedUnit, View<const float, 2> h, std::int64_t first, int unit,
+                                 bool aligned, Word4 (&out)[2]) {
+  TESSERA_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    const std::int64_t row = first + lane() / 4 + 8 * (i % 2);
+    const Float2 x = pair_of(h, row, 32 * unit + 8 * (i / 2) + 2 * (lane() % 4), aligned);
+    out[i / 4].w[i % 4] = pack_bf16x2(x.x, x.y);
+  }
+}
+
 // The block's rows of h as first operands, a warp a fragment of 16 rows.
-template <int kSteps>
-TESSERA_DEVICE void load_hidden(LossSmem<kSteps>& s, View<const float, 2> h, std::int64_t first_row,
-                                int steps) {
+template <class Unit, int kUnits>
+TESSERA_DEVICE void load_hidden(LossSmem<kUnits>& s, View<const float, 2> h, std::int64_t first_row,
+                                int units) {
   const bool aligned = pairs_are_aligned(h);
-  for (int step = 0; step < steps; ++step) {
-    Word4 high{};
-    Word4 low{};
+  for (int unit = 0; unit < units; ++unit) {
+    Word4 both[2];
+    hidden_words(Unit{}, h, first_row + 16 * warp(), unit, aligned, both);
     TESSERA_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = first_row + 16 * warp() + lane() / 4 + 8 * (i % 2);
-      const Float2 x = pair_of(h, row, 16 * step + 8 * (i / 2) + 2 * (lane() % 4), aligned);
-      const SplitPair split = split_pair(x.x, x.y);
-      high.w[i] = split.high;
-      low.w[i] = split.low;
-    }
-    TESSERA_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      s.h[step][warp()][0][32 * i + lane()] = high.w[i];
-      s.h[step][warp()][1][32 * i + lane()] = low.w[i];
+    for (int i = 0; i < 8; ++i) {
+      s.h[unit][warp()][i / 4][kBlockWords * (i % 4) + lane()] = both[i / 4].w[i % 4];
     }
   }
 }
 
-/// The weight as it passes: stage i is 16 of the depth of a tile.
+/// The weight as it passes: stage i is a unit of the depth of a tile, a thread's pieces of it 16
+/// bytes of every eighth group.
 struct WeightStream {
   const std::uint32_t* packed;
+  int units;
   std::int64_t stages;
 
-  template <int kSteps>
-  TESSERA_DEVICE void load(LossSmem<kSteps>& s, std::int64_t stage) const {
+  template <int kUnits>
+  TESSERA_DEVICE void load(LossSmem<kUnits>& s, std::int64_t stage) const {
     if (stage < stages) {
-      for (int i = 4 * linear_thread(); i < kStageWords; i += 4 * kLossThreads) {
-        cp_async<16>(&s.w[stage % LossSmem<kSteps>::kStages][i], packed + stage * kStageWords + i);
+      const std::int64_t group = stage / units * (2 * kParts) + warp();
+      const std::uint32_t* from = packed + (group * units + stage % units) * kUnitWords;
+      std::uint32_t* to = &s.w[stage % LossSmem<kUnits>::kStages][warp() * kUnitWords];
+      TESSERA_UNROLL
+      for (int i = 0; i < 2 * kParts; i += kLossThreads / 32) {
+        cp_async<16>(to + i * kUnitWords + 4 * lane(),
+                     from + static_cast<std::int64_t>(i) * units * kUnitWords + 4 * lane());
       }
     }
     cp_async_commit();
@@ -148,38 +99,33 @@ TESSERA_DEVICE void start_from_bias(WarpLogits& logits, const float* bias) {
   }
 }
 
-// Word 32 i + l of an operand is register i of lane l: four blocks of 8 rows of 16 bytes.
-TESSERA_DEVICE Word4 operand(const std::uint32_t* words) {
-  Word4 mine;
-  ldmatrix_x4(mine.w, words + 4 * lane());
-  return mine;
-}
-
-// logits += h w^T over the 16 of the depth in a stage.
-template <int kFrags, int kSteps>
-TESSERA_DEVICE void add_step(const LossSmem<kSteps>& s, int step, std::int64_t stage,
+// logits += h w^T over the depth of a stage; several accumulators in turn, so that none waits for
+// itself.
+template <class Unit, int kFrags, int kUnits>
+TESSERA_DEVICE void add_unit(const LossSmem<kUnits>& s, int unit, std::int64_t stage,
                              WarpLogits& logits) {
-  SplitFrag<16, 16> a[kFrags];
+  Word4 a[kFrags][2];
   TESSERA_UNROLL
-  for (int f = 0; f < kFrags; ++f) {
-    const auto& both = s.h[step][warp() / 2 * 2 + f];
-    const Word4 high = operand(both[0]);
-    const Word4 low = operand(both[1]);
-    TESSERA_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      a[f].high.r[i] = high.w[i];
-      a[f].low.r[i] = low.w[i];
-    }
+  for (int i = 0; i < 2 * kFrags; ++i) {
+    a[i / 2][i % 2] = operand(s.h[unit][warp() / 2 * 2 + i / 2][i % 2]);
   }
   const std::uint32_t* mine =
-      s.w[stage % LossSmem<kSteps>::kStages] + warp() % 2 * kParts * kOperandWords;
+      s.w[stage % LossSmem<kUnits>::kStages] + warp() % 2 * kParts * kUnitWords;
   TESSERA_UNROLL
-  for (int part = 0; part < kParts; ++part) {
-    const Word4 w = operand(mine + part * kOperandWords);
-    const SplitFrag<8, 16> b{{{w.w[0], w.w[1]}}, {{w.w[2], w.w[3]}}};
+  for (int part = 0; part < kParts; part += Unit::kTogether) {
+    Word4 w[Unit::kTogether];
     TESSERA_UNROLL
-    for (int f = 0; f < kFrags; ++f) {
-      mma(logits.sum[f][part], a[f], b);
+    for (int i = 0; i < Unit::kTogether; ++i) {
+      w[i] = operand(mine + (part + i) * kUnitWords);
+    }
+    TESSERA_UNROLL
+    for (int product = 0; product < Unit::kProducts; ++product) {
+      TESSERA_UNROLL
+      for (int i = 0; i < Unit::kTogether * kFrags; ++i) {
+        const int f = i % kFrags;
+        const int p = i / kFrags;
+        multiply(logits.sum[f][part + p], a[f][Unit::first(product)], w[p], Unit::second(product));
+      }
     }
   }
 }
@@ -196,8 +142,8 @@ TESSERA_DEVICE void take_logits(const Acc<16, 8> (&sum)[kParts], int half, Runni
   float added = 0;
   TESSERA_UNROLL
   for (int part = 0; part < kParts; ++part) {
-    added += ex2((sum[part].c[2 * half] - shift) * kLog2E);
-    added += ex2((sum[part].c[2 * half + 1] - shift) * kLog2E);
+    added += RunningSum::power(sum[part].c[2 * half], shift);
+    added += RunningSum::power(sum[part].c[2 * half + 1], shift);
   }
   run.sum += added;
 }
@@ -223,8 +169,8 @@ struct LossRows {
 
 TESSERA_DEVICE int row_of_slot(int slot) { return warp() / 2 * 32 + 8 * slot + lane() / 4; }
 
-template <int kFrags, int kSteps>
-TESSERA_DEVICE void take_tile(LossSmem<kSteps>& s, const WarpLogits& logits, std::int64_t first,
+template <int kFrags, int kUnits>
+TESSERA_DEVICE void take_tile(LossSmem<kUnits>& s, const WarpLogits& logits, std::int64_t first,
                               LossRows& rows) {
   TESSERA_UNROLL
   for (int slot = 0; slot < 2 * kFrags; ++slot) {
@@ -235,8 +181,8 @@ TESSERA_DEVICE void take_tile(LossSmem<kSteps>& s, const WarpLogits& logits, std
 }
 
 // Over the four lanes that share each row; the classes of the two halves stay apart.
-template <int kSteps>
-TESSERA_DEVICE void leave_parts(LossSmem<kSteps>& s, LossRows& rows, int fragments) {
+template <int kUnits>
+TESSERA_DEVICE void leave_parts(LossSmem<kUnits>& s, LossRows& rows, int fragments) {
   TESSERA_UNROLL
   for (int slot = 0; slot < 4; ++slot) {
     if (slot < 2 * fragments) {
@@ -252,8 +198,8 @@ TESSERA_DEVICE void leave_parts(LossSmem<kSteps>& s, LossRows& rows, int fragmen
   }
 }
 
-template <int kSteps>
-TESSERA_DEVICE float loss_of_row(const LossSmem<kSteps>& s, int row) {
+template <int kUnits>
+TESSERA_DEVICE float loss_of_row(const LossSmem<kUnits>& s, int row) {
   RunningSum a = s.part[0][row];
   RunningSum b = s.part[1][row];
   const float top = max(a.top, b.top);
@@ -262,21 +208,21 @@ TESSERA_DEVICE float loss_of_row(const LossSmem<kSteps>& s, int row) {
   return log(a.sum + b.sum) + top - s.at_target[row];
 }
 
-template <int kSteps>
+template <class Unit, int kUnits>
 TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
     loss_kernel(View<const float, 2> h, const std::uint32_t* packed, const float* bias,
                 std::int64_t classes, View<const std::int32_t, 1> targets,
                 View<const float, 1> row_weight, View<float, 1> loss) {
-  constexpr int kStages = LossSmem<kSteps>::kStages;
-  TESSERA_SMEM(LossSmem<kSteps>, s);
-  const LossScratch shape(classes, h.shape[1]);
-  const int steps = static_cast<int>(shape.steps);
-  const WeightStream stream{packed, shape.tiles * steps};
+  constexpr int kStages = LossSmem<kUnits>::kStages;
+  TESSERA_SMEM(LossSmem<kUnits>, s);
+  const LossScratch shape(classes, h.shape[1], Unit::kDepth);
+  const int units = static_cast<int>(shape.weight.units);
+  const WeightStream stream{packed, units, shape.tiles * units};
   for (int i = 0; i < kStages - 1; ++i) {
     stream.load(s, i);
   }
   const std::int64_t first_row = static_cast<std::int64_t>(block_idx().x) * kLossRows;
-  load_hidden(s, h, first_row, steps);
+  load_hidden<Unit>(s, h, first_row, units);
   const std::int64_t left = h.shape[0] - first_row - warp() / 2 * 32;
   const int fragments = left > 16 ? 2 : left > 0 ? 1 : 0;
   LossRows rows;
@@ -291,14 +237,14 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
        first += LossScratch::kColumns) {
     const int mine = first < classes ? fragments : 0;
     start_from_bias(logits, bias + first);
-    for (int step = 0; step < steps; ++step, ++stage) {
+    for (int unit = 0; unit < units; ++unit, ++stage) {
       cp_async_wait<kStages - 2>();
       sync_block();  // the stage is here, and the one before has been read
       stream.load(s, stage + kStages - 1);
       if (mine == 2) {
-        add_step<2>(s, step, stage, logits);
+        add_unit<Unit, 2>(s, unit, stage, logits);
       } else if (mine == 1) {
-        add_step<1>(s, step, stage, logits);
+        add_unit<Unit, 1>(s, unit, stage, logits);
       }
     }
     if (mine == 2) {

@@ -77,7 +77,7 @@ def replace_output(command, output):
 def build_mutant(build, work, mutant, text):
     """Compiles and links; returns the program. The object stands before the archive that holds the
     original, so the linker never takes that one."""
-    op = mutant.test.removeprefix("kernels_").removesuffix("_test").removesuffix("_devices").removesuffix("_bf16").removesuffix("_roofline")
+    op = mutant.test.removeprefix("kernels_").removesuffix("_test").removesuffix("_devices").removesuffix("_bf16").removesuffix("_roofline").removesuffix("_gradient")
     stem = f"{op}_cuda"
     kernel = ROOT / f"kernels/{op}/{stem}.cu"
     changed = work / mutant.source  # found before the original: its folder is the first of the include path
