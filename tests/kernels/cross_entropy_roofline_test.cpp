@@ -2,6 +2,7 @@
 // counters against formulas in terms of shapes.
 #include <cmath>
 
+#include "bench/gpu/training_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/matmul/precision.h"
 #include "tests/kernels/cross_entropy_reference.h"
@@ -177,26 +178,17 @@ TEST(CrossEntropyRoofline, RowsComeOnceTheWeightOncePerBlockAndLossesGo) {
 }
 
 // Of the design: T = 51,200 and d = 256; one unit of the bf16 rate of mma.sync, and three for the
-// three products of f32. Blocks of rows and tiles of classes are alike, so that 128 rows and 512
-// classes tell the rest.
-TEST(CrossEntropyRoofline, ThePredictedTimeIsNearTheUnitsOfMmaSync) {
+// three products of f32.
+TEST(CrossEntropyRoofline, ThePredictedTimeOfLossesIsNearTheUnitsOfMmaSync) {
   for (const Precision precision : kBoth) {
-    const simt::LaunchStats one =
-        launch_of("cross_entropy_loss", Problem(128, 512, 256), precision);
     for (const double v : {8192.0, 32768.0}) {
-      const double t = 51200, d = 256, scale = t / 128 * v / 512;
-      simt::LaunchStats s = one;
-      for (auto* counter : {&s.sectors_read, &s.sectors_written, &s.mma, &s.extrema,
-                            &s.exponentials, &s.special_functions, &s.wavefronts}) {
-        *counter = static_cast<std::uint64_t>(static_cast<double>(*counter) * scale);
-      }
-      s.unique_sectors_read = static_cast<std::uint64_t>((t + v) * d / 8);
-      const Prediction p = predicted_time(s, kH100);
-      const double floor = products(precision) * 2 * t * v * d / kH100.tensor;
-      EXPECT_LE(p.busy, 1.3 * floor) << p.bound << " " << name(precision);
+      const double seconds =
+          bench::predicted_loss_time(bench::loss_launches({51200, v, false, precision}), kH100);
+      const double floor = products(precision) * 2 * 51200 * v * 256 / 610e12;
+      EXPECT_LE(seconds, 1.3 * floor) << name(precision) << " V = " << v;
+      EXPECT_GE(seconds, floor);
       RecordProperty(std::string(name(precision)) + "V" + std::to_string(static_cast<int>(v)),
-                     std::to_string(1e6 * p.busy) + " us by " + p.bound + ", floor " +
-                         std::to_string(1e6 * floor) + " us");
+                     std::to_string(1e6 * seconds) + " us, floor " + std::to_string(1e6 * floor));
     }
   }
 }
