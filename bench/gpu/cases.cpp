@@ -255,7 +255,7 @@ GpuCase cross_entropy_case(std::int64_t t, std::int64_t v) {
 
 // At the design's shape: bench/gpu/training_loss.h.
 GpuCase fused_loss_case(std::int64_t width, Precision precision, bool gradients) {
-  return {gradients ? "linear_cross_entropy" : "linear_cross_entropy loss",
+  return {gradients ? "loss + gradients" : "loss",
           fmt::format("T=128 V=256 d={} {}", width, name(precision)),
           1,
           "",

@@ -63,24 +63,33 @@ TESSERA_DEVICE void load_hidden(LossSmem<kUnits>& s, View<const float, 2> h, std
   }
 }
 
-/// The weight as it passes: stage i is a unit of the depth of a tile, a thread's pieces of it 16
+/// The weight as it passes: a stage is a unit of the depth of a tile, a thread's pieces of it 16
 /// bytes of every eighth group.
 struct WeightStream {
-  const std::uint32_t* packed;
-  int units;
-  std::int64_t stages;
+  const std::uint32_t* at;  ///< the thread's first piece of the next stage
+  int units, unit, left;
+
+  TESSERA_DEVICE WeightStream(const std::uint32_t* packed, const LossScratch& shape)
+      : at(packed + warp() * shape.weight.units * kUnitWords + 4 * lane()),
+        units(static_cast<int>(shape.weight.units)),
+        unit(0),
+        left(static_cast<int>(shape.tiles) * units) {}
 
   template <int kUnits>
-  TESSERA_DEVICE void load(LossSmem<kUnits>& s, std::int64_t stage) const {
-    if (stage < stages) {
-      const std::int64_t group = stage / units * (2 * kParts) + warp();
-      const std::uint32_t* from = packed + (group * units + stage % units) * kUnitWords;
-      std::uint32_t* to = &s.w[stage % LossSmem<kUnits>::kStages][warp() * kUnitWords];
+  TESSERA_DEVICE void load(LossSmem<kUnits>& s, std::int64_t stage) {
+    constexpr int kGroups = kLossThreads / 32;
+    if (left > 0) {
+      std::uint32_t* to = &s.w[stage % LossSmem<kUnits>::kStages][warp() * kUnitWords + 4 * lane()];
       TESSERA_UNROLL
-      for (int i = 0; i < 2 * kParts; i += kLossThreads / 32) {
-        cp_async<16>(to + i * kUnitWords + 4 * lane(),
-                     from + static_cast<std::int64_t>(i) * units * kUnitWords + 4 * lane());
+      for (int i = 0; i < 2 * kParts / kGroups; ++i) {
+        cp_async<16>(to + i * kGroups * kUnitWords, at + i * kGroups * units * kUnitWords);
       }
+      at += kUnitWords;
+      if (++unit == units) {
+        unit = 0;
+        at += (2 * kParts - 1) * units * kUnitWords;  // to the next tile
+      }
+      --left;
     }
     cp_async_commit();
   }
@@ -217,7 +226,8 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
   TESSERA_SMEM(LossSmem<kUnits>, s);
   const LossScratch shape(classes, h.shape[1], Unit::kDepth);
   const int units = static_cast<int>(shape.weight.units);
-  const WeightStream stream{packed, units, shape.tiles * units};
+  const std::int64_t stages = shape.tiles * units;
+  WeightStream stream(packed, shape);
   for (int i = 0; i < kStages - 1; ++i) {
     stream.load(s, i);
   }
@@ -233,8 +243,7 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
   }
   WarpLogits logits;
   std::int64_t stage = 0;
-  for (std::int64_t first = warp() % 2 * kHalf; stage < stream.stages;
-       first += LossScratch::kColumns) {
+  for (std::int64_t first = warp() % 2 * kHalf; stage < stages; first += LossScratch::kColumns) {
     const int mine = first < classes ? fragments : 0;
     start_from_bias(logits, bias + first);
     for (int unit = 0; unit < units; ++unit, ++stage) {
