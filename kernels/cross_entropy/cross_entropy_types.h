@@ -8,15 +8,17 @@
 namespace tessera {
 
 /// Rows (n, d) as operands of tensor cores: in groups of 8 rows, each group in units of 512 bytes,
-/// a unit four blocks of 8 rows by 8 of the depth as bf16. Rows and depth are filled with zeros.
+/// a unit four blocks of 8 rows by 8 of the depth as bf16. Of `together` groups the first units lie
+/// side by side, then the second ones. Rows and depth are filled with zeros.
 struct PackedRows {
   static constexpr std::int64_t kUnitWords = 128;  ///< of 4 bytes
   static constexpr std::int64_t kSplitDepth = 16;  ///< a unit of f32: the high bf16 and the low
   static constexpr std::int64_t kBf16Depth = 32;   ///< a unit of bf16
-  std::int64_t rows, units;
+  std::int64_t rows, units, together;
 
-  TESSERA_INLINE PackedRows(std::int64_t n, std::int64_t d, std::int64_t tile, std::int64_t depth)
-      : rows(ceil(n, tile) * tile), units(ceil(d, depth)) {}
+  TESSERA_INLINE PackedRows(std::int64_t n, std::int64_t d, std::int64_t tile, std::int64_t depth,
+                            std::int64_t groups_together = 1)
+      : rows(ceil(n, tile) * tile), units(ceil(d, depth)), together(groups_together) {}
   [[nodiscard]] TESSERA_INLINE std::int64_t words() const { return rows / 8 * units * kUnitWords; }
 
   TESSERA_INLINE static constexpr std::int64_t ceil(std::int64_t a, std::int64_t b) {
@@ -35,7 +37,7 @@ struct LossScratch {
 
   TESSERA_INLINE LossScratch(std::int64_t v, std::int64_t d,
                              std::int64_t depth = PackedRows::kSplitDepth)
-      : weight(v, d, kColumns, depth),
+      : weight(v, d, kColumns, depth, kColumns / 8),
         tiles(weight.rows / kColumns),
         bias(weight.words()),
         size(bias + weight.rows) {}

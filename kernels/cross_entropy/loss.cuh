@@ -23,6 +23,7 @@ struct LossSmem {
   alignas(16) std::uint32_t h[kUnits][kLossRows / 16][2][kUnitWords];
   alignas(16) std::uint32_t w[kStages][kStageWords];
   RunningSum part[2][kLossRows];
+  std::int32_t target[kLossRows];  // in registers they would be what spills
   float at_target[kLossRows];
 };
 
@@ -63,33 +64,17 @@ TESSERA_DEVICE void load_hidden(LossSmem<kUnits>& s, View<const float, 2> h, std
   }
 }
 
-/// The weight as it passes: a stage is a unit of the depth of a tile, a thread's pieces of it 16
-/// bytes of every eighth group.
+/// The weight as it passes: stage i is a unit of the depth of a tile.
 struct WeightStream {
-  const std::uint32_t* at;  ///< the thread's first piece of the next stage
-  int units, unit, left;
-
-  TESSERA_DEVICE WeightStream(const std::uint32_t* packed, const LossScratch& shape)
-      : at(packed + warp() * shape.weight.units * kUnitWords + 4 * lane()),
-        units(static_cast<int>(shape.weight.units)),
-        unit(0),
-        left(static_cast<int>(shape.tiles) * units) {}
+  const std::uint32_t* packed;
+  std::int64_t stages;
 
   template <int kUnits>
-  TESSERA_DEVICE void load(LossSmem<kUnits>& s, std::int64_t stage) {
-    constexpr int kGroups = kLossThreads / 32;
-    if (left > 0) {
-      std::uint32_t* to = &s.w[stage % LossSmem<kUnits>::kStages][warp() * kUnitWords + 4 * lane()];
-      TESSERA_UNROLL
-      for (int i = 0; i < 2 * kParts / kGroups; ++i) {
-        cp_async<16>(to + i * kGroups * kUnitWords, at + i * kGroups * units * kUnitWords);
+  TESSERA_DEVICE void load(LossSmem<kUnits>& s, std::int64_t stage) const {
+    if (stage < stages) {
+      for (int i = 4 * linear_thread(); i < kStageWords; i += 4 * kLossThreads) {
+        cp_async<16>(&s.w[stage % LossSmem<kUnits>::kStages][i], packed + stage * kStageWords + i);
       }
-      at += kUnitWords;
-      if (++unit == units) {
-        unit = 0;
-        at += (2 * kParts - 1) * units * kUnitWords;  // to the next tile
-      }
-      --left;
     }
     cp_async_commit();
   }
@@ -173,7 +158,6 @@ TESSERA_DEVICE void keep_target(const Acc<16, 8> (&sum)[kParts], int half, std::
 /// What a lane knows of its four rows, 8 slot + lane / 4 of its warp's 32.
 struct LossRows {
   RunningSum run[4];
-  std::int32_t target[4];
 };
 
 TESSERA_DEVICE int row_of_slot(int slot) { return warp() / 2 * 32 + 8 * slot + lane() / 4; }
@@ -184,8 +168,8 @@ TESSERA_DEVICE void take_tile(LossSmem<kUnits>& s, const WarpLogits& logits, std
   TESSERA_UNROLL
   for (int slot = 0; slot < 2 * kFrags; ++slot) {
     take_logits(logits.sum[slot / 2], slot % 2, rows.run[slot]);
-    keep_target(logits.sum[slot / 2], slot % 2, rows.target[slot] - first,
-                s.at_target[row_of_slot(slot)]);
+    const int row = row_of_slot(slot);
+    keep_target(logits.sum[slot / 2], slot % 2, s.target[row] - first, s.at_target[row]);
   }
 }
 
@@ -226,8 +210,7 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
   TESSERA_SMEM(LossSmem<kUnits>, s);
   const LossScratch shape(classes, h.shape[1], Unit::kDepth);
   const int units = static_cast<int>(shape.weight.units);
-  const std::int64_t stages = shape.tiles * units;
-  WeightStream stream(packed, shape);
+  const WeightStream stream{packed, shape.tiles * units};
   for (int i = 0; i < kStages - 1; ++i) {
     stream.load(s, i);
   }
@@ -235,15 +218,15 @@ TESSERA_GLOBAL void __launch_bounds__(kLossThreads, 1)
   load_hidden<Unit>(s, h, first_row, units);
   const std::int64_t left = h.shape[0] - first_row - warp() / 2 * 32;
   const int fragments = left > 16 ? 2 : left > 0 ? 1 : 0;
-  LossRows rows;
-  TESSERA_UNROLL
-  for (int slot = 0; slot < 4; ++slot) {
-    const std::int64_t row = first_row + row_of_slot(slot);
-    rows.target[slot] = row < h.shape[0] ? ldg(targets.data + row) : -1;
+  if (linear_thread() < kLossRows) {  // seen after the first barrier
+    const std::int64_t row = first_row + linear_thread();
+    s.target[linear_thread()] = row < h.shape[0] ? ldg(targets.data + row) : -1;
   }
+  LossRows rows;
   WarpLogits logits;
   std::int64_t stage = 0;
-  for (std::int64_t first = warp() % 2 * kHalf; stage < stages; first += LossScratch::kColumns) {
+  for (std::int64_t first = warp() % 2 * kHalf; stage < stream.stages;
+       first += LossScratch::kColumns) {
     const int mine = first < classes ? fragments : 0;
     start_from_bias(logits, bias + first);
     for (int unit = 0; unit < units; ++unit, ++stage) {

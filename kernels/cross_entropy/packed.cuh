@@ -101,8 +101,10 @@ TESSERA_GLOBAL void __launch_bounds__(kPackThreads)
   if (at >= shape.rows / 8 * shape.units) {
     return;  // a whole warp, and no barrier follows
   }
-  const std::int64_t first = at / shape.units * 8;
-  const int unit = static_cast<int>(at % shape.units);
+  const std::int64_t group =
+      at / (shape.together * shape.units) * shape.together + at % shape.together;
+  const std::int64_t first = 8 * group;
+  const int unit = static_cast<int>(at / shape.together % shape.units);
   const Word4 out = packed_words(Unit{}, m, first, unit, pairs_are_aligned(m));
   TESSERA_UNROLL
   for (int i = 0; i < 4; ++i) {
