@@ -1,8 +1,9 @@
-# add_kernel(softmax [CPU_ONLY] [LINK hwy]): one line builds, tests and benches an op.
+# add_kernel(softmax [CPU_ONLY] [CUDA_LIBRARY softmax_lib.cpp] [LINK hwy]): one line builds, tests and benches an op.
 #
 # An op is seven places: kernels/x/{x.h,x.cpp,x_cpu.cpp,x_cuda.cu}, tests/kernels/x_test.cpp,
 # bench/kernels/x_bench.cpp and this line. A missing file stops the configure by name; nothing is globbed.
 # CPU_ONLY: the op has no x_cuda.cu yet, its CUDA and simt slots stay empty.
+# CUDA_LIBRARY: the host file that calls a vendor's library (cuBLASLt), where that was found.
 # LINK: libraries that the op's own sources need.
 
 # Stops the configure unless the file exists, paths relative to the source tree.
@@ -29,7 +30,7 @@ function(_tessera_add_device_slots op)
 endfunction()
 
 function(add_kernel op)
-  cmake_parse_arguments(ARG "CPU_ONLY" "" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "CPU_ONLY" "CUDA_LIBRARY" "LINK" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "add_kernel(${op}): unknown arguments: ${ARG_UNPARSED_ARGUMENTS}")
   endif()
@@ -62,6 +63,10 @@ function(add_kernel op)
   if(EXISTS ${PROJECT_SOURCE_DIR}/${dir}/${op}_types.h)  # read by x.h and the device unit
     target_sources(tessera_kernels
       PUBLIC FILE_SET HEADERS FILES ${PROJECT_SOURCE_DIR}/${dir}/${op}_types.h)
+  endif()
+  if(ARG_CUDA_LIBRARY AND TESSERA_HAVE_CUBLASLT)
+    target_sources(tessera_kernels PRIVATE ${PROJECT_SOURCE_DIR}/${dir}/${ARG_CUDA_LIBRARY})
+    target_link_libraries(tessera_kernels PRIVATE ${CMAKE_DL_LIBS})  # the library is opened, not linked
   endif()
   if(ARG_LINK)
     target_link_libraries(tessera_kernels PRIVATE ${ARG_LINK})

@@ -1,5 +1,6 @@
-# Enables CUDA late, so that a machine without nvcc configures. Sets TESSERA_HAVE_CUDA.
+# Enables CUDA late, so that a machine without nvcc configures. Sets TESSERA_HAVE_CUDA and TESSERA_HAVE_CUBLASLT.
 set(TESSERA_HAVE_CUDA OFF)
+set(TESSERA_HAVE_CUBLASLT OFF)
 if(NOT TESSERA_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
@@ -20,9 +21,17 @@ if(NOT TESSERA_CUDA STREQUAL "OFF")
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     set(TESSERA_HAVE_CUDA ON)
+    # The header at build time; the library itself is opened by the first product that wants it.
+    find_path(TESSERA_CUBLASLT_HEADER cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+    if(NOT TESSERA_CUBLASLT STREQUAL "OFF" AND TESSERA_CUBLASLT_HEADER AND TARGET CUDA::cublasLt)
+      set(TESSERA_HAVE_CUBLASLT ON)
+    endif()
   elseif(TESSERA_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TESSERA_CUDA=ON, but no CUDA compiler was found; install nvcc or set CMAKE_CUDA_COMPILER")
   endif()
+endif()
+if(TESSERA_CUBLASLT STREQUAL "ON" AND NOT TESSERA_HAVE_CUBLASLT)
+  message(FATAL_ERROR "TESSERA_CUBLASLT=ON, but nvcc, cublasLt.h or libcublasLt.so was not found")
 endif()
 target_compile_options(tessera_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-ftz=true;-fmad=false;--expt-relaxed-constexpr>")

@@ -8,6 +8,7 @@
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/losses/losses.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/product.h"
 #include "kernels/reduce/reduce.h"
 
 namespace tessera {
@@ -86,9 +87,12 @@ Tensor chunk_logits(std::int64_t rows, std::int64_t v, Device device) {
   return Tensor::empty({rows, floats}, DType::f32, device).slice(1, 0, v);
 }
 
-// Scratch of a product with a right operand (k, n); devices pack nothing.
-Tensor panels_of(std::int64_t k, std::int64_t n, Device device, Precision precision) {
-  return Tensor::empty({device == kCpu ? gemm_workspace(k, n, precision) : 0}, DType::f32, device);
+// Scratch of products (m, k) (k, n); devices pack nothing, their libraries want some.
+Tensor panels_of(std::int64_t m, std::int64_t k, std::int64_t n, Device device,
+                 Precision precision) {
+  const std::int64_t floats = device == kCpu ? gemm_workspace(k, n, precision)
+                                             : product_scratch(m, k, n, device, precision);
+  return Tensor::empty({floats}, DType::f32, device);
 }
 
 /// A right operand whose panels are packed at the first product and reused by the next.
@@ -98,8 +102,9 @@ struct Packed {
   Tensor panels;
   bool packed = false;
 
-  Packed(Operand operand, std::int64_t k, std::int64_t n, Device device, Precision p)
-      : b(operand), precision(p), panels(panels_of(k, n, device, p)) {}
+  Packed(Operand operand, std::int64_t m, std::int64_t k, std::int64_t n, Device device,
+         Precision p)
+      : b(operand), precision(p), panels(panels_of(m, k, n, device, p)) {}
 
   void multiply(Operand a, const Tensor& c, std::int64_t k, const float* bias = nullptr) {
     gemm_at(precision)(c.device(), a, b, c.view<float, 2>(), k, {.bias = bias, .packed = packed},
@@ -192,11 +197,11 @@ struct FusedPass {
   void run_in_chunks() {
     const Device device = h.device();
     const std::int64_t t = h.shape(0), v = weight.shape(0), d = weight.shape(1);
-    Packed forward(transposed(weight), d, v, device, precision);
-    Packed back(plain(weight), v, d, device, precision);
     const std::int64_t chunk = chunk_rows(t, v, d, device);
+    Packed forward(transposed(weight), chunk, d, v, device, precision);
+    Packed back(plain(weight), chunk, v, d, device, precision);
     const Tensor logits = chunk_logits(std::min(t, chunk), v, device);
-    const Tensor panels = panels_of(chunk, d, device, precision);
+    const Tensor panels = panels_of(v, chunk, d, device, precision);
     for (std::int64_t row = 0; row < t; row += chunk) {
       const std::int64_t rows = std::min(t - row, chunk);
       const Tensor z = logits.slice(0, 0, rows);

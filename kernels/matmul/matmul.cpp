@@ -1,7 +1,10 @@
 #include "kernels/matmul/matmul.h"
 
+#include <algorithm>
+
 #include "core/autograd.h"
 #include "kernels/elementwise/elementwise.h"
+#include "kernels/matmul/product.h"
 
 namespace tessera {
 namespace {
@@ -38,8 +41,10 @@ struct Multiplier {
   Tensor operator()(Operand a, Operand b, std::int64_t m, std::int64_t k, std::int64_t n,
                     const GemmEpilogue& epilogue = {}, const Tensor& panels = {}) const {
     Tensor c = Tensor::empty({m, n}, DType::f32, device);
-    const std::int64_t floats =
-        device == kCpu ? gemm_workspace(k, n, precision) : GemmPlan(m, n, k).workspace(m, n);
+    const std::int64_t floats = device == kCpu
+                                    ? gemm_workspace(k, n, precision)
+                                    : std::max(GemmPlan(m, n, k).workspace(m, n),
+                                               product_scratch(m, k, n, device, precision));
     const Tensor scratch = panels.defined() ? panels : Tensor::empty({floats}, DType::f32, device);
     gemm_at(precision)(device, a, b, c.view<float, 2>(), k, epilogue, scratch.view<float, 1>(),
                        Stream{});

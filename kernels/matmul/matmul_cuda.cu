@@ -3,14 +3,20 @@
 // it; both operands pass through shared memory in steps of 16 along k, with
 // free strides. One fma chain per element, k ascending from the bias, so the
 // bits depend on the problem alone. All others on tensor cores
-// (kernels/matmul/tensor.cuh).
+// (kernels/matmul/tensor.cuh), unless the device has a library for them
+// (kernels/matmul/product.h).
 #include "core/gpu/quad.cuh"
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
 #include "kernels/matmul/matmul_types.h"
+#include "kernels/matmul/product.h"
 #include "kernels/matmul/tensor.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
+
+void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation,
+                        Stream stream);
+
 namespace {
 
 constexpr int kTile = 64;
@@ -157,6 +163,67 @@ TESSERA_GLOBAL void __launch_bounds__(256)
   }
 }
 
+// Lines of `length` elements, rounded to bf16, nearest even; those of `to` are whole and padded
+// with zeros. A thread makes a pair.
+TESSERA_GLOBAL void __launch_bounds__(kPointThreads)
+    round_kernel(const float* from, std::int64_t leading, std::int64_t lines, std::int64_t length,
+                 std::uint32_t* to, std::int64_t pairs) {
+  const std::int64_t at = global_thread();
+  if (at >= lines * pairs) {
+    return;
+  }
+  const std::int64_t i = at % pairs * 2;
+  const float* line = from + at / pairs * leading;
+  stg(to + at,
+      pack_bf16x2(i < length ? ldg(line + i) : 0.0F, i + 1 < length ? ldg(line + i + 1) : 0.0F));
+}
+
+// Puts a rounded copy of the matrix in its place.
+void round_matrix(ProductMatrix& m, float* to, Stream stream) {
+  const std::int64_t leading = ProductScratch::padded(m.rows), pairs = leading / 2;
+  launch(round_kernel,
+         {"gemm_round", {blocks_for(m.columns * pairs, kPointThreads)}, {kPointThreads}, 0, stream},
+         static_cast<const float*>(m.data), m.leading, m.columns, m.rows,
+         reinterpret_cast<std::uint32_t*>(to), pairs);
+  m.data = to;
+  m.leading = leading;
+}
+
+// c by the library of this device, then its activation; false where there is none, or where form
+// or scratch do not suffice.
+bool made_by_library(Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                     const GemmEpilogue& epilogue, Precision precision, View<float, 1> panels,
+                     Stream stream) {
+  const ProductLibrary library = product_library(kDevice);
+  const ProductScratch scratch(c.shape[0], k, c.shape[1], precision);
+  if (library == nullptr || panels.shape[0] < scratch.floats) {
+    return false;
+  }
+  auto [fits, request] = requested_product(a, b, c, k, epilogue);
+  if (!fits) {
+    return false;
+  }
+  request.workspace = panels.data;
+  request.workspace_bytes = kProductWorkspace;
+  if (precision == Precision::bf16) {
+    request.operands = precision;
+    round_matrix(request.a, panels.data + scratch.b, stream);  // the request's a is our b
+    round_matrix(request.b, panels.data + scratch.a, stream);
+  }
+  if (!library(request, stream)) {
+    return false;
+  }
+  if (epilogue.activation != Activation::none) {
+    const std::int64_t n = c.size();
+    activation_forward({request.d, {n}, {1}}, {c.data, {n}, {1}}, epilogue.activation, stream);
+  }
+  return true;
+}
+
+// Too thin for tiles of tensor cores and for a library. Whatever the number of rows: the bits of
+// one must not depend on the others.
+bool is_thin(const View<float, 2>& c, std::int64_t k) { return k < 16 || c.shape[1] < 8; }
+
 // Tiles of c, in parts along k where the plan cuts it and there is scratch for their sums.
 template <class A, class B>
 void tensor_gemm(const TensorKernel<A, B, float>& form, OperandOf<A> a, OperandOf<B> b,
@@ -215,19 +282,21 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
   if (c.size() == 0) {
     return;
   }
-  // Whatever the number of rows: the bits of one must not depend on the others.
-  if (k < 16 || c.shape[1] < 8) {
+  if (is_thin(c, k)) {
     const unsigned blocks = blocks_for(c.shape[0], kTile) * blocks_for(c.shape[1], kTile);
     launch(gemm_kernel, {"gemm", {blocks}, {kThreads}, sizeof(GemmSmem), stream}, a, b, c, k,
            epilogue);
-    return;
+  } else if (!made_by_library(a, b, c, k, epilogue, Precision::f32, panels, stream)) {
+    tensor_gemm(kSplitKernel, a, b, c, k, epilogue, panels, stream);
   }
-  tensor_gemm(kSplitKernel, a, b, c, k, epilogue, panels, stream);
 }
 
 void gemm_bf16(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue epilogue,
                View<float, 1> panels, Stream stream) {
-  if (c.size() > 0) {
+  if (c.size() == 0) {
+    return;
+  }
+  if (is_thin(c, k) || !made_by_library(a, b, c, k, epilogue, Precision::bf16, panels, stream)) {
     tensor_gemm(kRoundedKernel<float, float, float>, a, b, c, k, epilogue, panels, stream);
   }
 }
