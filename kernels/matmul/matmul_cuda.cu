@@ -13,10 +13,6 @@
 #include "kernels/matmul/tensor.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
-
-void activation_forward(View<const float, 1> z, View<float, 1> y, Activation activation,
-                        Stream stream);
-
 namespace {
 
 constexpr int kTile = 64;
@@ -189,37 +185,6 @@ void round_matrix(ProductMatrix& m, float* to, Stream stream) {
   m.leading = leading;
 }
 
-// c by the library of this device, then its activation; false where there is none, or where form
-// or scratch do not suffice.
-bool made_by_library(Operand a, Operand b, View<float, 2> c, std::int64_t k,
-                     const GemmEpilogue& epilogue, Precision precision, View<float, 1> panels,
-                     Stream stream) {
-  const ProductLibrary library = product_library(kDevice);
-  const ProductScratch scratch(c.shape[0], k, c.shape[1], precision);
-  if (library == nullptr || panels.shape[0] < scratch.floats) {
-    return false;
-  }
-  auto [fits, request] = requested_product(a, b, c, k, epilogue);
-  if (!fits) {
-    return false;
-  }
-  request.workspace = panels.data;
-  request.workspace_bytes = kProductWorkspace;
-  if (precision == Precision::bf16) {
-    request.operands = precision;
-    round_matrix(request.a, panels.data + scratch.b, stream);  // the request's a is our b
-    round_matrix(request.b, panels.data + scratch.a, stream);
-  }
-  if (!library(request, stream)) {
-    return false;
-  }
-  if (epilogue.activation != Activation::none) {
-    const std::int64_t n = c.size();
-    activation_forward({request.d, {n}, {1}}, {c.data, {n}, {1}}, epilogue.activation, stream);
-  }
-  return true;
-}
-
 // Too thin for tiles of tensor cores and for a library. Whatever the number of rows: the bits of
 // one must not depend on the others.
 bool is_thin(const View<float, 2>& c, std::int64_t k) { return k < 16 || c.shape[1] < 8; }
@@ -273,6 +238,37 @@ void sum_columns(View<const T, 2> x, View<float, 1> out, Stream stream) {
            {"column_sums", {blocks_for(x.shape[1], 32)}, {256}, sizeof(ColumnSmem), stream}, x,
            out);
   }
+}
+
+// c by the library of this device, then its activation; false where there is none, or where form
+// or scratch do not suffice.
+bool made_by_library(Operand a, Operand b, View<float, 2> c, std::int64_t k,
+                     const GemmEpilogue& epilogue, Precision precision, View<float, 1> panels,
+                     Stream stream) {
+  const ProductLibrary library = product_library(kDevice);
+  const ProductScratch scratch(c.shape[0], k, c.shape[1], precision);
+  if (library == nullptr || panels.shape[0] < scratch.floats) {
+    return false;
+  }
+  auto [fits, request] = requested_product(a, b, c, k, epilogue);
+  if (!fits) {
+    return false;
+  }
+  request.workspace = panels.data;
+  request.workspace_bytes = kProductWorkspace;
+  if (precision == Precision::bf16) {
+    request.operands = precision;
+    round_matrix(request.a, panels.data + scratch.b, stream);  // the request's a is our b
+    round_matrix(request.b, panels.data + scratch.a, stream);
+  }
+  if (!library(request, stream)) {
+    return false;
+  }
+  if (epilogue.activation != Activation::none) {
+    const std::int64_t n = c.size();
+    activate_all<float>({request.d, {n}, {1}}, {c.data, {n}, {1}}, epilogue.activation, stream);
+  }
+  return true;
 }
 
 }  // namespace
