@@ -130,6 +130,18 @@ TEST(ElementwiseBf16, ANanStaysWhereItIs) {
   });
 }
 
+#ifdef TESSERA_BUILD_SIMT
+TEST(Elementwise, TheKernelScalesBothTerms) {
+  constexpr Device kSimt{DeviceType::simt, 0};
+  const Tensor a = Tensor::full({5}, 3, DType::f32, kSimt);
+  const Tensor b = Tensor::full({5}, 8, DType::f32, kSimt);
+  const Tensor y = Tensor::empty({5}, DType::f32, kSimt);
+  simt::pointwise(Pointwise::sum, 2, a.view<const float, 1>(), -0.5F, b.view<const float, 1>(),
+                  y.view<float, 1>(), Stream{});
+  EXPECT_EQ(y.to_vector<float>(), std::vector<float>(5, 2.0F));
+}
+#endif
+
 TEST(Elementwise, RejectsUnequalTypes) {
   EXPECT_THROW(add(random({2}, 1), random({2}, 1).to(DType::bf16)), Error);
 }
