@@ -1,12 +1,15 @@
-// What the device kernels are run on: each op at a small shape on simt, with the DRAM traffic that
-// its kernels cannot avoid, as formulas in the shape. Walked by the roofline test, by the occupancy
-// test and by the prediction bench.
+// What the device kernels are run on: each op at a small shape, with the DRAM traffic that its
+// kernels cannot avoid, as formulas in the shape, and at the shape that the design names. Walked on
+// simt by the roofline test, the occupancy test and the prediction bench, on a GPU by the test that
+// compares it with simt and by the table of measured times.
 #pragma once
 
 #include <functional>
 #include <ostream>
 #include <string>
 #include <vector>
+
+#include "core/tensor.h"
 
 namespace tessera::bench {
 
@@ -24,14 +27,19 @@ struct GpuCase {
   double times = 1;
   std::string full_shape;
   std::vector<Traffic> traffic;  ///< of the launches that have a formula
-  /// A fresh run: inputs are made by the call, the returned function launches.
-  std::function<std::function<void()>()> prepare;
+  /// Launches, and returns what came out: values, then the gradients of the inputs.
+  using Run = std::function<std::vector<Tensor>()>;
+  std::function<Run(Device)> make;  ///< makes the inputs
+
+  [[nodiscard]] Run prepare(Device device = {DeviceType::simt, 0}) const { return make(device); }
 };
 
 /// For messages of tests.
 inline void PrintTo(const GpuCase& c, std::ostream* out) { *out << c.name << " " << c.shape; }
 
-/// All cases; the ops of each are run forward and backward.
-std::vector<GpuCase> gpu_cases();
+/// small: what simt counts in seconds. full: the shape of the design, for a GPU.
+enum class Size { small, full };
+/// All cases, the same in either size; the ops of each are run forward and backward.
+std::vector<GpuCase> gpu_cases(Size size = Size::small);
 
 }  // namespace tessera::bench

@@ -63,13 +63,15 @@ nlohmann::json predict(const simt::LaunchStats& s, int launches) {
   return cards;
 }
 
-/// Where a row stands in the table.
+/// Where a row stands in the table; `place` in gpu_cases(), for the table of measured times, or -1.
 struct Label {
+  int place;
   std::string op, kernel, shape, counted_at;
 };
 
 nlohmann::json describe(const Label& label, int launches, const simt::LaunchStats& s) {
-  return {{"op", label.op},
+  return {{"case", label.place},
+          {"op", label.op},
           {"kernel", label.kernel},
           {"launches", launches},
           {"shape", label.shape},
@@ -87,9 +89,10 @@ nlohmann::json describe(const Label& label, int launches, const simt::LaunchStat
           {"predicted", predict(s, launches)}};
 }
 
-nlohmann::json describe(const GpuCase& c, const Row& row) {
-  return describe({c.name, row.launch, c.full_shape.empty() ? c.shape : c.full_shape, c.shape},
-                  row.launches, scaled(row.stats, c.times));
+nlohmann::json describe(int place, const GpuCase& c, const Row& row) {
+  return describe(
+      {place, c.name, row.launch, c.full_shape.empty() ? c.shape : c.full_shape, c.shape},
+      row.launches, scaled(row.stats, c.times));
 }
 
 // The kernels of a call, then all of it: the sum of their times.
@@ -103,11 +106,12 @@ std::vector<nlohmann::json> describe(const LossShape& shape) {
   int count = 0;
   for (const LossLaunch& one : launches) {
     const auto times = static_cast<int>(one.launches);
-    rows.push_back(describe({op, one.kernel, where, "T=128..256 V=256..512"}, times, one.stats));
+    rows.push_back(
+        describe({-1, op, one.kernel, where, "T=128..256 V=256..512"}, times, one.stats));
     all += one.stats;
     count += times;
   }
-  rows.push_back(describe({op, "all of it", where, "T=128..256 V=256..512"}, count, all));
+  rows.push_back(describe({-1, op, "all of it", where, "T=128..256 V=256..512"}, count, all));
   for (const Hardware& card : kCards) {
     const double seconds = predicted_loss_time(launches, card);
     rows.back()["predicted"][card.name] = {
@@ -146,11 +150,14 @@ void run(const char* json_path) {
   fmt::print("{:<18}{:<24}{:<30}{:>9}{:>10}{:>10}  {:<18}{:>10}  {:<18}\n", "op", "kernel", "shape",
              "DRAM MB", "GFLOP", "H100 us", "bound", "A100 us", "bound");
   nlohmann::json all = nlohmann::json::array();
-  for (const GpuCase& c : gpu_cases()) {
+  const std::vector<GpuCase> cases = gpu_cases();
+  int place = 0;
+  for (const GpuCase& c : cases) {
     for (const Row& row : rows_of(c)) {
-      all.push_back(describe(c, row));
+      all.push_back(describe(place, c, row));
       print(all.back());
     }
+    ++place;
   }
   for (const LossShape& shape : loss_shapes()) {
     for (const nlohmann::json& row : describe(shape)) {
