@@ -332,9 +332,11 @@ TEST(ProductLibrary, ThatDeclinesLeavesTheBitsOfOurKernels) {
 }
 
 TEST(ProductLibrary, MakesTheProductsOfTheFusedLoss) {
+  // In bf16 rows of up to 256 columns never have their logits stored: no product is asked for.
   const auto run = [](Precision precision) {
     const PrecisionScope at(precision);
-    Tensor h = random({40, 24}, 1).to(kSimt), w = random({33, 24}, 2).to(kSimt),
+    const std::int64_t width = precision == Precision::f32 ? 24 : 272;
+    Tensor h = random({40, width}, 1).to(kSimt), w = random({33, width}, 2).to(kSimt),
            b = random({33}, 3).to(kSimt);
     for (Tensor* p : {&h, &w, &b}) {
       p->set_requires_grad(true);
