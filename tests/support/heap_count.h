@@ -8,8 +8,12 @@
 #include <cstdint>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#include <sanitizer/allocator_interface.h>
 #define TESSERA_HEAP_HOOK 1
+// g++ 12 ships the function in its libraries, not the header allocator_interface.h that declares
+// it.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(  // NOLINT
+    void (*malloc_hook)(const volatile void*, std::size_t),
+    void (*free_hook)(const volatile void*));
 #endif
 
 namespace tessera::heap_count {
