@@ -3,11 +3,12 @@
 // twice. Maximum and sum grow together over what a thread reads, then over lanes, then over warps
 // in order. The products around it are those of kernels/matmul, a chunk of rows at a time. Losses
 // alone, and gradients at precision bf16, come from tiles of logits that are never stored
-// (loss.cuh, gradient.cuh).
+// (loss.cuh; row_gradient.cuh, class_gradient.cuh).
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
-#include "kernels/cross_entropy/gradient.cuh"
+#include "kernels/cross_entropy/class_gradient.cuh"
 #include "kernels/cross_entropy/loss.cuh"
+#include "kernels/cross_entropy/row_gradient.cuh"
 
 namespace tessera::TESSERA_GPU_NS {
 namespace {
