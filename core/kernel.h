@@ -53,13 +53,7 @@ struct Kernel<void(Args...)> {
   namespace cpu {                                \
   ::tessera::detail::Identity<__VA_ARGS__> name; \
   }                                              \
-  namespace cu {                                 \
-  ::tessera::detail::Identity<__VA_ARGS__> name; \
-  }                                              \
-  namespace simt {                               \
-  ::tessera::detail::Identity<__VA_ARGS__> name; \
-  }                                              \
-  using name##_signature = ::tessera::detail::Identity<__VA_ARGS__>
+  TESSERA_DECLARE_DEVICE_KERNEL(name, __VA_ARGS__)
 
 /// The same for a kernel that devices alone have; the cpu does that work by other means.
 #define TESSERA_DECLARE_DEVICE_KERNEL(name, ...) \
@@ -87,7 +81,8 @@ using Identity = T;
 #define TESSERA_SIMT_SLOT(name) nullptr
 #endif
 
-/// In x.cpp: the table of `name`. A slot is null where its device is not built.
+/// In x.cpp: the table of `name`. A slot is null where its device is not built, and that of the cpu
+/// in the second form.
 #define TESSERA_KERNEL(name)                                            \
   ::tessera::Kernel<name##_signature> {                                 \
 #name, &cpu::name, TESSERA_CUDA_SLOT(name), TESSERA_SIMT_SLOT(name) \
