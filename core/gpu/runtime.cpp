@@ -1,6 +1,7 @@
 #include "core/gpu/runtime.h"
 
 #include <cstdint>
+#include <vector>
 
 #include "core/check.h"
 #include "core/gpu/cuda_call.h"
@@ -25,21 +26,33 @@ void keep_freed_memory() {
   static_cast<void>(done);
 }
 
-// What one block may have on the device of this thread, asked once.
+// What one block may have on a device.
 struct BlockLimits {
   int threads = 0, shared_bytes = 0;
 };
+
+BlockLimits limits_of(int device) {
+  BlockLimits l;
+  TESSERA_CUDA_CALL(cudaDeviceGetAttribute(&l.threads, cudaDevAttrMaxThreadsPerBlock, device));
+  TESSERA_CUDA_CALL(
+      cudaDeviceGetAttribute(&l.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return l;
+}
+
+// On the device of this thread. All devices are asked at the first launch, since it may change.
 const BlockLimits& block_limits() {
-  static const BlockLimits limits = [] {
-    int device = 0;
-    BlockLimits l;
-    TESSERA_CUDA_CALL(cudaGetDevice(&device));
-    TESSERA_CUDA_CALL(cudaDeviceGetAttribute(&l.threads, cudaDevAttrMaxThreadsPerBlock, device));
-    TESSERA_CUDA_CALL(
-        cudaDeviceGetAttribute(&l.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    return l;
+  static const std::vector<BlockLimits> limits = [] {
+    int count = 0;
+    TESSERA_CUDA_CALL(cudaGetDeviceCount(&count));
+    std::vector<BlockLimits> all;
+    for (int device = 0; device < count; ++device) {
+      all.push_back(limits_of(device));
+    }
+    return all;
   }();
-  return limits;
+  int device = 0;
+  TESSERA_CUDA_CALL(cudaGetDevice(&device));
+  return limits[static_cast<std::size_t>(device)];
 }
 
 }  // namespace
