@@ -11,6 +11,7 @@
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
 #include "core/stream_scope.h"
+#include "support/schedules.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/batch_feed.h"
@@ -20,13 +21,6 @@ namespace tessera {
 namespace {
 
 constexpr Device kSimt{DeviceType::simt, 0};
-
-simt::Schedule schedule_of(std::uint64_t seed) {
-  return {seed == 0   ? simt::Order::forward
-          : seed == 1 ? simt::Order::reverse
-                      : simt::Order::random,
-          seed};
-}
 
 /// Five features of three particles, all `step` + 1.
 Batch constant_batch(std::int64_t step) {

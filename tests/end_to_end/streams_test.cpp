@@ -16,6 +16,7 @@
 #include "nn/models/deep_sets.h"
 #include "nn/models/generation.h"
 #include "nn/models/tokenizer.h"
+#include "support/schedules.h"
 #include "train/pretrain_job.h"
 #include "train/trainer.h"
 
@@ -23,13 +24,6 @@ namespace tessera {
 namespace {
 
 constexpr Device kSimt{DeviceType::simt, 0};
-
-simt::Schedule schedule_of(std::uint64_t seed) {
-  return {seed == 0   ? simt::Order::forward
-          : seed == 1 ? simt::Order::reverse
-                      : simt::Order::random,
-          seed};
-}
 
 Tensor random(const Shape& shape, std::uint64_t seed) {
   Rng rng(seed);
