@@ -100,8 +100,8 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
 // With xhat = (x - mean) rstd and g = dy weight:
 //   dx = rstd (g - <g> - xhat <g xhat>), <.> the mean over the row;
 //   dweight = sum_rows dy xhat, dbias = sum_rows dy.
-// As wide as the row: at 64 KiB for every width it, not the registers, would bound the blocks that a
-// multiprocessor holds.
+// As wide as the row: at 64 KiB for every width it, not the registers, would bound the blocks that
+// a multiprocessor holds.
 template <int kQuads>
 struct BackwardSmem {
   float weight[kWarps][128 * kQuads];
@@ -111,6 +111,66 @@ struct BackwardSmem {
 // The lane's i-th element lies at 32 i + lane, where no two lanes meet in a bank; its column.
 TESSERA_DEVICE int column_at(int place) {
   return place / 128 * 128 + 4 * (place % 32) + place / 32 % 4;
+}
+
+/// What a lane adds up for the parameters.
+template <int kQuads>
+struct ParameterSums {
+  Quad weight[kQuads] = {};
+  Quad bias[kQuads] = {};
+};
+
+// A row: v goes from x to xhat, up from dy to dx.
+template <int kQuads>
+TESSERA_DEVICE void backward_row(Quad (&v)[kQuads], Quad (&up)[kQuads], const Quad (&scale)[kQuads],
+                                 float m, float r, std::int64_t d, ParameterSums<kQuads>& sums) {
+  float sum_g = 0;
+  float sum_gx = 0;
+  TESSERA_UNROLL
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    const int q = i / 4;
+    float& xhat = v[q].x[i % 4];
+    float& g = up[q].x[i % 4];
+    xhat = column_of(q) + i % 4 < d ? (xhat - m) * r : 0.0F;
+    sums.weight[q].x[i % 4] = fma(g, xhat, sums.weight[q].x[i % 4]);
+    sums.bias[q].x[i % 4] += g;
+    g *= scale[q].x[i % 4];
+    sum_g += g;
+    sum_gx = fma(g, xhat, sum_gx);
+  }
+  sum_g = sum_over_warp(sum_g) / static_cast<float>(d);
+  sum_gx = sum_over_warp(sum_gx) / static_cast<float>(d);
+  TESSERA_UNROLL
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    float& g = up[i / 4].x[i % 4];
+    g = r * (g - sum_g - v[i / 4].x[i % 4] * sum_gx);
+  }
+}
+
+// The lanes' sums over the warps of the block, in order.
+template <int kQuads>
+TESSERA_DEVICE void store_partials(BackwardSmem<kQuads>& s, const ParameterSums<kQuads>& sums,
+                                   std::int64_t d, View<float, 3> partials) {
+  TESSERA_UNROLL
+  for (int i = 0; i < 4 * kQuads; ++i) {
+    s.weight[warp()][32 * i + lane()] = sums.weight[i / 4].x[i % 4];
+    s.bias[warp()][32 * i + lane()] = sums.bias[i / 4].x[i % 4];
+  }
+  sync_block();
+  const std::int64_t block = block_idx().x;
+  for (int place = linear_thread(); place < 128 * kQuads; place += 32 * kWarps) {
+    const int c = column_at(place);
+    float sum_weight = 0;
+    float sum_bias = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      sum_weight += s.weight[w][place];
+      sum_bias += s.bias[w][place];
+    }
+    if (c < d) {
+      stg(&partials(0, block, c), sum_weight);
+      stg(&partials(1, block, c), sum_bias);
+    }
+  }
 }
 
 template <class T, int kQuads>
@@ -128,60 +188,19 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
                        quads_are_aligned(weight);
   Quad scale[kQuads];
   load_row(scale, weight.data, d, aligned);
-  Quad dweight[kQuads] = {};
-  Quad dbias[kQuads] = {};
+  ParameterSums<kQuads> sums;
   for (std::int64_t row = begin + warp(); row < end; row += kWarps) {
     Quad v[kQuads];
     Quad up[kQuads];
     load_row(v, x.row(row), d, aligned);
     load_row(up, dy.row(row), d, aligned);
-    const float m = ldg(mean.data + row);
-    const float r = ldg(rstd.data + row);
-    float sum_g = 0;
-    float sum_gx = 0;
-    TESSERA_UNROLL
-    for (int i = 0; i < 4 * kQuads; ++i) {
-      const int q = i / 4;
-      float& xhat = v[q].x[i % 4];
-      float& g = up[q].x[i % 4];
-      xhat = column_of(q) + i % 4 < d ? (xhat - m) * r : 0.0F;
-      dweight[q].x[i % 4] = fma(g, xhat, dweight[q].x[i % 4]);
-      dbias[q].x[i % 4] += g;
-      g *= scale[q].x[i % 4];
-      sum_g += g;
-      sum_gx = fma(g, xhat, sum_gx);
-    }
-    sum_g = sum_over_warp(sum_g) / static_cast<float>(d);
-    sum_gx = sum_over_warp(sum_gx) / static_cast<float>(d);
+    backward_row(v, up, scale, ldg(mean.data + row), ldg(rstd.data + row), d, sums);
     TESSERA_UNROLL
     for (int q = 0; q < kQuads; ++q) {
-      TESSERA_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        up[q].x[e] = r * (up[q].x[e] - sum_g - v[q].x[e] * sum_gx);
-      }
       store_quad(dx.row(row) + column_of(q), up[q], d - column_of(q), aligned);
     }
   }
-  TESSERA_UNROLL
-  for (int i = 0; i < 4 * kQuads; ++i) {
-    s.weight[warp()][32 * i + lane()] = dweight[i / 4].x[i % 4];
-    s.bias[warp()][32 * i + lane()] = dbias[i / 4].x[i % 4];
-  }
-  sync_block();
-  const std::int64_t block = block_idx().x;
-  for (int place = linear_thread(); place < 128 * kQuads; place += 32 * kWarps) {
-    const int c = column_at(place);
-    float sum_weight = 0;
-    float sum_bias = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      sum_weight += s.weight[w][place];
-      sum_bias += s.bias[w][place];
-    }
-    if (c < d) {
-      stg(&partials(0, block, c), sum_weight);
-      stg(&partials(1, block, c), sum_bias);
-    }
-  }
+  store_partials(s, sums, d, partials);
 }
 
 // Partials (2, blocks, d): warp w of a block adds those of w, w + 32, ... for 32 columns, then the
