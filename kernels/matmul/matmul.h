@@ -52,7 +52,7 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 /// K is summed in ascending order in one accumulator per element: bits depend on the SIMD level
 /// only. A device's library (kernels/matmul/product.h) has an order of its own: there bits depend
 /// on the library's version, the GPU, shape and alignment of the operands; those of a row of a
-/// plain a neither on the other rows nor on their number.
+/// plain a should depend neither on the other rows nor on their number (to be seen on a GPU).
 TESSERA_DECLARE_KERNEL(gemm, void(Operand a, Operand b, View<float, 2> c, std::int64_t k,
                                   GemmEpilogue epilogue, View<float, 1> panels, Stream));
 /// The same with a and b rounded to bf16 (nearest even; denormal numbers may become zero) and sums
