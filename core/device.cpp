@@ -9,7 +9,7 @@
 
 #include "core/check.h"
 #include "core/device_calls.h"
-#include "core/graph.h"
+#include "core/graph_memory.h"
 #include "core/staging.h"
 
 namespace tessera {

@@ -39,13 +39,18 @@ constexpr DeviceCalls kCpuCalls{
     .synchronize_event = [](void*) {},
     .begin_capture = [](void*) { no_graph(); },
     .end_capture = [](void*) -> void* { no_graph(); },
+    .abandon_capture = [](void*) {},
+    .graph_nodes = [](void*) -> std::size_t { no_graph(); },
+    .destroy_recorded = [](void*) {},
+    .make_graph = [](void*) -> void* { no_graph(); },
+    .update_graph = [](void*, void*) -> bool { no_graph(); },
     .launch_graph = [](void*, void*) { no_graph(); },
     .destroy_graph = [](void*) {},
     .poison = [](void*, void*, std::size_t) {}};
 
 #ifdef TESSERA_BUILD_SIMT
 constexpr DeviceCalls kSimtCalls{
-    .allocate = [](std::size_t bytes, void*) { return simt_allocate(bytes); },
+    .allocate = simt::allocate_queued,
     .free = simt::free_queued,
     .reclaim = [] { simt::synchronize(nullptr); },
     .allocate_pinned = allocate_host,
@@ -62,6 +67,11 @@ constexpr DeviceCalls kSimtCalls{
     .synchronize_event = simt::synchronize_event,
     .begin_capture = simt::begin_capture,
     .end_capture = simt::end_capture,
+    .abandon_capture = simt::abandon_capture,
+    .graph_nodes = simt::graph_nodes,
+    .destroy_recorded = simt::destroy_recorded,
+    .make_graph = simt::make_graph,
+    .update_graph = simt::update_graph,
     .launch_graph = simt::launch_graph,
     .destroy_graph = simt::destroy_graph,
     .poison = simt::poison_queued};
@@ -85,6 +95,11 @@ constexpr DeviceCalls kCudaCalls{.allocate = cuda_allocate,
                                  .synchronize_event = cuda_synchronize_event,
                                  .begin_capture = cuda_begin_capture,
                                  .end_capture = cuda_end_capture,
+                                 .abandon_capture = cuda_abandon_capture,
+                                 .graph_nodes = cuda_graph_nodes,
+                                 .destroy_recorded = cuda_destroy_recorded,
+                                 .make_graph = cuda_make_graph,
+                                 .update_graph = cuda_update_graph,
                                  .launch_graph = cuda_launch_graph,
                                  .destroy_graph = cuda_destroy_graph,
                                  .poison = [](void*, void*, std::size_t) {}};

@@ -39,8 +39,18 @@ struct DeviceCalls {
 
   /// From now on work of the stream is recorded and not run.
   void (*begin_capture)(void* stream);
-  /// The recorded work, which launch_graph() queues any number of times.
+  /// The recorded work.
   void* (*end_capture)(void* stream);
+  /// Ends a recording whatever became of it, and forgets it.
+  void (*abandon_capture)(void* stream);
+  /// Of kernels, copies and the like in recorded work.
+  std::size_t (*graph_nodes)(void* recorded);
+  void (*destroy_recorded)(void* recorded);
+  /// What launch_graph() queues.
+  void* (*make_graph)(void* recorded);
+  /// The graph becomes one of this work, for later launches; false if its nodes are of other
+  /// kinds: then it must not be launched any more.
+  bool (*update_graph)(void* graph, void* recorded);
   void (*launch_graph)(void* graph, void* stream);
   void (*destroy_graph)(void* graph);
   /// Marks memory that a graph gives out again as unwritten, where the device can tell.

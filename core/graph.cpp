@@ -1,118 +1,105 @@
 #include "core/graph.h"
 
-#include <array>
+#include <algorithm>
 
 #include "core/check.h"
 #include "core/device_calls.h"
+#include "core/graph_memory.h"
 
 namespace tessera {
-namespace {
 
-constexpr std::size_t kUnit = 256;
-
-std::size_t round_up(std::size_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
-
-thread_local std::array<std::shared_ptr<GraphMemory>, 3> recording;  // by device type
-
-std::shared_ptr<GraphMemory>& recording_on(Device device) {
-  return recording[static_cast<std::size_t>(device.type)];
+GraphQueue::GraphQueue(Device device, Stream stream) : device_(device), stream_(stream) {
+  TESSERA_CHECK(device != kCpu && stream.handle != nullptr,
+                "graph: expected a stream of its own on a device, got {} of {}",
+                stream.handle != nullptr ? "one" : "the default stream", name(device.type));
 }
 
-}  // namespace
-
-const std::shared_ptr<GraphMemory>& graph_memory(Device device) { return recording_on(device); }
-
-void refuse_in_capture(Device device, const char* what) {
-  TESSERA_CHECK_KIND(ErrorKind::internal, recording_on(device) == nullptr,
-                     "graph: expected work that needs no host while it is recorded on {}, got {}",
-                     name(device.type), what);
+GraphQueue::~GraphQueue() {
+  while (!kept_.empty()) {
+    drop(kept_.begin());
+  }
 }
 
-GraphMemory::~GraphMemory() {
+// Its work may still be on the way.
+void GraphQueue::drop(std::vector<Kept>::iterator kept) {
   const DeviceCalls& calls = device_calls(device_);
-  void* stream = alive(last_) ? last_.handle : nullptr;
-  for (const auto& [data, bytes] : blocks_) {
-    calls.free(data, stream);
+  if (alive(stream_)) {
+    try {
+      calls.synchronize(stream_.handle);
+    } catch (const Error&) {  // of work that somebody else waits for
+    }
   }
-  for (std::byte* data : adopted_) {
-    calls.free(data, stream);
-  }
-  for (std::byte* data : pinned_) {
-    calls.free_pinned(data);
-  }
+  calls.destroy_graph(kept->graph);
+  kept_.erase(kept);
 }
 
-std::byte* GraphMemory::allocate(std::size_t bytes) {
-  const std::size_t wanted = round_up(bytes);
-  const DeviceCalls& calls = device_calls(device_);
-  const auto found = free_.lower_bound(wanted);
-  if (found != free_.end() && found->first <= 2 * wanted) {
-    std::byte* data = found->second;
-    free_.erase(found);
-    calls.poison(current_stream(device_).handle, data, blocks_.at(data));
-    return data;
-  }
-  // In the order of the default stream: an allocation is no work of the graph.
-  auto* data = static_cast<std::byte*>(calls.allocate(wanted, nullptr));
-  blocks_.emplace(data, wanted);
-  bytes_ += wanted;
-  return data;
-}
-
-void GraphMemory::release(std::byte* data) {
-  if (recording_on(device_).get() == this) {
-    free_.emplace(blocks_.at(data), data);
-  }
-}
-
-std::byte* GraphMemory::pinned(std::size_t bytes) {
-  pinned_.push_back(static_cast<std::byte*>(device_calls(device_).allocate_pinned(bytes)));
-  return pinned_.back();
-}
-
-void GraphMemory::adopt(std::byte* data) { adopted_.push_back(data); }
-
-Graph::Graph(Device device) : device_(device) {}
-Graph::~Graph() { clear(); }
-
-void Graph::clear() {
-  if (graph_ != nullptr) {
-    // Its work may still be on the way, and reads memory that goes with it.
-    device_calls(device_).synchronize(nullptr);
-    device_calls(device_).destroy_graph(graph_);
-    graph_ = nullptr;
-  }
-  memory_.reset();
-}
-
-void Graph::capture(const std::function<void()>& body) {
-  const Stream stream = current_stream(device_);
-  TESSERA_CHECK(stream.handle != nullptr && recording_on(device_) == nullptr,
-                "graph: expected a stream of its own and no other recording on {}",
+void GraphQueue::run(const std::function<void()>& body) {
+  TESSERA_CHECK(current_stream(device_) == stream_,
+                "graph: expected the stream it was made for to be current on {}",
                 name(device_.type));
-  clear();
-  const DeviceCalls& calls = device_calls(device_);
-  memory_ = std::make_shared<GraphMemory>(device_);
-  memory_->used_in(stream);
-  calls.begin_capture(stream.handle);
-  recording_on(device_) = memory_;
+  if (memory_ == nullptr || memory_->lost()) {
+    memory_ = std::make_shared<GraphMemory>(device_, stream_);
+  }
+  memory_->begin_run();
   try {
-    body();
+    record(body);
   } catch (...) {
-    recording_on(device_).reset();
-    calls.destroy_graph(calls.end_capture(stream.handle));
+    memory_->end_run(false);
     throw;
   }
-  recording_on(device_).reset();
-  graph_ = calls.end_capture(stream.handle);
-  calls.synchronize(nullptr);  // the memory is there before any replay
+  memory_->end_run(true);
 }
 
-void Graph::replay() const {
-  TESSERA_CHECK(captured(), "graph: replay of a graph that was not captured");
-  const Stream stream = current_stream(device_);
-  memory_->used_in(stream);
-  device_calls(device_).launch_graph(graph_, stream.handle);
+void GraphQueue::repeat() {
+  TESSERA_CHECK(!kept_.empty() && !memory_->lost(), "graph: no body was run that could be again");
+  device_calls(device_).launch_graph(kept_.back().graph, stream_.handle);
+  memory_->mark_uploads_read();
+}
+
+void GraphQueue::record(const std::function<void()>& body) {
+  const DeviceCalls& calls = device_calls(device_);
+  calls.begin_capture(stream_.handle);
+  try {
+    const RecordingScope scope(device_, memory_);
+    body();
+  } catch (...) {
+    calls.abandon_capture(stream_.handle);
+    throw;
+  }
+  const auto destroy = [&](void* recorded) { calls.destroy_recorded(recorded); };
+  const std::unique_ptr<void, decltype(destroy)> recorded(calls.end_capture(stream_.handle),
+                                                          destroy);
+  void* graph = executable(recorded.get());
+  memory_->make_ready();
+  calls.launch_graph(graph, stream_.handle);
+}
+
+void* GraphQueue::executable(void* recorded) {
+  const DeviceCalls& calls = device_calls(device_);
+  counts_.nodes = calls.graph_nodes(recorded);
+  if (!update_kept(recorded, counts_.nodes)) {
+    if (kept_.size() == kKept) {
+      drop(kept_.begin());
+    }
+    kept_.push_back({counts_.nodes, calls.make_graph(recorded)});
+    ++counts_.made;
+  }
+  return kept_.back().graph;
+}
+
+// A graph of as many nodes that are not of the same kinds cannot be used any more.
+bool GraphQueue::update_kept(void* recorded, std::size_t nodes) {
+  const auto found = std::ranges::find(kept_, nodes, &Kept::nodes);
+  if (found == kept_.end()) {
+    return false;
+  }
+  if (!device_calls(device_).update_graph(found->graph, recorded)) {
+    drop(found);
+    return false;
+  }
+  std::rotate(found, found + 1, kept_.end());
+  ++counts_.updated;
+  return true;
 }
 
 }  // namespace tessera

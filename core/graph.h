@@ -1,10 +1,9 @@
-// Graph: work of a stream, recorded once and queued again as often as wanted. On cuda a CUDA graph:
-// one launch for a whole training step. On simt the same launches with the same addresses, each of
-// which the executor checks as ever.
+// GraphQueue: queues a body of work as one graph instead of kernel by kernel. On cuda that is one
+// launch, and no gap between kernels that the host would have to fill. On simt the same launches
+// with the same addresses, each of which the executor checks as ever.
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,63 +11,54 @@
 
 namespace tessera {
 
-/// The memory of what is made while a graph is recorded. It keeps its addresses as long as the
-/// graph, or a tensor of it, lives; what is given back while recording serves the next tensor, as
-/// work of one stream runs in order.
-class GraphMemory {
- public:
-  explicit GraphMemory(Device device) : device_(device) {}
-  ~GraphMemory();
-  GraphMemory(const GraphMemory&) = delete;
-  GraphMemory& operator=(const GraphMemory&) = delete;
+class GraphMemory;
 
-  std::byte* allocate(std::size_t bytes);
-  void release(std::byte* data);
-  /// A host buffer that copies of the graph read at each replay.
-  std::byte* pinned(std::size_t bytes);
-  /// Frees device memory with the graph, since its work may still use it.
-  void adopt(std::byte* data);
-  void used_in(Stream stream) { last_ = stream; }
-  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+/// Every body is recorded anew, so its sizes, arguments, addresses and uploads are its own, and its
+/// results have the bits of the same work queued directly. What is kept are the executable graphs:
+/// one whose nodes are of the same number and kinds is brought up to date, which costs a fraction
+/// of a new one. Bodies of one length bucket mostly have the same chain of kernels.
+class GraphQueue {
+ public:
+  /// Bodies go to `stream`, that of an OwnedStream.
+  GraphQueue(Device device, Stream stream);
+  ~GraphQueue();
+  GraphQueue(const GraphQueue&) = delete;
+  GraphQueue& operator=(const GraphQueue&) = delete;
+
+  /// Records what `body` queues in the current stream, which must be this one's, then queues it
+  /// all. Host memory that is uploaded is copied at once; tensors of the body may outlive it.
+  /// Throws Error(internal) where the body reads the device or waits for it, and what the body
+  /// throws: then nothing of it runs.
+  void run(const std::function<void()>& body);
+  /// Queues the work of the last body again, with the same values and addresses: for measurements.
+  /// Throws Error(usage) where there is none.
+  void repeat();
+
+  [[nodiscard]] Stream stream() const { return stream_; }
+  /// How many graphs were made and brought up to date, and the nodes of the last one.
+  struct Counts {
+    std::int64_t made = 0, updated = 0;
+    std::size_t nodes = 0;
+  };
+  [[nodiscard]] Counts counts() const { return counts_; }
+
+  static constexpr std::size_t kKept = 8;  // executable graphs, those used last
 
  private:
-  Device device_;
-  Stream last_{};
-  std::size_t bytes_ = 0;
-  std::map<std::byte*, std::size_t> blocks_;
-  std::multimap<std::size_t, std::byte*> free_;
-  std::vector<std::byte*> pinned_, adopted_;
-};
-
-class Graph {
- public:
-  explicit Graph(Device device);
-  ~Graph();
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-
-  /// Records what `body` queues in the current stream, which must be an OwnedStream; nothing of it
-  /// runs. Values that the host passes by argument are those of now, for ever; host memory that is
-  /// uploaded is copied and kept. What changes from replay to replay must lie in device tensors
-  /// made before. Throws Error(internal) where the body reads the device or waits for it.
-  void capture(const std::function<void()>& body);
-  /// Queues the recorded work in the current stream.
-  void replay() const;
-  [[nodiscard]] bool captured() const { return graph_ != nullptr; }
-  /// Of the tensors made while recording.
-  [[nodiscard]] std::size_t bytes() const { return memory_ ? memory_->bytes() : 0; }
-
- private:
-  void clear();
+  struct Kept {
+    std::size_t nodes;
+    void* graph;
+  };
+  void record(const std::function<void()>& body);
+  [[nodiscard]] void* executable(void* recorded);
+  [[nodiscard]] bool update_kept(void* recorded, std::size_t nodes);
+  void drop(std::vector<Kept>::iterator kept);
 
   Device device_;
-  void* graph_ = nullptr;
+  Stream stream_;
   std::shared_ptr<GraphMemory> memory_;
+  std::vector<Kept> kept_;  // the last used one last
+  Counts counts_;
 };
-
-/// The memory of the graph that this thread records on the device; null if none.
-const std::shared_ptr<GraphMemory>& graph_memory(Device device);
-/// Throws Error(internal) naming `what` while this thread records a graph on the device.
-void refuse_in_capture(Device device, const char* what);
 
 }  // namespace tessera

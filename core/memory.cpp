@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/graph.h"
+#include "core/graph_memory.h"
 #include "core/memory_types.h"
 #include "core/parallel.h"
 #include "core/staging.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <mutex>
 
-#include "core/graph.h"
 
 namespace tessera {
 
@@ -52,13 +51,11 @@ Tensor Segments::on(Device device) const {
     return Tensor::from(cu_seqlens(), {1}, device);
   }
   const std::lock_guard lock(impl_->mutex);
+  std::erase_if(impl_->copies, [](const Tensor& t) { return t.impl()->storage->lost(); });
   for (const Tensor& t : impl_->copies) {
     if (t.device() == device) {
       return t;
     }
-  }
-  if (graph_memory(device) != nullptr) {  // filled by replays only: nobody else may have it
-    return Tensor::from(cu_seqlens(), {static_cast<std::int64_t>(impl_->offsets.size())}, device);
   }
   const NoArena heap;  // the handle may outlive the step
   impl_->copies.push_back(

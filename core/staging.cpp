@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include "core/device_calls.h"
-#include "core/graph.h"
+#include "core/graph_memory.h"
 
 namespace tessera {
 namespace {

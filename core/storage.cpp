@@ -13,7 +13,7 @@
 
 #include "core/check.h"
 #include "core/device_calls.h"
-#include "core/graph.h"
+#include "core/graph_memory.h"
 
 namespace tessera {
 namespace {
@@ -59,6 +59,19 @@ std::byte* device_allocate(std::size_t bytes, Device device) {
       device_calls(device).allocate(bytes, current_stream(device).handle));
 }
 
+// allocate(), whose Error(resource) becomes one that says who asked and what lives there.
+template <class Allocate>
+std::byte* or_tell(Allocate allocate, std::size_t bytes, Device device, const Where& where) {
+  try {
+    return allocate();
+  } catch (const Error& e) {
+    TESSERA_CHECK_KIND(e.kind(), e.kind() != ErrorKind::resource,
+                       "memory: {} bytes requested on {} by {}:{}, no room; {}", bytes,
+                       name(device.type), where.file_name(), where.line(), memory_plan(device));
+    throw;
+  }
+}
+
 // A second try once frees that are still queued are done.
 std::byte* device_allocate_or_tell(std::size_t bytes, Device device, const Where& where) {
   try {
@@ -68,26 +81,18 @@ std::byte* device_allocate_or_tell(std::size_t bytes, Device device, const Where
       throw;
     }
   }
-  try {
-    count_device_wait();
-    device_calls(device).reclaim();
-    return device_allocate(bytes, device);
-  } catch (const Error& e) {
-    TESSERA_CHECK_KIND(e.kind(), e.kind() != ErrorKind::resource,
-                       "memory: {} bytes requested on {} by {}:{}, no room; {}", bytes,
-                       name(device.type), where.file_name(), where.line(), memory_plan(device));
-    throw;
-  }
+  count_device_wait();
+  device_calls(device).reclaim();
+  return or_tell([&] { return device_allocate(bytes, device); }, bytes, device, where);
 }
 
-// In the order of the stream that the memory came in, behind what the current one did with it.
-void device_free(std::byte* data, Device device, Stream stream) {
+// The stream that the memory came in, if it is still there, behind what the current one did with
+// it.
+Stream behind_current(Device device, Stream stream) {
   const Stream now = current_stream(device);
   const Stream home = alive(stream) ? stream : now;
-  if (home != now) {
-    queue_behind(device, home, now);
-  }
-  device_calls(device).free(data, home.handle);
+  queue_behind(device, home, now);
+  return home;
 }
 
 /// Slabs of arenas that are gone, for the next: an evaluation between steps would otherwise fault
@@ -158,7 +163,8 @@ Storage::Storage(std::size_t bytes, Device device, const Where& where)
   }
   stream_ = current_stream(device);
   graph_ = graph_memory(device);
-  data_ = graph_ ? graph_->allocate(room) : device_allocate_or_tell(room, device, where);
+  data_ = graph_ ? or_tell([&] { return graph_->allocate(room); }, room, device, where)
+                 : device_allocate_or_tell(room, device, where);
   DeviceBuffers& all = device_buffers();
   const std::lock_guard lock(all.mutex);
   all.live.emplace(this, DeviceBuffers::Entry{device, bytes, where});
@@ -178,14 +184,20 @@ Storage::~Storage() {
     const std::lock_guard lock(all.mutex);
     all.live.erase(this);
   }
+  const auto& recording = graph_memory(device_);
   if (graph_) {
+    if (!recording) {
+      behind_current(device_, stream_);
+    }
     graph_->release(data_);
-  } else if (const auto& recording = graph_memory(device_)) {
-    recording->adopt(data_);
+  } else if (recording) {
+    recording->adopt(data_, stream_);
   } else {
-    device_free(data_, device_, stream_);
+    device_calls(device_).free(data_, behind_current(device_, stream_).handle);
   }
 }
+
+bool Storage::lost() const { return graph_ && graph_->lost(); }
 
 std::string memory_plan(Device device) {
   struct Line {

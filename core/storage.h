@@ -37,6 +37,8 @@ class Storage {
   [[nodiscard]] std::byte* data() const { return data_; }
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
   [[nodiscard]] Device device() const { return device_; }
+  /// Whether the work that was to write it was recorded and then never queued.
+  [[nodiscard]] bool lost() const;
   /// Counts writes; a backward that meets a changed saved tensor throws.
   [[nodiscard]] std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
@@ -54,7 +56,7 @@ class Storage {
   std::size_t bytes_ = 0;
   Device device_;
   Stream stream_{};                     // of a device's memory
-  std::shared_ptr<GraphMemory> graph_;  // that the memory belongs to, if any
+  std::shared_ptr<GraphMemory> graph_;  // where the memory lies, if made in a recording
   std::uint64_t version_ = 0, bounds_version_ = 0;
   std::optional<Bounds> bounds_;
   bool from_arena_ = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "core/autograd.h"
 #include "train/schedule.h"
@@ -34,6 +35,11 @@ std::vector<float> clean_board() {
   return board;
 }
 
+bool graphs_wanted() {
+  const char* asked = std::getenv("TESSERA_GRAPH");
+  return asked == nullptr || std::string_view(asked) != "off";
+}
+
 double scheduled_rate(const TrainerConfig& c, std::int64_t step) {
   const double lr = static_cast<double>(c.lr);
   const std::int64_t warmup = c.warmup < 0 ? c.steps / 20 : c.warmup;
@@ -49,7 +55,7 @@ double scheduled_rate(const TrainerConfig& c, std::int64_t step) {
 }  // namespace
 
 Trainer::Trainer(const std::vector<ParameterGroup>& groups, const TrainerConfig& config)
-    : config_(config), flat_(all_parameters(groups)) {
+    : config_(config), flat_(all_parameters(groups)), use_graphs_(graphs_wanted()) {
   for (const ParameterGroup& g : groups) {
     lr_scale_.insert(lr_scale_.end(), g.parameters.size(), g.lr_scale);
   }
@@ -123,7 +129,6 @@ float Trainer::step(const std::function<Tensor()>& loss) {
 void Trainer::queue(const std::function<Tensor()>& loss) {
   TESSERA_CHECK_KIND(ErrorKind::internal, in_flight() < kInFlight,
                      "training: expected fewer than {} steps in flight", kInFlight);
-  flat_.zero_gradients();
   making() = {.step = done_, .lr = scheduled_rate(config_, done_)};
   if (adamw_) {
     queue_on_device(loss);
@@ -165,6 +170,7 @@ void Trainer::watch(const char* name, const Tensor& scalar) {
 }
 
 void Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
+  flat_.zero_gradients();
   {
     const ArenaScope scope(arena_);
     const Tensor loss = loss_function();
@@ -190,6 +196,34 @@ void Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
 // Nothing is known of the step while it is queued: a loss or gradient that is not finite makes its
 // update do nothing, and those of later steps until the board is clean again.
 void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
+  const auto compute = [&] { compute_on_device(loss_function); };
+  if (GraphQueue* graphs = graph_queue()) {
+    graphs->run(compute);
+  } else {
+    compute();
+  }
+  readback(making_.step).start(board_);
+}
+
+// The default stream cannot be recorded.
+GraphQueue* Trainer::graph_queue() {
+  const Device device = flat_.values.device();
+  const Stream stream = current_stream(device);
+  if (!use_graphs_ || stream == Stream{}) {
+    return nullptr;
+  }
+  if (!graphs_ || graphs_->stream() != stream) {
+    graphs_.emplace(device, stream);
+  }
+  return &*graphs_;
+}
+
+GraphQueue::Counts Trainer::graphs() const {
+  return graphs_ ? graphs_->counts() : GraphQueue::Counts{};
+}
+
+void Trainer::compute_on_device(const std::function<Tensor()>& loss_function) {
+  flat_.zero_gradients();
   adamw_->set_rates(options());
   {
     const ArenaScope scope(arena_);  // what the host keeps beside the device's tensors
@@ -200,7 +234,6 @@ void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
   arena_.reset();
   adamw_->step(buffers(), options(), board_.slice(0, kLossSlot, kLossSlot + 1),
                board_.slice(0, 0, AdamWReport::count));
-  readback(making_.step).start(board_);
 }
 
 void Trainer::read_board(std::span<const float> board) {

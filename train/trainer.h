@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "core/graph.h"
 #include "core/staging.h"
 #include "core/storage.h"
 #include "kernels/adamw/adamw.h"
@@ -54,13 +55,17 @@ class Trainer {
 
   /// Queues a step, which then counts as done. On cpu it is, and throws as step() does; of a device
   /// nothing is known before settle(), so that its next step can be queued meanwhile: at most
-  /// kInFlight are.
+  /// kInFlight are. Where the current stream is an OwnedStream's a device is given the step as one
+  /// graph: then nothing runs of one whose loss function throws. TESSERA_GRAPH=off in the
+  /// environment queues kernel by kernel; the bits are the same.
   void queue(const std::function<Tensor()>& loss);
   /// Waits for the oldest step in flight alone: watched(), gradient_norm() and learning_rate() are
   /// now its. Throws as step() does; what was queued behind a bad step has changed nothing, and
   /// neither that one nor these count as done.
   void settle();
   [[nodiscard]] std::size_t in_flight() const { return in_flight_.size(); }
+  /// Of the steps that were queued as graphs.
+  [[nodiscard]] GraphQueue::Counts graphs() const;
   static constexpr std::size_t kInFlight = 2;
 
   /// Inside the loss function: a scalar whose value the step's line in the log holds, read with the
@@ -107,6 +112,8 @@ class Trainer {
   [[noreturn]] void fail_gradient(const std::string& name) const;
   void step_on_cpu(const std::function<Tensor()>& loss);
   void queue_on_device(const std::function<Tensor()>& loss);
+  void compute_on_device(const std::function<Tensor()>& loss);
+  [[nodiscard]] GraphQueue* graph_queue();
   void read_board(std::span<const float> board);
   [[nodiscard]] Record& making() { return adamw_ ? making_ : last_; }
   [[nodiscard]] Readback& readback(std::int64_t step) {
@@ -119,7 +126,9 @@ class Trainer {
   std::vector<float> lr_scale_;  // one a parameter
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
-  Tensor board_;                        // what a step leaves on the device: report, loss
+  bool use_graphs_;
+  std::optional<GraphQueue> graphs_;  // for the stream that was current last
+  Tensor board_;                      // what a step leaves on the device: report, loss
   std::array<std::optional<Readback>, kInFlight> reads_;  // of the board behind each step
   std::deque<Record> in_flight_;                          // the oldest first
   Record making_, last_;

@@ -2,7 +2,7 @@
 //   gpu_table predicted.json
 // Predicted times are predicted_bench's, from counters on simt. Measured ones need a GPU; without
 // one their column stays empty and the last line says so. A measured time is the median of 21 runs
-// of the whole case, forward and backward, replayed as a CUDA graph where it can be recorded:
+// of the whole case, forward and backward, repeated as a CUDA graph where it can be recorded:
 // `warm` one after the other, `cold` with the L2 cache overwritten before each. Peers are run
 // alike.
 #include <cuda_runtime_api.h>
@@ -84,15 +84,15 @@ int attribute(cudaDeviceAttr which) {
 Times measure(const std::function<void()>& work) {
   const OwnedStream stream(kCuda);
   const StreamGuard guard(stream);
-  Graph graph(kCuda);
+  GraphQueue graph(kCuda, stream);
   Times times;
   work();  // what is made once
   try {
-    graph.capture(work);
+    graph.run(work);
   } catch (const Error&) {
     times.recorded = false;  // it reads the device
   }
-  const std::function<void()> once = [&] { times.recorded ? graph.replay() : work(); };
+  const std::function<void()> once = [&] { times.recorded ? graph.repeat() : work(); };
   const Tensor dirt = Tensor::zeros({attribute(cudaDevAttrL2CacheSize) / 2}, DType::f32, kCuda);
   Stopwatch watch;
   std::vector<double> warm, cold;

@@ -159,11 +159,44 @@ void cuda_begin_capture(void* stream) {
 void* cuda_end_capture(void* stream) {
   cudaGraph_t graph = nullptr;
   TESSERA_CUDA_CALL(cudaStreamEndCapture(stream_of(stream), &graph));
-  cudaGraphExec_t ready = nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
-  static_cast<void>(cudaGraphDestroy(graph));
+  return graph;
+}
+
+void cuda_abandon_capture(void* stream) noexcept {
+  cudaGraph_t graph = nullptr;
+  static_cast<void>(cudaStreamEndCapture(stream_of(stream), &graph));
+  cuda_destroy_recorded(graph);
+  static_cast<void>(cudaGetLastError());  // the next call must not find it
+}
+
+std::size_t cuda_graph_nodes(void* recorded) {
+  std::size_t nodes = 0;
+  TESSERA_CUDA_CALL(cudaGraphGetNodes(static_cast<cudaGraph_t>(recorded), nullptr, &nodes));
+  return nodes;
+}
+
+void cuda_destroy_recorded(void* recorded) noexcept {
+  if (recorded != nullptr) {
+    static_cast<void>(cudaGraphDestroy(static_cast<cudaGraph_t>(recorded)));
+  }
+}
+
+void* cuda_make_graph(void* recorded) {
+  cudaGraphExec_t graph = nullptr;
+  TESSERA_CUDA_CALL(cudaGraphInstantiate(&graph, static_cast<cudaGraph_t>(recorded), 0));
+  return graph;
+}
+
+bool cuda_update_graph(void* graph, void* recorded) {
+  cudaGraphExecUpdateResultInfo why{};
+  const cudaError_t error = cudaGraphExecUpdate(static_cast<cudaGraphExec_t>(graph),
+                                                static_cast<cudaGraph_t>(recorded), &why);
+  if (error == cudaErrorGraphExecUpdateFailure) {
+    static_cast<void>(cudaGetLastError());  // the next call must not find it
+    return false;
+  }
   TESSERA_CUDA_CALL(error);
-  return ready;
+  return true;
 }
 
 void cuda_launch_graph(void* graph, void* stream) {

@@ -36,8 +36,17 @@ void cuda_synchronize_event(void* event);
 
 /// Work of the stream is recorded from here on; other streams of the thread go on.
 void cuda_begin_capture(void* stream);
-/// The recorded work as one graph, ready to launch.
+/// The recorded work, a cudaGraph_t.
 void* cuda_end_capture(void* stream);
+/// Ends a recording, also one that an error has spoilt, and forgets it.
+void cuda_abandon_capture(void* stream) noexcept;
+std::size_t cuda_graph_nodes(void* recorded);
+void cuda_destroy_recorded(void* recorded) noexcept;
+/// Ready to launch, a cudaGraphExec_t.
+void* cuda_make_graph(void* recorded);
+/// Takes over arguments and addresses of the recorded work, for later launches; false where the
+/// driver finds nodes or dependencies of other kinds.
+bool cuda_update_graph(void* graph, void* recorded);
 void cuda_launch_graph(void* graph, void* stream);
 void cuda_destroy_graph(void* graph) noexcept;
 

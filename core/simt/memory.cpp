@@ -269,6 +269,12 @@ Allocation find_allocation(const void* address) {
   return {b.base + kRedZone, b.bytes, b.live};
 }
 
+void remember_memory_fault(const char* fault) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  r.fault = fault;
+}
+
 const char* take_memory_fault() {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);

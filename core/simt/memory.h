@@ -35,6 +35,8 @@ Allocation find_allocation(const void* address);
 /// Text of a fault noticed by simt_free since the last call, or null: double free, damaged red
 /// zone.
 const char* take_memory_fault();
+/// Notes a fault for take_memory_fault(), where nothing can be thrown.
+void remember_memory_fault(const char* fault);
 /// Makes memory of an allocation hold the poison word again.
 void poison_memory(void* data, std::size_t bytes);
 

@@ -27,17 +27,26 @@ struct Task {
   bool always = false;  // runs behind a fault too: frees, marks
 };
 
-/// Work that was recorded; the queue that replays it holds it too.
-using Recording = std::vector<std::function<void()>>;
+struct Node {
+  NodeKind kind;
+  std::function<void()> work;
+};
+/// Work that was recorded.
+using Recording = std::vector<Node>;
+
+Recording& recording_at(void* handle) { return *static_cast<Recording*>(handle); }
 
 struct Queue {
   std::deque<Task> tasks;
-  std::shared_ptr<Recording> recording{};  // of the graph that is being captured
+  std::unique_ptr<Recording> recording{};  // of the graph that is being captured
 };
 
+bool records(const void* stream) {
+  return stream != nullptr && static_cast<const Queue*>(stream)->recording != nullptr;
+}
+
 void refuse_event(const void* stream) {
-  TESSERA_CHECK_KIND(ErrorKind::internal,
-                     stream == nullptr || static_cast<const Queue*>(stream)->recording == nullptr,
+  TESSERA_CHECK_KIND(ErrorKind::internal, !records(stream),
                      "simt: expected no event while a graph is recorded, got one");
 }
 
@@ -98,12 +107,12 @@ void destroy_stream(void* stream) noexcept {
   delete static_cast<Queue*>(stream);
 }
 
-void enqueue(void* stream, std::function<void()> work) {
+void enqueue(void* stream, std::function<void()> work, NodeKind kind) {
   auto* queue = static_cast<Queue*>(stream);
   if (queue == nullptr) {
     work();
   } else if (queue->recording) {
-    queue->recording->push_back(std::move(work));
+    queue->recording->push_back({kind, std::move(work)});
   } else {
     queue->tasks.push_back({std::move(work), nullptr, 0, false});
   }
@@ -111,7 +120,7 @@ void enqueue(void* stream, std::function<void()> work) {
 
 namespace {
 void enqueue_always(void* stream, std::function<void()> work) {
-  enqueue(stream, std::move(work));
+  enqueue(stream, std::move(work), NodeKind::mark);
   if (auto* queue = static_cast<Queue*>(stream); queue != nullptr && !queue->recording) {
     queue->tasks.back().always = true;
   }
@@ -119,15 +128,26 @@ void enqueue_always(void* stream, std::function<void()> work) {
 }  // namespace
 
 void copy_queued(void* stream, void* target, const void* source, std::size_t bytes) {
-  enqueue(stream, [=] { simt_copy(target, source, bytes); });
+  enqueue(
+      stream, [=] { simt_copy(target, source, bytes); }, NodeKind::copy);
+}
+
+void* allocate_queued(std::size_t bytes, void* stream) {
+  TESSERA_CHECK_KIND(ErrorKind::internal, !records(stream),
+                     "simt: expected no allocation in the order of a stream that is recorded");
+  return simt_allocate(bytes);
 }
 
 void free_queued(void* data, void* stream) {
+  if (records(stream)) {
+    remember_memory_fault("free in the recording of a graph");
+  }
   enqueue_always(stream, [data] { simt_free(data); });
 }
 
 void poison_queued(void* stream, void* data, std::size_t bytes) {
-  enqueue(stream, [data, bytes] { poison_memory(data, bytes); });
+  enqueue(
+      stream, [data, bytes] { poison_memory(data, bytes); }, NodeKind::mark);
 }
 
 namespace {
@@ -195,20 +215,45 @@ void synchronize_event(void* event) {
 }
 
 void begin_capture(void* stream) {
-  static_cast<Queue*>(stream)->recording = std::make_shared<Recording>();
+  static_cast<Queue*>(stream)->recording = std::make_unique<Recording>();
 }
 
-void* end_capture(void* stream) {
-  return new std::shared_ptr<Recording>(std::exchange(static_cast<Queue*>(stream)->recording, {}));
+void* end_capture(void* stream) { return static_cast<Queue*>(stream)->recording.release(); }
+void abandon_capture(void* stream) { static_cast<Queue*>(stream)->recording.reset(); }
+
+namespace {
+// Poison is no node on a GPU.
+std::vector<NodeKind> kinds_of(const Recording& recording) {
+  std::vector<NodeKind> kinds;
+  for (const Node& node : recording) {
+    if (node.kind != NodeKind::mark) {
+      kinds.push_back(node.kind);
+    }
+  }
+  return kinds;
+}
+}  // namespace
+
+std::size_t graph_nodes(void* recorded) { return kinds_of(recording_at(recorded)).size(); }
+
+void destroy_recorded(void* recorded) { delete &recording_at(recorded); }
+
+void* make_graph(void* recorded) { return new Recording(recording_at(recorded)); }
+
+bool update_graph(void* graph, void* recorded) {
+  if (kinds_of(recording_at(graph)) != kinds_of(recording_at(recorded))) {
+    return false;
+  }
+  recording_at(graph) = recording_at(recorded);
+  return true;
 }
 
 void launch_graph(void* graph, void* stream) {
-  const auto recording = *static_cast<std::shared_ptr<Recording>*>(graph);
-  for (const auto& work : *recording) {
-    enqueue(stream, work);
+  for (const Node& node : recording_at(graph)) {
+    enqueue(stream, node.work, node.kind);
   }
 }
 
-void destroy_graph(void* graph) { delete static_cast<std::shared_ptr<Recording>*>(graph); }
+void destroy_graph(void* graph) { destroy_recorded(graph); }
 
 }  // namespace tessera::simt

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 
 namespace tessera::simt {
@@ -11,11 +12,17 @@ namespace tessera::simt {
 /// A handle for Stream::handle. Destroying runs what is left; an error of it is lost then.
 void* create_stream();
 void destroy_stream(void* stream) noexcept;
+/// What a piece of work is as a node of a graph.
+enum class NodeKind : std::uint8_t { kernel, copy, mark };
 /// Queues work; with a null stream it runs at once.
-void enqueue(void* stream, std::function<void()> work);
+void enqueue(void* stream, std::function<void()> work, NodeKind kind = NodeKind::kernel);
 /// Copies when its turn comes: both memories must stay as they are until then.
 void copy_queued(void* stream, void* target, const void* source, std::size_t bytes);
-/// Takes memory back when its turn comes.
+/// Memory that is there at once; throws Error(internal) while the stream is recorded, where on cuda
+/// it would become a node of the graph.
+void* allocate_queued(std::size_t bytes, void* stream);
+/// Takes memory back when its turn comes; a fault while the stream is recorded, as graphs do not
+/// own what others allocated.
 void free_queued(void* data, void* stream);
 /// Makes memory look never written when its turn comes.
 void poison_queued(void* stream, void* data, std::size_t bytes);
@@ -38,7 +45,16 @@ void synchronize_event(void* event);
 /// From here on work of the stream is kept for a graph instead of queued; events are refused.
 void begin_capture(void* stream);
 void* end_capture(void* stream);
-/// Queues all work of the graph again, with the arguments and addresses that it was recorded with.
+/// Ends a recording and forgets it.
+void abandon_capture(void* stream);
+std::size_t graph_nodes(void* recorded);
+void destroy_recorded(void* recorded);
+/// What launch_graph() takes.
+void* make_graph(void* recorded);
+/// The graph becomes one of the recorded work, which must have as many nodes of the same kinds in
+/// the same order; false if not. What was launched before stays as it was.
+bool update_graph(void* graph, void* recorded);
+/// Queues all work of the graph, with the arguments and addresses that it was recorded with.
 void launch_graph(void* graph, void* stream);
 void destroy_graph(void* graph);
 

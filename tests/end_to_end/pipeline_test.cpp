@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include "core/autograd.h"
@@ -203,6 +204,15 @@ TEST_F(Trainings, HaveTheSameBitsAndLinesAtEverySchedule) {
       const simt::ScheduleGuard schedule(schedule_of(seed));
       EXPECT_TRUE((this->*job)(fresh()) == first) << name << ", schedule " << seed;
     }
+  }
+}
+
+TEST_F(Trainings, QueuedAsGraphsHaveTheBitsOfThoseQueuedKernelByKernel) {
+  for (const auto& [name, job] : kJobs) {
+    setenv("TESSERA_GRAPH", "off", 1);
+    const Left direct = (this->*job)(fresh());
+    unsetenv("TESSERA_GRAPH");
+    EXPECT_TRUE((this->*job)(fresh()) == direct) << name;
   }
 }
 

@@ -1,12 +1,11 @@
 // Work that the host does not wait for: whole training steps in a stream of their own, uploads
-// beside them, recorded steps, and what a full device says. On simt a stream's work runs as late,
+// beside them, and what a full device says. On simt a stream's work runs as late,
 // and as interleaved with other streams, as the schedule likes.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "core/autograd.h"
-#include "core/graph.h"
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
 #include "core/staging.h"
@@ -164,104 +163,6 @@ TEST(Streams, AReadbackIsOfWhatStoodThereWhenItWasStarted) {
     EXPECT_EQ(read.get(), std::vector<float>(3, 1.0F));
     EXPECT_EQ(t.to_vector<float>(), std::vector<float>(3, 2.0F));
   }
-}
-
-TEST(Graphs, AChainOfKernelsIsReplayedOnItsAddresses) {
-  for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    const simt::ScheduleGuard schedule(schedule_of(seed));
-    const OwnedStream stream(kSimt);
-    const StreamGuard guard(stream);
-    const Tensor x = Tensor::zeros({257}, DType::f32, kSimt),
-                 y = Tensor::zeros({257}, DType::f32, kSimt);
-    Graph graph(kSimt);
-    graph.capture([&] {
-      Tensor t = add(x, x);
-      t = mul(t, x);
-      copy_into(y, add(t, Tensor::from(std::vector<float>(257, 0.5F), {257}, kSimt)));
-    });
-    EXPECT_EQ(y.to_vector<float>(), std::vector<float>(257, 0.0F)) << "recorded, not run";
-    for (const float v : {1.0F, 2.0F, 3.0F}) {
-      copy_into(x, Tensor::full({257}, v));
-      graph.replay();
-      EXPECT_EQ(y.to_vector<float>(), std::vector<float>(257, 2 * v * v + 0.5F));
-    }
-  }
-}
-
-TEST(Graphs, ReadsWhileRecordingAreRefused) {
-  const OwnedStream stream(kSimt);
-  const StreamGuard guard(stream);
-  const Tensor x = Tensor::zeros({3}, DType::f32, kSimt);
-  Graph graph(kSimt);
-  EXPECT_THROW(graph.capture([&] { (void)x.to_vector<float>(); }), Error);
-  EXPECT_THROW(graph.capture([&] { stream.synchronize(); }), Error);
-  EXPECT_FALSE(graph.captured());
-  EXPECT_THROW(graph.replay(), Error);
-  EXPECT_EQ(x.to_vector<float>(), std::vector<float>(3, 0.0F)) << "the stream goes on";
-}
-
-TEST(Graphs, AReplayOnMemoryThatIsGoneIsCaught) {
-  const OwnedStream stream(kSimt);
-  const StreamGuard guard(stream);
-  const Tensor y = Tensor::zeros({3}, DType::f32, kSimt);
-  Tensor x = Tensor::zeros({3}, DType::f32, kSimt);
-  Graph graph(kSimt);
-  graph.capture([&] { accumulate(y, x); });
-  x = Tensor();
-  graph.replay();
-  EXPECT_THROW(y.to_vector<float>(), Error);
-}
-
-/// Steps whose batches, rates and losses lie in device memory; `replayed`: recorded once.
-Trained fixed_shape_steps(bool replayed) {
-  const OwnedStream stream(kSimt);
-  const StreamGuard guard(stream);
-  DeepSets model = small_model();
-  model.to(kSimt);
-  const FlatParameters flat(model.named_parameters());
-  const AdamWBuffers buffers{flat.values, flat.gradients,
-                             Tensor::zeros(flat.values.shape(), DType::f32, kSimt),
-                             Tensor::zeros(flat.values.shape(), DType::f32, kSimt)};
-  const AdamWSpan all[] = {{.begin = 0, .end = flat.values.size()}};
-  const AdamWOnDevice adamw(all, kSimt);
-  const Tensor report = Tensor::from(AdamWOnDevice::clean_report(), {AdamWReport::count}, kSimt);
-  const Tensor x = Tensor::zeros({jets().total(), 13}, DType::f32, kSimt);
-  const Tensor y = Tensor::zeros({6, 2}, DType::f32, kSimt),
-               loss = Tensor::zeros({1}, DType::f32, kSimt);
-  const auto step = [&] {
-    flat.zero_gradients();
-    const Tensor l = loss_of(model, x, y);
-    copy_into(loss, l.detach().reshape({1}));
-    backward(l);
-    adamw.step(buffers, {.clip_norm = 1}, loss, report);
-  };
-  Graph graph(kSimt);
-  if (replayed) {
-    graph.capture(step);
-  }
-  Trained t;
-  for (std::int64_t i = 0; i < 4; ++i) {
-    const auto seed = static_cast<std::uint64_t>(10 + i);
-    copy_into(x, random({jets().total(), 13}, seed));
-    copy_into(y, random({6, 2}, 100 + seed));
-    adamw.set_rates({.lr = 1e-2F / static_cast<float>(i + 1), .step = i + 1});
-    replayed ? graph.replay() : step();
-    t.losses.push_back(loss.item());
-  }
-  t.weights.push_back(flat.values.to_vector<float>());
-  return t;
-}
-
-TEST(Graphs, ATrainingStepIsReplayedWithTheBitsOfTheEagerOne) {
-  const Trained eager = fixed_shape_steps(false);
-  EXPECT_NE(eager.losses[0], eager.losses[1]);
-  const std::size_t allocations = simt::live_allocations();
-  for (std::uint64_t seed = 0; seed < 6; ++seed) {
-    const simt::ScheduleGuard schedule(schedule_of(seed));
-    EXPECT_TRUE(fixed_shape_steps(true) == eager) << "schedule " << seed;
-  }
-  EXPECT_EQ(simt::live_allocations(), allocations) << "graphs leak";
-  EXPECT_EQ(simt::take_memory_fault(), nullptr);
 }
 
 TEST(FullDevice, SaysWhatWasAskedForByWhomAndWhatLivesThere) {

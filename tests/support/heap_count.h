@@ -18,6 +18,13 @@ extern "C" int __sanitizer_install_malloc_and_free_hooks(  // NOLINT
 
 namespace tessera::heap_count {
 
+/// The hook of the thread sanitizer is not told of aligned_alloc.
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool kCountsAligned = false;
+#else
+inline constexpr bool kCountsAligned = true;
+#endif
+
 struct Count {
   std::int64_t allocations = 0, bytes = 0, largest = 0;
 };
