@@ -16,6 +16,7 @@ namespace tessera {
 namespace {
 
 using heap_count::Count;
+using heap_count::kCountsAligned;
 using heap_count::Watch;
 
 /// Random jets of up to 32 particles, as many as the preset tiny has in a batch.
