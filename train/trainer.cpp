@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <string_view>
+#include <utility>
 
 #include "core/autograd.h"
 #include "train/schedule.h"
@@ -205,11 +207,13 @@ void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
   readback(making_.step).start(board_);
 }
 
-// The default stream cannot be recorded.
+// The default stream cannot be recorded. Nor is the first step: modules and libraries that load at
+// their first use may wait for the device.
 GraphQueue* Trainer::graph_queue() {
   const Device device = flat_.values.device();
   const Stream stream = current_stream(device);
-  if (!use_graphs_ || stream == Stream{}) {
+  const bool first = !std::exchange(loaded_, true);
+  if (!use_graphs_ || first || stream == Stream{}) {
     return nullptr;
   }
   if (!graphs_ || graphs_->stream() != stream) {

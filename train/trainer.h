@@ -55,9 +55,9 @@ class Trainer {
 
   /// Queues a step, which then counts as done. On cpu it is, and throws as step() does; of a device
   /// nothing is known before settle(), so that its next step can be queued meanwhile: at most
-  /// kInFlight are. Where the current stream is an OwnedStream's a device is given the step as one
-  /// graph: then nothing runs of one whose loss function throws. TESSERA_GRAPH=off in the
-  /// environment queues kernel by kernel; the bits are the same.
+  /// kInFlight are. Where the current stream is an OwnedStream's a device is given each step but
+  /// the first as one graph. TESSERA_GRAPH=off in the environment queues kernel by kernel; the bits
+  /// are the same.
   void queue(const std::function<Tensor()>& loss);
   /// Waits for the oldest step in flight alone: watched(), gradient_norm() and learning_rate() are
   /// now its. Throws as step() does; what was queued behind a bad step has changed nothing, and
@@ -126,7 +126,7 @@ class Trainer {
   std::vector<float> lr_scale_;  // one a parameter
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
-  bool use_graphs_;
+  bool use_graphs_, loaded_ = false;
   std::optional<GraphQueue> graphs_;  // for the stream that was current last
   Tensor board_;                      // what a step leaves on the device: report, loss
   std::array<std::optional<Readback>, kInFlight> reads_;  // of the board behind each step
