@@ -88,8 +88,8 @@ NormFormerBlock::Mlp::Mlp(std::int64_t width, std::int64_t hidden, float dropout
   fill(fc2.bias, 0.0F);
 }
 
-Tensor NormFormerBlock::Mlp::operator()(const Tensor& x, const DropoutStream& dropout) const {
-  return fc2(drop(fc1(norm(x), Activation::silu), dropout));
+Tensor NormFormerBlock::Mlp::operator()(const Tensor& normed, const DropoutStream& dropout) const {
+  return fc2(drop(fc1(normed, Activation::silu), dropout));
 }
 
 NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::int64_t mlp_factor,
@@ -106,8 +106,8 @@ NormFormerBlock::NormFormerBlock(std::int64_t width, std::int64_t heads, std::in
 }
 
 Tensor NormFormerBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
-  const Tensor r = add(x, norm2(mix(attn, norm1(x))));
-  return add(r, mlp(r, fork(dropout, "hidden")));
+  const auto [r, normed] = mlp.norm.of_sum(x, norm2(mix(attn, norm1(x))));
+  return add(r, mlp(normed, fork(dropout, "hidden")));
 }
 
 Tensor NormFormerBlock::operator()(const Tensor& x, const Segments& segments,
@@ -143,8 +143,8 @@ PostNormBlock::PostNormBlock(std::int64_t width, std::int64_t heads, Rng& rng, f
 }
 
 Tensor PostNormBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
-  const Tensor y = norm1(add(x, mix(attn, x)));
-  return norm2(add(y, ff(y, fork(dropout, "hidden"))));
+  const Tensor y = norm1.of_sum(x, mix(attn, x)).normed;
+  return norm2.of_sum(y, ff(y, fork(dropout, "hidden"))).normed;
 }
 
 Tensor PostNormBlock::operator()(const Tensor& x, const Segments& segments,
@@ -168,8 +168,8 @@ PreNormBlock::PreNormBlock(const Config& c, Rng& rng)
 }
 
 Tensor PreNormBlock::operator()(const Tensor& x, Mix mix, const DropoutStream& dropout) const {
-  const Tensor y = add(x, mul_rows(mix(attn, norm1(x)), gate1));
-  return add(y, mul_rows(ff(norm2(y), fork(dropout, "hidden")), gate2));
+  const auto [y, normed] = norm2.of_sum(x, mul_rows(mix(attn, norm1(x)), gate1));
+  return add(y, mul_rows(ff(normed, fork(dropout, "hidden")), gate2));
 }
 
 Tensor PreNormBlock::operator()(const Tensor& x, const Segments& segments,

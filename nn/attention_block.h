@@ -52,11 +52,11 @@ using Mix = FunctionRef<Tensor(const SelfAttention&, const Tensor& x)>;
 /// begin at zero. Source: NormFormer, Shleifer et al. 2021, as OmniJet-alpha uses it.
 struct NormFormerBlock : Module {
   struct Mlp : Module {
-    LayerNorm norm;
+    LayerNorm norm;  // of the residual before it: the block's business
     Linear fc1, fc2;
     Dropout drop;
     Mlp(std::int64_t width, std::int64_t hidden, float dropout, Rng& rng);
-    Tensor operator()(const Tensor& x, const DropoutStream& dropout = {}) const;
+    Tensor operator()(const Tensor& normed, const DropoutStream& dropout = {}) const;
   };
   LayerNorm norm1;
   SelfAttention attn;

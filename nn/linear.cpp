@@ -5,7 +5,6 @@
 #include "core/autograd.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/gather/gather.h"
-#include "kernels/layernorm/layernorm.h"
 
 namespace tessera {
 
@@ -71,6 +70,10 @@ LayerNorm::LayerNorm(std::int64_t width, float initial_weight) {
 }
 
 Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, weight, bias); }
+
+NormedSum LayerNorm::of_sum(const Tensor& x, const Tensor& y) const {
+  return add_layer_norm(x, y, weight, bias);
+}
 
 Embedding::Embedding(std::int64_t rows, std::int64_t width, float sigma, Rng& rng) {
   weight = parameter("weight", normal_init({rows, width}, sigma, rng));

@@ -1,6 +1,7 @@
 // Linear, LayerNorm and Embedding: the layers that own one table each.
 #pragma once
 
+#include "kernels/layernorm/layernorm.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/module.h"
 
@@ -45,6 +46,8 @@ struct LayerNorm : Module {
   Tensor weight, bias;
   explicit LayerNorm(std::int64_t width, float initial_weight = 1.0F);
   Tensor operator()(const Tensor& x) const;  // (T, d) -> (T, d)
+  /// x + y, and its norm: add_layer_norm().
+  [[nodiscard]] NormedSum of_sum(const Tensor& x, const Tensor& y) const;
 };
 
 /// Rows of a table, N(0, sigma^2) at start.

@@ -83,8 +83,8 @@ Tensor PartBlock::attend(const Tensor& cls, const Tensor& x, const WithClass& ro
 
 Tensor PartBlock::finish(const Tensor& x, const Tensor& mixed, const DropoutStream& dropout) const {
   const Tensor a = post_norm(mul_rows(mixed, per_channel(c_attn, x.shape(1))));
-  const Tensor r = add(x, drop(a, fork(dropout, "mixed")));
-  const Tensor hidden = drop(fc1(norm2(r), Activation::gelu), fork(dropout, "hidden"));  // (T, 4 d)
+  const auto [r, normed] = norm2.of_sum(x, drop(a, fork(dropout, "mixed")));
+  const Tensor hidden = drop(fc1(normed, Activation::gelu), fork(dropout, "hidden"));  // (T, 4 d)
   const Tensor f = drop(fc2(fc_norm(hidden)), fork(dropout, "output"));
   return add(f, mul_rows(r, w_resid));
 }

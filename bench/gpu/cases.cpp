@@ -108,6 +108,27 @@ GpuCase layer_norm_case(std::int64_t t, std::int64_t width, DType dtype = DType:
           }};
 }
 
+// The residual's sum and its norm each have a gradient of their own.
+GpuCase add_layer_norm_case(std::int64_t t, std::int64_t width, DType dtype) {
+  const double n = d(t * width), rows = d(t), blocks = d((t + 255) / 256), w = d(width);
+  const double bytes = bytes_of(n, dtype);
+  return {of_type("add_layer_norm", dtype),
+          fmt::format("T={} d={}", t, width),
+          d(kDesignTokens) / rows,
+          fmt::format("T={} d={}", kDesignTokens, width),
+          {{"layernorm_forward", 2 * bytes + 8 * w, 2 * bytes + 8 * rows, 9 * n},
+           {"layernorm_backward", 3 * bytes + 8 * rows + 4 * w, bytes + 8 * blocks * w, 15 * n},
+           {"layernorm_reduce", 8 * blocks * w, 8 * w, 2 * blocks * w}},
+          [=](Device on) {
+            return both_ways({leaf(on, {t, width}, 1, dtype), leaf(on, {t, width}, 4, dtype),
+                              leaf(on, {width}, 2), leaf(on, {width}, 3)},
+                             [](const auto& x) {
+                               const NormedSum both = add_layer_norm(x[0], x[1], x[2], x[3]);
+                               return add(scale(both.sum, 0.5F), both.normed);
+                             });
+          }};
+}
+
 GpuCase softmax_case(std::int64_t rows, std::int64_t c) {
   const double n = d(rows * c);
   return {"softmax",
@@ -377,6 +398,8 @@ std::vector<GpuCase> gpu_cases(Size size) {
           layer_norm_case(tokens(512), 256, DType::bf16),
           layer_norm_case(tokens(300), 128, DType::bf16),
           layer_norm_case(tokens(256), 1024, DType::bf16),
+          add_layer_norm_case(tokens(512), 256, DType::f32),
+          add_layer_norm_case(tokens(512), 256, DType::bf16),
           softmax_case(tokens(256), 128),
           softmax_case(tokens(256), 512),
           softmax_case(tokens(64), 1504),

@@ -1,6 +1,6 @@
 // Layer norm on the CPU: a row stays in L1 over three passes (mean, deviations, output), so memory
-// sees it once. Threads share blocks of 256 rows; weight and bias gradients are one partial per
-// block, added in block order.
+// sees it once; so does the sum of two rows that is normalised. Threads share blocks of 256 rows;
+// weight and bias gradients are one partial per block, added in block order.
 #include "kernels/layernorm/layernorm.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -16,6 +16,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace tessera::cpu::HWY_NAMESPACE {
 using namespace simd::HWY_NAMESPACE;  // NOLINT: the helpers of this target
+
+// sum = a + b; sum may be either.
+void AddRow(const float* a, const float* b, std::int64_t width, float* sum) {
+  ForVectors(width, [&](std::int64_t c, std::int64_t n) HWY_ATTR {
+    StoreN(hn::Add(LoadN(n, a + c), LoadN(n, b + c)), n, sum + c);
+  });
+}
 
 void ForwardRow(const float* x, const float* weight, const float* bias, std::int64_t width,
                 float epsilon, float* y, float* mean, float* rstd) {
@@ -72,16 +79,22 @@ void BackwardRow(const float* dy, const float* x, const float* weight, std::int6
 }
 
 // Rows of one chunk: one dispatched call.
-void ForwardRows(View<const float, 2> x, const float* weight, const float* bias, float epsilon,
-                 View<float, 2> y, float* mean, float* rstd, std::int64_t begin, std::int64_t end) {
+void ForwardRows(View<const float, 2> x, const LayerNormResidual<float>& residual,
+                 const float* weight, const float* bias, float epsilon, View<float, 2> y,
+                 float* mean, float* rstd, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
-    ForwardRow(x.row(row), weight, bias, x.shape[1], epsilon, y.row(row), mean + row, rstd + row);
+    const float* from = x.row(row);
+    if (residual.added.data != nullptr) {
+      AddRow(from, residual.added.row(row), x.shape[1], residual.sum.row(row));
+      from = residual.sum.row(row);
+    }
+    ForwardRow(from, weight, bias, x.shape[1], epsilon, y.row(row), mean + row, rstd + row);
   }
 }
 
-void BackwardRows(View<const float, 2> dy, View<const float, 2> x, const float* weight,
-                  const float* mean, const float* rstd, View<float, 2> dx, float* dweight,
-                  float* dbias, std::int64_t begin, std::int64_t end) {
+void BackwardRows(View<const float, 2> dy, View<const float, 2> dsum, View<const float, 2> x,
+                  const float* weight, const float* mean, const float* rstd, View<float, 2> dx,
+                  float* dweight, float* dbias, std::int64_t begin, std::int64_t end) {
   const std::int64_t width = x.shape[1];
   for (std::int64_t c = 0; c < width; ++c) {
     dweight[c] = dbias[c] = 0.0F;
@@ -89,6 +102,9 @@ void BackwardRows(View<const float, 2> dy, View<const float, 2> x, const float* 
   for (std::int64_t row = begin; row < end; ++row) {
     BackwardRow(dy.row(row), x.row(row), weight, width, mean[row], rstd[row], dx.row(row), dweight,
                 dbias);
+    if (dsum.data != nullptr) {
+      AddRow(dx.row(row), dsum.row(row), width, dx.row(row));
+    }
   }
 }
 
@@ -100,19 +116,19 @@ namespace tessera::cpu {
 HWY_EXPORT(ForwardRows);
 HWY_EXPORT(BackwardRows);
 
-void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
-                       View<const float, 1> bias, float epsilon, View<float, 2> y,
-                       View<float, 1> mean, View<float, 1> rstd, Stream) {
+void layernorm_forward(View<const float, 2> x, LayerNormResidual<float> residual,
+                       View<const float, 1> weight, View<const float, 1> bias, float epsilon,
+                       View<float, 2> y, View<float, 1> mean, View<float, 1> rstd, Stream) {
   const std::int64_t rows = x.shape[0];
   parallel_for(chunk_count(rows, kLayerNormBlock), [&](std::int64_t chunk) {
     const std::int64_t begin = chunk * kLayerNormBlock;
     HWY_DYNAMIC_DISPATCH(ForwardRows)
-    (x, weight.data, bias.data, epsilon, y, mean.data, rstd.data, begin,
+    (x, residual, weight.data, bias.data, epsilon, y, mean.data, rstd.data, begin,
      std::min(begin + kLayerNormBlock, rows));
   });
 }
 
-void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
+void layernorm_backward(View<const float, 2> dy, View<const float, 2> dsum, View<const float, 2> x,
                         View<const float, 1> weight, View<const float, 1> mean,
                         View<const float, 1> rstd, View<float, 2> dx, View<float, 3> partials,
                         Stream) {
@@ -120,8 +136,8 @@ void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
   parallel_for(partials.shape[1], [&](std::int64_t block) {
     const std::int64_t begin = block * kLayerNormBlock;
     HWY_DYNAMIC_DISPATCH(BackwardRows)
-    (dy, x, weight.data, mean.data, rstd.data, dx, &partials(0, block, 0), &partials(1, block, 0),
-     begin, std::min(begin + kLayerNormBlock, rows));
+    (dy, dsum, x, weight.data, mean.data, rstd.data, dx, &partials(0, block, 0),
+     &partials(1, block, 0), begin, std::min(begin + kLayerNormBlock, rows));
   });
 }
 

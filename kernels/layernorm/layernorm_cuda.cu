@@ -1,14 +1,15 @@
 // Layer norm over rows of f32 or bf16; parameters, statistics and sums are f32. One warp owns a row
 // and keeps it in registers, four neighbouring elements at a time: x is read once, the variance is
 // the mean of squared deviations (never E[x^2] - m^2), ten shuffles a row. Traffic with elements of
-// e bytes: 2 e T d + 8 T bytes forward, 3 e T d + 8 T backward. Forward a warp takes four rows in
-// turn with weight and bias in registers; read again for each row, they would be two thirds of what
-// L2 delivers. dweight and dbias: each block sums 256 rows, warp by warp in row order, then a
-// second kernel adds the blocks' partials in a fixed order; so the bits depend on the problem
-// alone.
+// e bytes: 2 e T d + 8 T bytes forward, 3 e T d + 8 T backward; 4 e T d + 8 T each way where two
+// rows are added first. Forward a warp takes four rows in turn with weight and bias in registers;
+// read again for each row, they would be two thirds of what L2 delivers. dweight and dbias: each
+// block sums 256 rows, warp by warp in row order, then a second kernel adds the blocks' partials in
+// a fixed order; so the bits depend on the problem alone.
 #include "core/gpu/quad.cuh"
 #include "core/gpu/warp.cuh"
 #include "core/kernel.h"
+#include "kernels/layernorm/layernorm_types.h"
 
 namespace tessera::TESSERA_GPU_NS {
 namespace {
@@ -27,6 +28,22 @@ TESSERA_DEVICE void load_row(Quad (&v)[kQuads], const T* row, std::int64_t d, bo
   TESSERA_UNROLL
   for (int q = 0; q < kQuads; ++q) {
     v[q] = load_quad(row + column_of(q), d - column_of(q), aligned);
+  }
+}
+
+// Adds a row to v, as it is in memory then, and writes the sum there.
+template <int kQuads, class T>
+TESSERA_DEVICE void add_row(Quad (&v)[kQuads], const T* added, T* sum, std::int64_t d,
+                            bool aligned) {
+  TESSERA_UNROLL
+  for (int q = 0; q < kQuads; ++q) {
+    const int c = column_of(q);
+    const Quad other = load_quad(added + c, d - c, aligned);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      v[q].x[e] = static_cast<float>(T(v[q].x[e] + other.x[e]));
+    }
+    store_quad(sum + c, v[q], d - c, aligned);
   }
 }
 
@@ -52,18 +69,21 @@ TESSERA_DEVICE Moments center(Quad (&v)[kQuads], std::int64_t d, float epsilon) 
   return {m, rsqrt(sum_over_warp(squares) / static_cast<float>(d) + epsilon)};
 }
 
-// Lane k keeps the moments of the warp's k-th row: they leave in one store.
-template <class T, int kQuads>
+// Lane k keeps the moments of the warp's k-th row: they leave in one store. kAdds: a residual takes
+// registers, at 256 columns those of one block in four of a multiprocessor.
+template <class T, int kQuads, bool kAdds>
 TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    forward_kernel(View<const T, 2> x, View<const float, 1> weight, View<const float, 1> bias,
-                   float epsilon, View<T, 2> y, View<float, 1> mean, View<float, 1> rstd) {
+    forward_kernel(View<const T, 2> x, LayerNormResidual<T> residual, View<const float, 1> weight,
+                   View<const float, 1> bias, float epsilon, View<T, 2> y, View<float, 1> mean,
+                   View<float, 1> rstd) {
   const std::int64_t d = x.shape[1];
   const std::int64_t begin =
       (static_cast<std::int64_t>(block_idx().x) * kWarps + warp()) * kRowsPerWarp;
   const auto rows = static_cast<int>(
       begin + kRowsPerWarp < x.shape[0] ? kRowsPerWarp : x.shape[0] - begin);  // <= 0: none
   const bool aligned = quads_are_aligned(x) && quads_are_aligned(y) && quads_are_aligned(weight) &&
-                       quads_are_aligned(bias);
+                       quads_are_aligned(bias) && quads_are_aligned(residual.added) &&
+                       quads_are_aligned(residual.sum);
   // Kept over the rows, unless 64 more registers would leave one block a multiprocessor.
   constexpr bool kKeep = kQuads < kMaxQuads;
   Quad scale[kKeep ? kQuads : 1];
@@ -77,6 +97,9 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
   for (int k = 0; k < rows; ++k) {
     Quad v[kQuads];
     load_row(v, x.row(begin + k), d, aligned);
+    if constexpr (kAdds) {
+      add_row(v, residual.added.row(begin + k), residual.sum.row(begin + k), d, aligned);
+    }
     const Moments row = center(v, d, epsilon);
     TESSERA_UNROLL
     for (int q = 0; q < kQuads; ++q) {
@@ -147,6 +170,18 @@ TESSERA_DEVICE void backward_row(Quad (&v)[kQuads], Quad (&up)[kQuads], const Qu
   }
 }
 
+template <int kQuads, class T>
+TESSERA_DEVICE void add_to(Quad (&v)[kQuads], const T* row, std::int64_t d, bool aligned) {
+  TESSERA_UNROLL
+  for (int q = 0; q < kQuads; ++q) {
+    const Quad other = load_quad(row + column_of(q), d - column_of(q), aligned);
+    TESSERA_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      v[q].x[e] += other.x[e];
+    }
+  }
+}
+
 // The lanes' sums over the warps of the block, in order.
 template <int kQuads>
 TESSERA_DEVICE void store_partials(BackwardSmem<kQuads>& s, const ParameterSums<kQuads>& sums,
@@ -173,19 +208,19 @@ TESSERA_DEVICE void store_partials(BackwardSmem<kQuads>& s, const ParameterSums<
   }
 }
 
-template <class T, int kQuads>
-TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
-    backward_kernel(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weight,
-                    View<const float, 1> mean, View<const float, 1> rstd, View<T, 2> dx,
-                    View<float, 3> partials) {
+template <class T, int kQuads, bool kAdds>
+TESSERA_GLOBAL void __launch_bounds__(32 * kWarps, kQuads == 2 ? 3 : 1)
+    backward_kernel(View<const T, 2> dy, View<const T, 2> dsum, View<const T, 2> x,
+                    View<const float, 1> weight, View<const float, 1> mean,
+                    View<const float, 1> rstd, View<T, 2> dx, View<float, 3> partials) {
   using Smem = BackwardSmem<kQuads>;
   TESSERA_SMEM(Smem, s);
   const std::int64_t rows = x.shape[0];
   const std::int64_t d = x.shape[1];
   const std::int64_t begin = static_cast<std::int64_t>(block_idx().x) * kRowsPerBlock;
   const std::int64_t end = begin + kRowsPerBlock < rows ? begin + kRowsPerBlock : rows;
-  const bool aligned = quads_are_aligned(dy) && quads_are_aligned(x) && quads_are_aligned(dx) &&
-                       quads_are_aligned(weight);
+  const bool aligned = quads_are_aligned(dy) && quads_are_aligned(dsum) && quads_are_aligned(x) &&
+                       quads_are_aligned(dx) && quads_are_aligned(weight);
   Quad scale[kQuads];
   load_row(scale, weight.data, d, aligned);
   ParameterSums<kQuads> sums;
@@ -195,6 +230,9 @@ TESSERA_GLOBAL void __launch_bounds__(32 * kWarps)
     load_row(v, x.row(row), d, aligned);
     load_row(up, dy.row(row), d, aligned);
     backward_row(v, up, scale, ldg(mean.data + row), ldg(rstd.data + row), d, sums);
+    if constexpr (kAdds) {
+      add_to(up, dsum.row(row), d, aligned);
+    }
     TESSERA_UNROLL
     for (int q = 0; q < kQuads; ++q) {
       store_quad(dx.row(row) + column_of(q), up[q], d - column_of(q), aligned);
@@ -253,8 +291,9 @@ void with_quads(std::int64_t d, Body body) {
 }
 
 template <class T>
-void forward(View<const T, 2> x, View<const float, 1> weight, View<const float, 1> bias,
-             float epsilon, View<T, 2> y, View<float, 1> mean, View<float, 1> rstd, Stream stream) {
+void forward(View<const T, 2> x, const LayerNormResidual<T>& residual, View<const float, 1> weight,
+             View<const float, 1> bias, float epsilon, View<T, 2> y, View<float, 1> mean,
+             View<float, 1> rstd, Stream stream) {
   if (x.shape[0] == 0) {
     return;
   }
@@ -264,54 +303,58 @@ void forward(View<const T, 2> x, View<const float, 1> weight, View<const float, 
                             0,
                             stream};
   with_quads(x.shape[1], [&](auto quads) {
-    launch(forward_kernel<T, quads.value>, config, x, weight, bias, epsilon, y, mean, rstd);
+    const auto kernel = residual.added.data != nullptr ? forward_kernel<T, quads.value, true>
+                                                       : forward_kernel<T, quads.value, false>;
+    launch(kernel, config, x, residual, weight, bias, epsilon, y, mean, rstd);
   });
 }
 
 template <class T>
-void backward(View<const T, 2> dy, View<const T, 2> x, View<const float, 1> weight,
-              View<const float, 1> mean, View<const float, 1> rstd, View<T, 2> dx,
-              View<float, 3> partials, Stream stream) {
+void backward(View<const T, 2> dy, View<const T, 2> dsum, View<const T, 2> x,
+              View<const float, 1> weight, View<const float, 1> mean, View<const float, 1> rstd,
+              View<T, 2> dx, View<float, 3> partials, Stream stream) {
   if (x.shape[0] == 0) {
     return;
   }
   with_quads(x.shape[1], [&](auto quads) {
-    launch(backward_kernel<T, quads.value>,
-           {"layernorm_backward",
-            {blocks_for(x.shape[0], kRowsPerBlock)},
-            {32 * kWarps},
-            sizeof(BackwardSmem<quads.value>),
-            stream},
-           dy, x, weight, mean, rstd, dx, partials);
+    const LaunchConfig config{"layernorm_backward",
+                              {blocks_for(x.shape[0], kRowsPerBlock)},
+                              {32 * kWarps},
+                              sizeof(BackwardSmem<quads.value>),
+                              stream};
+    const auto kernel = dsum.data != nullptr ? backward_kernel<T, quads.value, true>
+                                             : backward_kernel<T, quads.value, false>;
+    launch(kernel, config, dy, dsum, x, weight, mean, rstd, dx, partials);
   });
 }
 
 }  // namespace
 
-void layernorm_forward(View<const float, 2> x, View<const float, 1> weight,
-                       View<const float, 1> bias, float epsilon, View<float, 2> y,
-                       View<float, 1> mean, View<float, 1> rstd, Stream stream) {
-  forward(x, weight, bias, epsilon, y, mean, rstd, stream);
+void layernorm_forward(View<const float, 2> x, LayerNormResidual<float> residual,
+                       View<const float, 1> weight, View<const float, 1> bias, float epsilon,
+                       View<float, 2> y, View<float, 1> mean, View<float, 1> rstd, Stream stream) {
+  forward(x, residual, weight, bias, epsilon, y, mean, rstd, stream);
 }
 
-void layernorm_forward_bf16(View<const bf16, 2> x, View<const float, 1> weight,
-                            View<const float, 1> bias, float epsilon, View<bf16, 2> y,
-                            View<float, 1> mean, View<float, 1> rstd, Stream stream) {
-  forward(x, weight, bias, epsilon, y, mean, rstd, stream);
+void layernorm_forward_bf16(View<const bf16, 2> x, LayerNormResidual<bf16> residual,
+                            View<const float, 1> weight, View<const float, 1> bias, float epsilon,
+                            View<bf16, 2> y, View<float, 1> mean, View<float, 1> rstd,
+                            Stream stream) {
+  forward(x, residual, weight, bias, epsilon, y, mean, rstd, stream);
 }
 
-void layernorm_backward(View<const float, 2> dy, View<const float, 2> x,
+void layernorm_backward(View<const float, 2> dy, View<const float, 2> dsum, View<const float, 2> x,
                         View<const float, 1> weight, View<const float, 1> mean,
                         View<const float, 1> rstd, View<float, 2> dx, View<float, 3> partials,
                         Stream stream) {
-  backward(dy, x, weight, mean, rstd, dx, partials, stream);
+  backward(dy, dsum, x, weight, mean, rstd, dx, partials, stream);
 }
 
-void layernorm_backward_bf16(View<const bf16, 2> dy, View<const bf16, 2> x,
-                             View<const float, 1> weight, View<const float, 1> mean,
-                             View<const float, 1> rstd, View<bf16, 2> dx, View<float, 3> partials,
-                             Stream stream) {
-  backward(dy, x, weight, mean, rstd, dx, partials, stream);
+void layernorm_backward_bf16(View<const bf16, 2> dy, View<const bf16, 2> dsum,
+                             View<const bf16, 2> x, View<const float, 1> weight,
+                             View<const float, 1> mean, View<const float, 1> rstd, View<bf16, 2> dx,
+                             View<float, 3> partials, Stream stream) {
+  backward(dy, dsum, x, weight, mean, rstd, dx, partials, stream);
 }
 
 void layernorm_reduce(View<const float, 3> partials, View<float, 1> dweight, View<float, 1> dbias,
