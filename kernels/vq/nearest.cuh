@@ -56,9 +56,10 @@ TESSERA_DEVICE std::int32_t exact_key(const float* x, const float* exact, int co
 }
 
 // Scores the candidates of a slot's rows exactly, a lane per code: 32 / kCandidate rows at a time.
+// `sole`, the same in a row's four lanes: the one code of its candidates that can win, or -1.
 template <class P>
 TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest& contest,
-                           const float (&best)[3], int slot, std::uint32_t mask, int dims,
+                           const float (&best)[3], int sole, int slot, std::uint32_t mask, int dims,
                            View<const float, 1> half_norms) {
   constexpr int kLanes = P::kCandidate;
   const std::uint32_t first = std::bit_cast<std::uint32_t>(best[0]) & mask;
@@ -67,6 +68,7 @@ TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest
   for (int pass = 0; pass < kLanes / 4; ++pass) {
     const int row = pass * (32 / kLanes) + lane() / kLanes;  // of eight
     const int of_block = 32 * warp() + 8 * slot + row;
+    const int only = P::kRefines ? shfl_idx(sole, 4 * row) : -1;
     std::uint32_t left = contest.of_row(row);
     Winner winner = s.winner[of_block];
     while (any(left != 0)) {
@@ -75,7 +77,7 @@ TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest
       const std::uint32_t seconds = shfl_idx(second, 4 * row + pick % 4);
       const int group = static_cast<int>(pick < 4 ? firsts : seconds);
       const int code = code_of_candidate<P>(group, pick % 4, lane() % kLanes);
-      if (left != 0 && code < half_norms.shape[0]) {
+      if (left != 0 && code < half_norms.shape[0] && (only < 0 || code == only)) {
         winner.take(
             exact_key<P>(s.x[of_block], search.exact, code, dims, ldg(half_norms.data + code)),
             code);
@@ -119,38 +121,47 @@ struct SlotRow {
 // The bits of this lane's row.
 TESSERA_DEVICE std::uint32_t of_quad(std::uint32_t lanes) { return lanes >> (lane() & 28) & 15U; }
 
+/// What refined scores say of a row.
+struct Verdict {
+  bool decided;  // it has its winner
+  bool leads;    // this lane has the best candidate
+  int sole;      // the one code of that which can win, or -1
+};
+
 // Whether the row's best candidate, refined, leaves one code alone, which is then its winner.
 template <class P>
-TESSERA_DEVICE bool decide_refined(SearchSmem<P>& s, const Search& search, const SlotRow& row,
-                                   const RowValues<P>& x, const float (&best)[3],
-                                   std::uint32_t mask) {
+TESSERA_DEVICE Verdict decide_refined(SearchSmem<P>& s, const Search& search, const SlotRow& row,
+                                      const RowValues<P>& x, const float (&best)[3],
+                                      std::uint32_t mask) {
   const int leader = lowest(of_quad(ballot(best[0] == row.top)));
   const std::uint32_t own = std::bit_cast<std::uint32_t>(best[0]) & mask;
   const auto group = static_cast<int>(shfl_idx(own, (lane() & 28) + leader));
   const Refined found = refine(s, search, x, group, leader);
   const float next = lane() % 4 == leader ? best[1] : best[0];  // of other candidates
-  const bool alone = found.second < found.best - 2.02F * row.bound.refined &&
-                     next < found.best - 1.01F * (row.bound.coarse + row.bound.refined);
+  const bool sole = found.second < found.best - 2.02F * row.bound.refined;
+  const bool alone = sole && next < found.best - 1.01F * (row.bound.coarse + row.bound.refined);
   const bool decided = of_quad(ballot(row.known && alone)) == 15U;
   if (decided && lane() % 4 == 0) {
     s.winner[row.of_block] = {0, found.code};
   }
   sync_warp();  // others read it
-  return decided;
+  return {decided, lane() % 4 == leader, sole ? found.code : -1};
 }
 
-// Scores the best candidate of each row of a slot exactly. The others, and the list, then need no
+// Scores the best candidate of each row of a slot exactly, of a refined one no more codes than can
+// win. The others, and the list, then need no
 // more than to be within one bound of that score. Returns whether this lane is the first of a row
 // for which more than one candidate was scored, or any where one was refined.
 template <class P>
 TESSERA_DEVICE bool decide_exactly(SearchSmem<P>& s, const Search& search, const SlotRow& row,
                                    const float (&best)[3], int slot, std::int64_t first_row,
                                    std::uint32_t mask, View<const float, 2> x,
-                                   View<const float, 1> half_norms, bool decided) {
+                                   View<const float, 1> half_norms, const Verdict& verdict) {
+  const bool decided = verdict.decided;
   const int dims = static_cast<int>(x.shape[1]);
   const bool there = first_row + row.of_block < x.shape[0];
-  const bool leads = row.known && !decided && best[0] == row.top;
-  decide<P>(s, search, {ballot(leads), 0}, best, slot, mask, dims, half_norms);
+  const bool leads = row.known && !decided && verdict.leads;
+  decide<P>(s, search, {ballot(leads), 0}, best, verdict.sole, slot, mask, dims, half_norms);
   const std::int32_t key = s.winner[row.of_block].key;
   sync_warp();  // before the next winner
   const float edge = max(score_of(key), row.top - row.bound.coarse) - 1.01F * row.bound.coarse;
@@ -163,7 +174,7 @@ TESSERA_DEVICE bool decide_exactly(SearchSmem<P>& s, const Search& search, const
   const bool open = row.known && !decided && !listed;
   const std::uint32_t first = ballot(open && !leads && best[0] >= edge);
   const Contest contest{first, ballot(open && best[1] >= edge)};
-  decide<P>(s, search, contest, best, slot, mask, dims, half_norms);
+  decide<P>(s, search, contest, best, -1, slot, mask, dims, half_norms);
   return open && lane() % 4 == 0 && (P::kRefines || contest.of_row(lane() / 4) != 0);
 }
 
@@ -186,14 +197,14 @@ TESSERA_DEVICE bool finish_slot(SearchSmem<P>& s, const Search& search, const fl
   row.top = max(row.top, shfl_xor(row.top, 2));
   const bool there = first_row + row.of_block < x.shape[0];
   row.known = there && row.bound.coarse < kHuge && row.top > -0.5F * kNoCode;
-  bool decided = false;
+  Verdict verdict{false, best[0] == row.top, -1};
   if constexpr (P::kRefines) {
-    decided = decide_refined(s, search, row, values, best, mask);
+    verdict = decide_refined(s, search, row, values, best, mask);
   }
-  if (all(decided || !there)) {
+  if (all(verdict.decided || !there)) {
     return false;
   }
-  return decide_exactly(s, search, row, best, slot, first_row, mask, x, half_norms, decided);
+  return decide_exactly(s, search, row, best, slot, first_row, mask, x, half_norms, verdict);
 }
 
 // The last bits of a score that hold the number of its group.
