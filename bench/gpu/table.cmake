@@ -1,6 +1,6 @@
 # Writes OUT/predicted.json, OUT/machine.txt (GPU, driver, clocks, power limit, before and after) and OUT/table.txt, and
 # prints the table. Without a GPU the table holds predictions alone and ends with a line that says so.
-#   cmake -DPREDICTED=<predicted_bench> -DTABLE=<gpu_table> -DOUT=<folder> -P table.cmake
+#   cmake -DPREDICTED=<predicted_bench> -DTABLE=<gpu_table> -DSTEPS=<gpu_steps> -DOUT=<folder> -P table.cmake
 cmake_minimum_required(VERSION 3.25)
 
 function(record when)
@@ -22,6 +22,14 @@ file(WRITE ${OUT}/machine.txt "")
 execute_process(COMMAND ${PREDICTED} ${OUT}/predicted.json OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
 record("before")
 execute_process(COMMAND ${TABLE} ${OUT}/predicted.json OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${STEPS} OUTPUT_VARIABLE steps COMMAND_ERROR_IS_FATAL ANY)
+find_program(PYTHON python3 REQUIRED)
+execute_process(COMMAND ${PYTHON} ${CMAKE_CURRENT_LIST_DIR}/../nn/step_peer.py --cuda
+                RESULT_VARIABLE missing OUTPUT_VARIABLE peer ERROR_QUIET)
+if(missing)
+  set(peer "PyTorch: skipped, no torch with a CUDA device for ${PYTHON}\n")
+endif()
+string(APPEND text "${steps}${peer}")
 record("after")
 file(WRITE ${OUT}/table.txt "${text}")
 message("${text}\nwritten to ${OUT}")

@@ -2,6 +2,9 @@
 """The layers and steps of step_bench.cpp in PyTorch, in turn with it, and the ratio of their times.
 
   step_peer.py BUILD/bench/step_bench [THREADS]
+  step_peer.py --cuda
+
+The second form times its own steps alone on a GPU, in f32 and bf16, for the table of bench/gpu.
 
 Two peers: "as published" pads every jet to 128 slots, masks scores, and scores all slots, as the public OmniJet-alpha
 code does (uhh-pd-ml/omnijet_alpha); "tuned" pads to the longest jet, uses scaled_dot_product_attention with the causal flag,
@@ -104,14 +107,29 @@ def omnijet_step(tuned):
     return step
 
 
-def seconds(step, repeats=5):
+def seconds(step, repeats=5, wait=lambda: None):
     step()
     times = []
     for _ in range(repeats):
+        wait()
         begin = time.perf_counter()
         step()
+        wait()
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
+
+
+def on_gpu(device):
+    torch.set_default_device(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for name, dtype in (("f32", None), ("bf16", torch.bfloat16)):
+        times = []
+        for tuned in (False, True):
+            step = omnijet_step(tuned)
+            with torch.autocast(device, dtype, enabled=dtype is not None):
+                seconds(step, 2, wait)
+                times.append(1e3 * seconds(step, 21, wait))
+        print(f"PyTorch {torch.__version__} {name:5} as published {times[0]:8.3f} ms, tuned {times[1]:8.3f} ms")
 
 
 def ours(program, name):
@@ -134,5 +152,7 @@ def main(program, threads):
               f"   {published / mine:.2f} {tuned / mine:.2f}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "--cuda":
+    on_gpu("cuda" if torch.cuda.is_available() else sys.exit("torch finds no CUDA device"))
+elif __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
