@@ -24,10 +24,13 @@ record("before")
 execute_process(COMMAND ${TABLE} ${OUT}/predicted.json OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${STEPS} OUTPUT_VARIABLE steps COMMAND_ERROR_IS_FATAL ANY)
 find_program(PYTHON python3 REQUIRED)
-execute_process(COMMAND ${PYTHON} ${CMAKE_CURRENT_LIST_DIR}/../nn/step_peer.py --cuda
-                RESULT_VARIABLE missing OUTPUT_VARIABLE peer ERROR_QUIET)
+execute_process(COMMAND ${PYTHON} -c "import sys, torch; sys.exit(not torch.cuda.is_available())"
+                RESULT_VARIABLE missing OUTPUT_QUIET ERROR_QUIET)
 if(missing)
-  set(peer "PyTorch: skipped, no torch with a CUDA device for ${PYTHON}\n")
+  set(peer "PyTorch: skipped, no torch with a CUDA device for python3\n")
+else()
+  execute_process(COMMAND ${PYTHON} ${CMAKE_CURRENT_LIST_DIR}/../nn/step_peer.py --cuda
+                  OUTPUT_VARIABLE peer COMMAND_ERROR_IS_FATAL ANY)
 endif()
 string(APPEND text "${steps}${peer}")
 record("after")

@@ -152,7 +152,7 @@ def main(program, threads):
               f"   {published / mine:.2f} {tuned / mine:.2f}")
 
 
-if __name__ == "__main__" and sys.argv[1] == "--cuda":
-    on_gpu("cuda" if torch.cuda.is_available() else sys.exit("torch finds no CUDA device"))
+if __name__ == "__main__" and sys.argv[1:] == ["--cuda"]:
+    on_gpu("cuda")
 elif __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
