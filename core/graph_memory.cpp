@@ -54,7 +54,11 @@ GraphMemory::~GraphMemory() {
   const DeviceCalls& calls = device_calls(device_);
   const auto& recording = recording_on(device_);  // of another memory: it may hold the last tensor
   for (const auto& [data, block] : blocks_) {
-    recording ? recording->adopt(data, stream_) : calls.free(data, stream_to_free_in());
+    if (recording) {
+      recording->adopt(data, stream_);
+    } else {
+      calls.free(data, stream_to_free_in());
+    }
   }
   for (const auto& uploads : uploads_) {
     try {
@@ -109,7 +113,6 @@ void GraphMemory::free_idle() {
       continue;
     }
     device_calls(device_).free(it->second, stream_to_free_in());
-    bytes_ -= block.bytes;
     blocks_.erase(it->second);
     it = free_.erase(it);
   }
@@ -130,7 +133,6 @@ std::byte* GraphMemory::allocate(std::size_t bytes) {
   // In the order of the default stream: an allocation is no work of the graph.
   auto* data = static_cast<std::byte*>(calls.allocate(wanted, nullptr));
   blocks_.emplace(data, Block{wanted, runs_});
-  bytes_ += wanted;
   grown_ = true;
   return data;
 }

@@ -38,9 +38,6 @@ class GraphMemory {
   void adopt(std::byte* data, Stream home) { adopted_.push_back({data, home}); }
   /// A host buffer that copies of the body read when they run.
   std::byte* pinned(std::size_t bytes);
-  /// Of the device, in use or not.
-  [[nodiscard]] std::size_t bytes() const { return bytes_; }
-
   static constexpr int kIdleRuns = 32;
 
  private:
@@ -71,7 +68,6 @@ class GraphMemory {
   Stream stream_;
   bool lost_ = false, grown_ = false;
   std::int64_t runs_ = 0;
-  std::size_t bytes_ = 0;
   std::unordered_map<std::byte*, Block> blocks_;
   std::multimap<std::size_t, std::byte*> free_;
   std::vector<Adopted> adopted_;

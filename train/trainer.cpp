@@ -199,7 +199,11 @@ void Trainer::step_on_cpu(const std::function<Tensor()>& loss_function) {
 // update do nothing, and those of later steps until the board is clean again.
 void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
   const auto compute = [&] { compute_on_device(loss_function); };
-  if (GraphQueue* graphs = graph_queue()) {
+  // Modules and libraries that load at their first use may wait for the device, which a recording
+  // forbids.
+  const bool first = !std::exchange(has_queued_, true);
+  GraphQueue* graphs = first ? nullptr : graph_queue();
+  if (graphs != nullptr) {
     graphs->run(compute);
   } else {
     compute();
@@ -207,13 +211,11 @@ void Trainer::queue_on_device(const std::function<Tensor()>& loss_function) {
   readback(making_.step).start(board_);
 }
 
-// The default stream cannot be recorded. Nor is the first step: modules and libraries that load at
-// their first use may wait for the device.
+// For the current stream; null where steps are not recorded. The default stream cannot be.
 GraphQueue* Trainer::graph_queue() {
   const Device device = flat_.values.device();
   const Stream stream = current_stream(device);
-  const bool first = !std::exchange(loaded_, true);
-  if (!use_graphs_ || first || stream == Stream{}) {
+  if (!use_graphs_ || stream == Stream{}) {
     return nullptr;
   }
   if (!graphs_ || graphs_->stream() != stream) {

@@ -126,7 +126,8 @@ class Trainer {
   std::vector<float> lr_scale_;  // one a parameter
   StepArena arena_;
   std::optional<AdamWOnDevice> adamw_;  // devices only
-  bool use_graphs_, loaded_ = false;
+  bool use_graphs_;
+  bool has_queued_ = false;
   std::optional<GraphQueue> graphs_;  // for the stream that was current last
   Tensor board_;                      // what a step leaves on the device: report, loss
   std::array<std::optional<Readback>, kInFlight> reads_;  // of the board behind each step
