@@ -3,9 +3,7 @@
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
-#include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <tuple>
 #include <vector>
@@ -16,9 +14,8 @@
 #ifdef TESSERA_BUILD_SIMT
 #include "core/simt/executor.h"
 #endif
-#include "kernels/elementwise/elementwise.h"
-#include "kernels/reduce/reduce.h"
 #include "support/bf16_op.h"
+#include "tests/kernels/layernorm_reference.h"
 
 namespace tessera {
 namespace {
@@ -237,91 +234,7 @@ TEST(LayerNormOp, ANanStaysInItsRow) {
   }
 }
 
-/// Both outputs of a residual and its norm, and all gradients.
-struct OfSum {
-  std::vector<float> sum, normed;
-  std::vector<std::vector<float>> gradients;
-  bool operator==(const OfSum&) const = default;
-};
-
-using Residual = std::function<NormedSum(const std::vector<Tensor>&)>;
-
-OfSum of_sum(const Residual& op, std::int64_t t, std::int64_t d, Device device) {
-  std::vector<Tensor> leaves;
-  for (const auto& [n, seed] : {std::pair{t * d, 1}, {t * d, 2}, {d, 3}, {d, 4}}) {
-    const Shape shape = n == d && seed > 2 ? Shape{d} : Shape{t, d};
-    leaves.push_back(Tensor::from(random(n, static_cast<std::uint64_t>(seed)), shape, device));
-    leaves.back().set_requires_grad(true);
-  }
-  const NormedSum out = op(leaves);
-  backward(add(weighted_sum(out.sum, Tensor::from(random(t * d, 5), {t, d}, device)),
-               weighted_sum(out.normed, Tensor::from(random(t * d, 6), {t, d}, device))));
-  OfSum result{out.sum.to_vector<float>(), out.normed.to_vector<float>(), {}};
-  for (const Tensor& leaf : leaves) {
-    result.gradients.push_back(leaf.grad().to_vector<float>());
-  }
-  return result;
-}
-
-TEST(AddLayerNorm, HasTheBitsOfItsTwoOpsAndTheirGradients) {
-  testing_support::on_every_device([](Device device, const std::string& level) {
-    for (const auto& [t, d] :
-         {std::pair<std::int64_t, std::int64_t>{0, 31}, {1, 1}, {33, 257}, {257, 128}}) {
-      const OfSum expected = of_sum(
-          [](const auto& x) {
-            const Tensor sum = add(x[0], x[1]);
-            return NormedSum{sum, layer_norm(sum, x[2], x[3])};
-          },
-          t, d, device);
-      const OfSum got = of_sum([](const auto& x) { return add_layer_norm(x[0], x[1], x[2], x[3]); },
-                               t, d, device);
-      EXPECT_TRUE(got == expected) << level << ", " << t << " rows of " << d;
-    }
-  });
-}
-
-TEST(AddLayerNorm, PassesOnTheGradientOfEitherOutputAlone) {
-  for (const Device device : devices()) {
-    for (const bool of_norm : {false, true}) {
-      const Inputs in = inputs(3, 8, device);
-      Tensor x = in.x, y = in.dy.clone(), x2 = in.x.clone();
-      for (Tensor* leaf : {&x, &y, &x2}) {
-        leaf->set_requires_grad(true);
-      }
-      const NormedSum out = add_layer_norm(x, y, in.weight, in.bias);
-      backward(weighted_sum(of_norm ? out.normed : out.sum, in.dy));
-      const Tensor sum = add(x2, in.dy);
-      backward(weighted_sum(of_norm ? layer_norm(sum, in.weight, in.bias) : sum, in.dy));
-      EXPECT_EQ(x.grad().to_vector<float>(), x2.grad().to_vector<float>());
-      EXPECT_EQ(y.grad().to_vector<float>(), x2.grad().to_vector<float>());
-    }
-  }
-}
-
 #ifdef TESSERA_BUILD_SIMT
-TEST(LayerNormSimt, ASumIsReadAndWrittenOnce) {
-  constexpr Device kSimt{DeviceType::simt, 0};
-  const std::int64_t t = 256, d = 256, rows = t * d * 4 / 32;
-  Inputs in = inputs(t, d, kSimt);
-  const auto out = [&](const Shape& s) { return Tensor::empty(s, DType::f32, kSimt); };
-  const Tensor sum = out({t, d}), y = out({t, d}), mean = out({t}), rstd = out({t});
-  simt::layernorm_forward(
-      in.x.view<const float, 2>(), {in.dy.view<const float, 2>(), sum.view<float, 2>()},
-      in.weight.view<const float, 1>(), in.bias.view<const float, 1>(), 1e-5F, y.view<float, 2>(),
-      mean.view<float, 1>(), rstd.view<float, 1>(), Stream{});
-  EXPECT_EQ(simt::last_launch().sectors_read,
-            static_cast<std::uint64_t>(2 * rows + 2 * (t / 4) * d * 4 / 32));
-  EXPECT_EQ(simt::last_launch().sectors_written,
-            static_cast<std::uint64_t>(2 * rows + 2 * (t / 4)));
-  simt::layernorm_backward(in.dy.view<const float, 2>(), in.x.view<const float, 2>(),
-                           sum.view<const float, 2>(), in.weight.view<const float, 1>(),
-                           mean.view<const float, 1>(), rstd.view<const float, 1>(),
-                           out({t, d}).view<float, 2>(), out({2, 1, d}).view<float, 3>(), Stream{});
-  EXPECT_GE(simt::last_launch().unique_sectors_read, static_cast<std::uint64_t>(3 * rows));
-  EXPECT_LE(32 * simt::last_launch().unique_sectors_read,
-            static_cast<std::uint64_t>(32 * 3 * rows + 8 * t + 4 * d));
-}
-
 TEST(LayerNormSimt, BitsDoNotDependOnTheSchedule) {
   const Inputs in = inputs(300, 40, {DeviceType::simt, 0});
   const Result expected = run(in);
@@ -350,26 +263,6 @@ TEST(LayerNormSimt, ForwardReadsEachRowOnceInWholeSectors) {
 }
 #endif
 
-// The reference above, as a function of rows, weight and bias.
-testing_support::DoubleFunction rows_of(std::int64_t d) {
-  return [d](const std::vector<std::vector<double>>& in) {
-    std::vector<double> y;
-    const auto width = static_cast<std::size_t>(d);
-    for (std::size_t row = 0; row < in[0].size(); row += width) {
-      double mean = 0, variance = 0;
-      for (std::size_t i = row; i < row + width; ++i) mean += in[0][i] / static_cast<double>(d);
-      for (std::size_t i = row; i < row + width; ++i) {
-        variance += (in[0][i] - mean) * (in[0][i] - mean) / static_cast<double>(d);
-      }
-      const double rstd = 1 / std::sqrt(variance + static_cast<double>(1e-5F));
-      for (std::size_t i = row; i < row + width; ++i) {
-        y.push_back((in[0][i] - mean) * rstd * in[1][i - row] + in[2][i - row]);
-      }
-    }
-    return y;
-  };
-}
-
 Tensor plain(std::int64_t n, const Shape& shape, std::uint64_t seed, float scale = 1) {
   return Tensor::from(random(n, seed, scale), shape);
 }
@@ -381,7 +274,8 @@ TEST(LayerNormBf16, MatchesTheDoubleReferenceOnRoundedRows) {
   for (const std::int64_t d : {2, 31, 32, 33, 132, 257}) {
     for (const std::int64_t t : {1, 5}) {
       testing_support::check_bf16_op(
-          op, rows_of(d), {plain(t * d, {t, d}, 1, scale), plain(d, {d}, 2), plain(d, {d}, 3)}, 1);
+          op, testing_support::normed_rows(d),
+          {plain(t * d, {t, d}, 1, scale), plain(d, {d}, 2), plain(d, {d}, 3)}, 1);
     }
     scale *= 10;
   }
@@ -447,42 +341,11 @@ TEST(LayerNormBf16, StatisticsAreF32) {
 }
 #endif
 
-// 0.5 s + norm(s) of s = x + y, so that both outputs have a gradient.
-testing_support::DoubleFunction half_and_norm(std::int64_t d) {
-  return [d](const std::vector<std::vector<double>>& in) {
-    std::vector<double> sum = in[0];
-    std::ranges::transform(sum, in[1], sum.begin(), std::plus());
-    std::vector<double> y = rows_of(d)({sum, in[2], in[3]});
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      y[i] += 0.5 * sum[i];
-    }
-    return y;
-  };
-}
-
-TEST(AddLayerNorm, GradientsMatchFiniteDifferences) {
-  const auto op = [](const auto& x) {
-    const NormedSum out = add_layer_norm(x[0], x[1], x[2], x[3]);
-    return add(scale(out.sum, 0.5F), out.normed);
-  };
-  for (const std::int64_t d : {2, 31, 33}) {
-    for (const std::int64_t t : {1, 5}) {
-      const std::vector<Tensor> in{plain(t * d, {t, d}, 1), plain(t * d, {t, d}, 5),
-                                   plain(d, {d}, 2), plain(d, {d}, 3)};
-      testing_support::check_op(op, half_and_norm(d), in);
-      testing_support::check_bf16_op(op, half_and_norm(d), in, 2);
-    }
-  }
-}
-
 TEST(LayerNormOp, RejectsShapesThatDoNotFit) {
   const Tensor x = Tensor::zeros({2, 3}), three = Tensor::zeros({3}), four = Tensor::zeros({4});
   EXPECT_THROW(layer_norm(three, three, three), Error);
   EXPECT_THROW(layer_norm(x, four, three), Error);
   EXPECT_THROW(layer_norm(x, three, four), Error);
-  EXPECT_THROW(add_layer_norm(x, three, three, three), Error);
-  EXPECT_THROW(add_layer_norm(x, x.to(DType::bf16), three, three), Error);
-  EXPECT_THROW(add_layer_norm(x, x, four, three), Error);
 }
 
 }  // namespace

@@ -6,29 +6,19 @@
 #include <cmath>
 #include <limits>
 
-#include "core/rng.h"
 #include "kernels/matmul/matmul.h"
 #include "support/bf16_op.h"
 
 namespace tessera {
 namespace {
 
-using testing_support::DoubleFunction;
+using testing_support::DoubleFunction, testing_support::random;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct Sizes {
   std::int64_t m, k, n;
 };
-
-Tensor random(const Shape& shape, std::uint64_t seed, float size = 1) {
-  Rng rng(seed);
-  Tensor t = Tensor::empty(shape);
-  for (float& x : t.span<float>()) {
-    x = size * static_cast<float>(rng.normal());
-  }
-  return t;
-}
 
 // act(x W^T + b); what W is, the kernel rounds.
 DoubleFunction layer_of(std::int64_t k, const std::function<double(double)>& act) {
