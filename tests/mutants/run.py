@@ -31,6 +31,7 @@ REQUIRED = 0.9
 class Mutant:
     source: str  # path of the .cu, or of a .cuh that the test's own op includes
     test: str  # ninja target
+    op: str  # whose kernel is compiled
     before: str
     after: str
     result: str = "?"
@@ -38,16 +39,17 @@ class Mutant:
 
 
 def read_list(text):
-    mutants, source, test, before = [], "", "", None
+    mutants, block, before = [], (), None
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         if line.startswith("- "):
             before = line[2:].replace("\\n", "\n")
         elif line.startswith("+ "):
-            mutants.append(Mutant(source, test, before, line[2:].replace("\\n", "\n")))
+            mutants.append(Mutant(*block, before, line[2:].replace("\\n", "\n")))
         else:
-            source, test = line.split()
+            source, test, *op = line.split()
+            block = source, test, op[0] if op else pathlib.Path(source).parent.name
     return mutants
 
 
@@ -74,12 +76,15 @@ def replace_output(command, output):
     return command
 
 
+def kernel_of(mutant):
+    return ROOT / f"kernels/{mutant.op}/{mutant.op}_cuda.cu"
+
+
 def build_mutant(build, work, mutant, text):
     """Compiles and links; returns the program. The object stands before the archive that holds the
     original, so the linker never takes that one."""
-    op = mutant.test.removeprefix("kernels_").removesuffix("_test").removesuffix("_devices").removesuffix("_bf16").removesuffix("_roofline").removesuffix("_gradient")
-    stem = f"{op}_cuda"
-    kernel = ROOT / f"kernels/{op}/{stem}.cu"
+    kernel = kernel_of(mutant)
+    stem = kernel.stem
     changed = work / mutant.source  # found before the original: its folder is the first of the include path
     changed.parent.mkdir(parents=True, exist_ok=True)
     changed.write_text(text)
@@ -135,8 +140,14 @@ def one_line(text):
 
 
 def stale(mutants):
-    """Those whose fragment does not stand in its file exactly once: the kernel was changed, the list not."""
-    return [m for m in mutants if (ROOT / m.source).read_text().count(m.before) != 1]
+    """A line for each entry that does not apply: the kernel or its test was changed, the list not."""
+    for m in mutants:
+        found = (ROOT / m.source).read_text().count(m.before)
+        if found != 1:
+            yield f"{m.source}: expected once, got {found} times: {one_line(m.before)}"
+        for file in kernel_of(m), ROOT / f"tests/{m.test.replace('_', '/', 1)}.cpp":
+            if not file.exists():
+                yield f"{m.source}: no {file.relative_to(ROOT)} for {one_line(m.before)}"
 
 
 def main():
@@ -150,9 +161,9 @@ def main():
     mutants = [m for m in read_list((ROOT / "tests/mutants/mutants.txt").read_text())
                if options.only in m.source]
     if options.check:
-        for m in stale(mutants):
-            print(f"{m.source}: expected once, got {(ROOT / m.source).read_text().count(m.before)} times: {one_line(m.before)}")
-        return 1 if stale(mutants) else 0
+        lines = list(stale(mutants))
+        print(*lines, sep="\n")
+        return 1 if lines else 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(run_mutant, build, i, m) for i, m in enumerate(mutants)]
         for job in concurrent.futures.as_completed(jobs):
