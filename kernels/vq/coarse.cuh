@@ -34,11 +34,16 @@ struct alignas(16) Word4 {
 struct alignas(16) Floats {
   float v[4];
 };
-/// Two neighbours read at once.
-TESSERA_DEVICE Float2 pair_at(const float* x) {
-  const auto both = *reinterpret_cast<const std::uint64_t*>(x);
+TESSERA_DEVICE Float2 pair_of(std::uint64_t both) {
   return {std::bit_cast<float>(static_cast<std::uint32_t>(both)),
           std::bit_cast<float>(static_cast<std::uint32_t>(both >> 32))};
+}
+/// Two neighbours read at once.
+TESSERA_DEVICE Float2 pair_at(const float* x) {
+  return pair_of(*reinterpret_cast<const std::uint64_t*>(x));
+}
+TESSERA_DEVICE Float2 ldg_pair(const float* x) {
+  return pair_of(ldg(reinterpret_cast<const std::uint64_t*>(x)));
 }
 
 /// Four words read at once: g++ takes the copy of a struct apart.

@@ -1,7 +1,7 @@
 // What follows the coarse scores of a block of rows (coarse.cuh): unless refined scores
-// (refine.cuh) decide, the best candidate of each row is scored exactly, then those within one
-// bound of that score, at most eight in the four lanes of a row; a row for which a lane's third is
-// as near goes to the list that scan_kernel takes up.
+// (refine.cuh) decide, or f32 between two codes that these leave, the best candidates of each row
+// are scored exactly, then those within one bound of that score, at most eight in the four lanes of
+// a row; a row for which a lane's third is as near goes to the list that scan_kernel takes up.
 #pragma once
 
 #include "kernels/vq/exact.cuh"
@@ -56,19 +56,20 @@ TESSERA_DEVICE std::int32_t exact_key(const float* x, const float* exact, int co
 }
 
 // Scores the candidates of a slot's rows exactly, a lane per code: 32 / kCandidate rows at a time.
-// `sole`, the same in a row's four lanes: the one code of its candidates that can win, or -1.
 template <class P>
 TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest& contest,
-                           const float (&best)[3], int sole, int slot, std::uint32_t mask, int dims,
+                           const float (&best)[3], int slot, std::uint32_t mask, int dims,
                            View<const float, 1> half_norms) {
   constexpr int kLanes = P::kCandidate;
+  if ((contest.first | contest.second) == 0) {
+    return;
+  }
   const std::uint32_t first = std::bit_cast<std::uint32_t>(best[0]) & mask;
   const std::uint32_t second = std::bit_cast<std::uint32_t>(best[1]) & mask;
   TESSERA_KEEP_ROLLED
   for (int pass = 0; pass < kLanes / 4; ++pass) {
     const int row = pass * (32 / kLanes) + lane() / kLanes;  // of eight
     const int of_block = 32 * warp() + 8 * slot + row;
-    const int only = P::kRefines ? shfl_idx(sole, 4 * row) : -1;
     std::uint32_t left = contest.of_row(row);
     Winner winner = s.winner[of_block];
     while (any(left != 0)) {
@@ -77,7 +78,7 @@ TESSERA_DEVICE void decide(SearchSmem<P>& s, const Search& search, const Contest
       const std::uint32_t seconds = shfl_idx(second, 4 * row + pick % 4);
       const int group = static_cast<int>(pick < 4 ? firsts : seconds);
       const int code = code_of_candidate<P>(group, pick % 4, lane() % kLanes);
-      if (left != 0 && code < half_norms.shape[0] && (only < 0 || code == only)) {
+      if (left != 0 && code < half_norms.shape[0]) {
         winner.take(
             exact_key<P>(s.x[of_block], search.exact, code, dims, ldg(half_norms.data + code)),
             code);
@@ -121,35 +122,81 @@ struct SlotRow {
 // The bits of this lane's row.
 TESSERA_DEVICE std::uint32_t of_quad(std::uint32_t lanes) { return lanes >> (lane() & 28) & 15U; }
 
+// Candidates of a row that are refined at most. At 512 codes of 64 dimensions, of rows as far from
+// codes as codes from each other 16 % have a second, 4 % a third, and a fourth is rare.
+constexpr int kRefined = 3;
+
 /// What refined scores say of a row.
 struct Verdict {
   bool decided;  // it has its winner
-  bool leads;    // this lane has the best candidate
-  int sole;      // the one code of that which can win, or -1
+  int seen;      // so many of this lane's candidates are the best of the row
 };
 
-// Whether the row's best candidate, refined, leaves one code alone, which is then its winner.
-template <class P>
-TESSERA_DEVICE Verdict decide_refined(SearchSmem<P>& s, const Search& search, const SlotRow& row,
-                                      const RowValues<P>& x, const float (&best)[3],
-                                      std::uint32_t mask) {
-  const int leader = lowest(of_quad(ballot(best[0] == row.top)));
-  const std::uint32_t own = std::bit_cast<std::uint32_t>(best[0]) & mask;
-  const auto group = static_cast<int>(shfl_idx(own, (lane() & 28) + leader));
-  const Refined found = refine(s, search, x, group, leader);
-  const float next = lane() % 4 == leader ? best[1] : best[0];  // of other candidates
-  const bool sole = found.second < found.best - 2.02F * row.bound.refined;
-  const bool alone = sole && next < found.best - 1.01F * (row.bound.coarse + row.bound.refined);
-  const bool decided = of_quad(ballot(row.known && alone)) == 15U;
-  if (decided && lane() % 4 == 0) {
-    s.winner[row.of_block] = {0, found.code};
-  }
-  sync_warp();  // others read it
-  return {decided, lane() % 4 == leader, sole ? found.code : -1};
+TESSERA_DEVICE float max_over_quad(float v) {
+  v = max(v, shfl_xor(v, 1));
+  return max(v, shfl_xor(v, 2));
 }
 
-// Scores the best candidate of each row of a slot exactly, of a refined one no more codes than can
-// win. The others, and the list, then need no
+TESSERA_DEVICE float of_rank(const float (&best)[3], int rank) {
+  return rank == 0 ? best[0] : rank == 1 ? best[1] : best[2];
+}
+
+/// What refinement left of a row, for each of its four lanes.
+struct Leaders {
+  Refined found;
+  int seen = 0;        // of this lane's candidates
+  bool first = false;  // no other candidate can win
+};
+
+// Refines the row's best candidate and, as long as others can win against it, the next best.
+template <class P>
+TESSERA_DEVICE Leaders refine_best(const SearchSmem<P>& s, const Search& search, const SlotRow& row,
+                                   const RowValues<P>& x, const float (&best)[3],
+                                   std::uint32_t mask) {
+  Leaders row_has;
+  float next = row.top;        // score of the best that is not refined yet
+  float least = -4 * kNoCode;  // that such can win with
+  TESSERA_KEEP_ROLLED
+  for (int i = 0; i < kRefined && any(row.known && next >= least); ++i) {
+    const bool open = row.known && next >= least;
+    const float mine = of_rank(best, row_has.seen);
+    const int leader = lowest(of_quad(ballot(mine == next)));
+    const auto group = static_cast<int>(
+        shfl_idx(std::bit_cast<std::uint32_t>(mine) & mask, (lane() & 28) + leader));
+    refine(s, search, x, group, leader, open, row_has.found);
+    row_has.seen += open && lane() % 4 == leader ? 1 : 0;
+    next = max_over_quad(of_rank(best, row_has.seen));
+    least = max_over_quad(row_has.found.best) - 1.01F * (row.bound.coarse + row.bound.refined);
+  }
+  row_has.found = found_by_quad(row_has.found);
+  row_has.first = row.known && next < least;
+  return row_has;
+}
+
+// The winner of a row of which refined scores leave one code, or two between which f32 decides.
+template <class P>
+TESSERA_DEVICE Verdict decide_refined(SearchSmem<P>& s, const Search& search, const SlotRow& row,
+                                      const RowValues<P>& x, const Leaders& leaders, int dims,
+                                      View<const float, 1> half_norms) {
+  const Refined& found = leaders.found;
+  const float edge = found.best - 2.02F * row.bound.refined;
+  const bool few = leaders.first && found.third < edge;
+  const bool two = few && found.second >= edge;
+  float lead = found.best - found.second;
+  if (any(two)) {
+    const float exact =
+        lead_of(x, search.exact, found.code, found.second_code, two, dims, half_norms);
+    lead = two ? exact : lead;
+  }
+  const bool decided = few && (!two || max(lead, -lead) > 2.02F * row.bound.full);
+  if (decided && lane() % 4 == 0) {
+    s.winner[row.of_block] = {0, lead > 0 ? found.code : found.second_code};
+  }
+  sync_warp();  // others read it
+  return {decided, leaders.seen};
+}
+
+// Scores the best candidates of each row of a slot exactly. The others, and the list, then need no
 // more than to be within one bound of that score. Returns whether this lane is the first of a row
 // for which more than one candidate was scored, or any where one was refined.
 template <class P>
@@ -157,24 +204,25 @@ TESSERA_DEVICE bool decide_exactly(SearchSmem<P>& s, const Search& search, const
                                    const float (&best)[3], int slot, std::int64_t first_row,
                                    std::uint32_t mask, View<const float, 2> x,
                                    View<const float, 1> half_norms, const Verdict& verdict) {
-  const bool decided = verdict.decided;
   const int dims = static_cast<int>(x.shape[1]);
   const bool there = first_row + row.of_block < x.shape[0];
-  const bool leads = row.known && !decided && verdict.leads;
-  decide<P>(s, search, {ballot(leads), 0}, best, verdict.sole, slot, mask, dims, half_norms);
+  const bool undecided = row.known && !verdict.decided;
+  const std::uint32_t leads = ballot(undecided && verdict.seen > 0);
+  decide<P>(s, search, {leads, ballot(undecided && verdict.seen > 1)}, best, slot, mask, dims,
+            half_norms);
   const std::int32_t key = s.winner[row.of_block].key;
   sync_warp();  // before the next winner
   const float edge = max(score_of(key), row.top - row.bound.coarse) - 1.01F * row.bound.coarse;
-  const bool near = there && !decided && (!row.known || best[2] >= edge);
+  const bool near = there && !verdict.decided && (!row.known || best[2] >= edge);
   const bool listed = of_quad(ballot(near)) != 0;
   if (listed && lane() % 4 == 0) {
     stg(search.list + atomic_add(search.counters + VqScratch::kScanned, 1U),
         static_cast<std::int32_t>(first_row + row.of_block));
   }
-  const bool open = row.known && !decided && !listed;
-  const std::uint32_t first = ballot(open && !leads && best[0] >= edge);
-  const Contest contest{first, ballot(open && best[1] >= edge)};
-  decide<P>(s, search, contest, best, -1, slot, mask, dims, half_norms);
+  const bool open = undecided && !listed;
+  const std::uint32_t first = ballot(open && verdict.seen < 1 && best[0] >= edge);
+  const Contest contest{first, ballot(open && verdict.seen < 2 && best[1] >= edge)};
+  decide<P>(s, search, contest, best, slot, mask, dims, half_norms);
   return open && lane() % 4 == 0 && (P::kRefines || contest.of_row(lane() / 4) != 0);
 }
 
@@ -193,13 +241,14 @@ TESSERA_DEVICE bool finish_slot(SearchSmem<P>& s, const Search& search, const fl
   sync_warp();
   const RowValues<P> values(s.x[row.of_block]);
   row.bound = bounds_of<P>(values.size(), largest, mask);
-  row.top = max(best[0], shfl_xor(best[0], 1));
-  row.top = max(row.top, shfl_xor(row.top, 2));
+  row.top = max_over_quad(best[0]);
   const bool there = first_row + row.of_block < x.shape[0];
   row.known = there && row.bound.coarse < kHuge && row.top > -0.5F * kNoCode;
-  Verdict verdict{false, best[0] == row.top, -1};
+  Verdict verdict{false, best[0] == row.top ? 1 : 0};
   if constexpr (P::kRefines) {
-    verdict = decide_refined(s, search, row, values, best, mask);
+    const Leaders leaders = refine_best(s, search, row, values, best, mask);
+    verdict =
+        decide_refined(s, search, row, values, leaders, static_cast<int>(x.shape[1]), half_norms);
   }
   if (all(verdict.decided || !there)) {
     return false;

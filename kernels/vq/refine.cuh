@@ -1,5 +1,5 @@
 // How far the coarse scores of a row can lie from the canonical ones, and those of its best
-// candidate taken again, of the row in f32 and its codes in bf16, by the row's four lanes. Where
+// candidates taken again, of the row in f32 and their codes in bf16, by the row's four lanes. Where
 // one code leads all others by more than both can be wrong it is the nearest, and no code is read
 // in f32: that is most rows, and half or less of the bytes.
 #pragma once
@@ -19,10 +19,10 @@ struct Largest {
   float half_norm, rest;
 };
 
-/// How far a coarse or a refined score can lie from the canonical one. Above kHuge where nothing
-/// can be said.
+/// How far a coarse or a refined score can lie from the canonical one, or one of f32 operands,
+/// summed in any order. Above kHuge where nothing can be said.
 struct Bounds {
-  float coarse, refined;
+  float coarse, refined, full;
 };
 
 TESSERA_DEVICE float sum_over_quad(float v) {
@@ -80,24 +80,30 @@ TESSERA_DEVICE Bounds bounds_of(const RowSize& size, const Largest& largest, std
   const float e_rest = min(1.0001F * sqrt(largest.rest) + kTiny, kRounding * e);
   const float all = x * e + largest.half_norm;
   if (!(all < kHuge && x < kHuge)) {
-    return {2 * kNoCode, 2 * kNoCode};
+    return {2 * kNoCode, 2 * kNoCode, 2 * kNoCode};
   }
   const float products = P::kSplit ? 0x1p-14F * (x * e) : x_rest * e + (x + x_rest) * e_rest;
+  const float tiny = 0x1p-110F * (1 + x + e);
   const float sums =
       (static_cast<float>(P::kDims) * 0x1p-21F + static_cast<float>(mask + 1) * 0x1p-23F) * all +
-      0x1p-110F * (1 + x + e);
-  return {1.001F * products + sums, 1.001F * (x * e_rest) + sums};
+      tiny;
+  return {1.001F * products + sums, 1.001F * (x * e_rest) + sums,
+          static_cast<float>(P::kDims) * 0x1p-22F * all + tiny};
 }
 
-/// A code and its score, and the best score of all others of its candidate.
+/// The two best codes of those refined, and the best score of all others.
 struct Refined {
-  float best = -4 * kNoCode, second = -4 * kNoCode;
-  int code = 0;
+  float best = -4 * kNoCode, second = -4 * kNoCode, third = -4 * kNoCode;
+  int code = 0, second_code = 0;
 
   TESSERA_DEVICE void take(float score, int its_code) {
-    second = max(second, min(best, score));
-    code = score > best ? its_code : code;
-    best = max(best, score);
+    const bool leads = score > best;
+    const bool follows = !leads && score > second;
+    third = leads || follows ? second : max(third, score);
+    second = leads ? best : follows ? score : second;
+    second_code = leads ? code : follows ? its_code : second_code;
+    best = leads ? score : best;
+    code = leads ? its_code : code;
   }
 };
 
@@ -127,7 +133,8 @@ TESSERA_DEVICE float sum_of_own(const float (&v)[4]) {
 }
 
 // Each lane's part of the products of its row with four codes, those of columns `column` and + 1 of
-// two parts. `flip` puts the second column first: two rows read other banks then.
+// parts `part` and + 1; zeros where that is -1. `flip` puts the second column first: two rows read
+// other banks then.
 template <class P>
 TESSERA_DEVICE void multiply_four(const SearchSmem<P>& s, const Search& search, int part,
                                   int column, int flip, const RowValues<P>& x, float (&sum)[4]) {
@@ -139,7 +146,7 @@ TESSERA_DEVICE void multiply_four(const SearchSmem<P>& s, const Search& search, 
   for (int c = 0; c < 2; ++c) {
     TESSERA_UNROLL
     for (int i = 0; i < P::kSteps; ++i) {
-      const Word4 four = operands_of(s, search, part, i, column + (c ^ flip));
+      const Word4 four = part < 0 ? Word4{} : operands_of(s, search, part, i, column + (c ^ flip));
       TESSERA_UNROLL
       for (int e = 0; e < 4; ++e) {
         const int block = 4 * i + e;
@@ -152,35 +159,63 @@ TESSERA_DEVICE void multiply_four(const SearchSmem<P>& s, const Search& search, 
   }
 }
 
-/// The best of a candidate's codes for the row whose values its four lanes have. Nothing where
-/// there is no such group.
+/// Scores a candidate's codes for the row whose values its four lanes have; each lane takes a
+/// fourth of them. None where there is no such group, or it is not wanted.
 template <class P>
-TESSERA_DEVICE Refined refine(const SearchSmem<P>& s, const Search& search, const RowValues<P>& x,
-                              int group, int quad_lane) {
+TESSERA_DEVICE void refine(const SearchSmem<P>& s, const Search& search, const RowValues<P>& x,
+                           int group, int quad_lane, bool wanted, Refined& found) {
   const int own = lane() % 4;
   const int flip = lane() / 4 % 2;
-  Refined found;
   TESSERA_KEEP_ROLLED
   for (int four = 0; four < P::kGroup / 2; ++four) {
     const int part = group * P::kGroup + 2 * four;
-    const bool there = part < search.parts;
+    const bool there = wanted && part < search.parts;
     const int of = own ^ flip;  // the code of the four whose sum this lane has
     float sum[4];
-    multiply_four(s, search, there ? part : 0, 2 * quad_lane, flip, x, sum);
-    const float start = start_at(s, search, (there ? part : 0) + of / 2, 2 * quad_lane + of % 2);
-    const float score = start + sum_of_own(sum);
+    multiply_four(s, search, there ? part : -1, 2 * quad_lane, flip, x, sum);
+    const float score = sum_of_own(sum);
     if (there) {
-      found.take(score, code_of_candidate<P>(group, quad_lane, 4 * four + of));
+      const float start = start_at(s, search, part + of / 2, 2 * quad_lane + of % 2);
+      found.take(start + score, code_of_candidate<P>(group, quad_lane, 4 * four + of));
     }
   }
+}
+
+/// Of what the four lanes of a row found, in each of them.
+TESSERA_DEVICE Refined found_by_quad(Refined mine) {
   TESSERA_UNROLL
   for (int step = 1; step < 4; step *= 2) {
-    const float score = shfl_xor(found.best, step);
-    const float second = shfl_xor(found.second, step);
-    found.take(score, shfl_xor(found.code, step));
-    found.second = max(found.second, second);
+    const Refined other{shfl_xor(mine.best, step), shfl_xor(mine.second, step),
+                        shfl_xor(mine.third, step), shfl_xor(mine.code, step),
+                        shfl_xor(mine.second_code, step)};
+    mine.take(other.best, other.code);
+    mine.take(other.second, other.second_code);
+    mine.third = max(mine.third, other.third);
   }
-  return found;
+  mine.code = shfl_idx(mine.code, lane() & 28);  // lanes put equal scores in other orders
+  mine.second_code = shfl_idx(mine.second_code, lane() & 28);
+  return mine;
+}
+
+/// How far the row's score with code a lies above that with b, in f32, by the row's four lanes.
+template <class P>
+TESSERA_DEVICE float lead_of(const RowValues<P>& x, const float* exact, int a, int b, bool wanted,
+                             int dims, View<const float, 1> half_norms) {
+  const int quads = (dims + 3) / 4;
+  const int of_four = lane() % 2 * 2;
+  float lead = 0;
+  TESSERA_UNROLL
+  for (int i = 0; i < RowValues<P>::kPairs; ++i) {
+    const int d4 = 2 * i + lane() % 4 / 2;
+    if (wanted && d4 < quads) {
+      const Float2 ea = ldg_pair(exact + exact_place<P>(a, d4, quads) + of_four);
+      const Float2 eb = ldg_pair(exact + exact_place<P>(b, d4, quads) + of_four);
+      lead = fma(x.pair[i].x, ea.x, fma(x.pair[i].y, ea.y, lead));
+      lead = fma(-x.pair[i].x, eb.x, fma(-x.pair[i].y, eb.y, lead));
+    }
+  }
+  const float half_norm = wanted ? ldg(half_norms.data + b) - ldg(half_norms.data + a) : 0.0F;
+  return sum_over_quad(lead) + half_norm;
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // The nearest code on every device: bit-equal to the canonical score written out here.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <tuple>
 #include <vector>
@@ -255,6 +257,44 @@ TEST(VqNearestOp, LatticesTieEverywhereAndTheSmallestIndexWins) {
       x = std::round(x);
     }
     p.set_norms();
+    p.expect_canonical(std::to_string(d) + " dimensions");
+  }
+}
+
+// Every code of +-1 scores alike there: more candidates than are ever scored again.
+TEST(VqNearestOp, RowsThatAreEqualInBf16AreToldApart) {
+  for (const int d : {12, 32, 64}) {
+    Problem p(70, 300, d);
+    for (float& x : p.z) {
+      x = 1 + 0x1p-11F * x;
+    }
+    for (int at = 0; at < p.k * d; at += 2) {  // as many of either sign in each code
+      const auto first = static_cast<std::size_t>(at);
+      p.codes[first] = p.codes[first] > 0 ? 1.0F : -1.0F;
+      p.codes[first + 1] = -p.codes[first];
+    }
+    p.set_norms();
+    p.expect_canonical(std::to_string(d) + " dimensions");
+  }
+}
+
+// Of four codes in a row, rows near them: neither coarse nor refined scores can tell which.
+TEST(VqNearestOp, CodesThatAreEqualInBf16AreToldApart) {
+  for (const int d : {12, 32, 64}) {
+    Problem p(300, 300, d);
+    const auto bf16 = [](float x) {
+      return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & 0xffff0000U);
+    };
+    for (int i = 0; i < p.k * d; ++i) {
+      const auto first = static_cast<std::size_t>(i / (4 * d) * 4 * d + i % d);
+      p.codes[static_cast<std::size_t>(i)] =
+          bf16(p.codes[first]) * (1 + 0x1p-11F * p.codes[static_cast<std::size_t>(i)]);
+    }
+    p.set_norms();
+    for (int i = 0; i < p.n * d; ++i) {
+      p.z[static_cast<std::size_t>(i)] =
+          0.05F * p.z[static_cast<std::size_t>(i)] + p.codes[static_cast<std::size_t>(i)];
+    }
     p.expect_canonical(std::to_string(d) + " dimensions");
   }
 }

@@ -135,11 +135,10 @@ Prediction predicted(const Case& c, Rows kind) {
 TEST(VqRoofline, PredictedTimesAreWithinThreeTenthsOfTheFloorsOfTheDesign) {
   for (const Case& c : kCases) {
     const double floor = floor_of(c.n, c.k, c.d, 16 * std::ceil(c.d / 16.0));
-    for (const auto& [kind, name, slack] :
-         {std::tuple{Rows::near, "near", 1.3}, {Rows::far, "far", 1.35}}) {
+    for (const auto& [kind, name] : {std::pair{Rows::near, "near"}, {Rows::far, "far"}}) {
       const Prediction p = predicted(c, kind);
-      EXPECT_LE(p.busy, slack * floor) << c.n << " rows " << name << ", " << c.k << " codes, "
-                                       << c.d << " dimensions: " << p.bound << ", floor " << floor;
+      EXPECT_LE(p.busy, 1.3 * floor) << c.n << " rows " << name << ", " << c.k << " codes, " << c.d
+                                     << " dimensions: " << p.bound << ", floor " << floor;
       RecordProperty("N" + std::to_string(c.n) + "_K" + std::to_string(c.k) + "_D" +
                          std::to_string(c.d) + "_" + name,
                      std::to_string(1e6 * p.busy) + " us by " + p.bound + ", floor " +
