@@ -162,7 +162,8 @@ def main():
                if options.only in m.source]
     if options.check:
         lines = list(stale(mutants))
-        print(*lines, sep="\n")
+        for line in lines:
+            print(line)
         return 1 if lines else 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(run_mutant, build, i, m) for i, m in enumerate(mutants)]
