@@ -1,4 +1,5 @@
 # Writes OUT: the git revision of ROOT as TESSERA_REVISION, with a hash of the difference where files are changed.
+cmake_minimum_required(VERSION 3.25)
 find_package(Git QUIET)
 set(revision unknown)
 if(Git_FOUND)
