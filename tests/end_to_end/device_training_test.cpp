@@ -8,6 +8,7 @@
 #include "core/autograd.h"
 #include "kernels/reduce/reduce.h"
 #include "nn/linear.h"
+#include "support/gradcheck.h"
 #include "support/temp_dir.h"
 #include "support/tiny_jobs.h"
 #include "train/pretrain_job.h"
@@ -16,12 +17,9 @@
 namespace tessera {
 namespace {
 
-constexpr Device kSimt{DeviceType::simt, 0};
+using testing_support::random;
 
-Tensor random(const Shape& shape, std::uint64_t seed) {
-  Rng rng(seed);
-  return normal_init(shape, 1.0F, rng);
-}
+constexpr Device kSimt{DeviceType::simt, 0};
 
 // Handles of the model and of the caller see the move; what comes back has the old bits.
 TEST(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
