@@ -94,6 +94,17 @@ TEST(VqRoofline, RowsAndCodebookComeOnceFromMemoryAndIndicesGoThere) {
   }
 }
 
+// Far from all codes, where more is scored again.
+TEST(VqRoofline, CodesThatAreReadAgainComeInFullSectorsAndMeetNoBankTwice) {
+  for (const auto& [k, d] : {std::pair{512, 64}, {2048, 32}, {2048, 16}, {8192, 64}}) {
+    const Assignment a(256, k, d, Rows::far);
+    EXPECT_LE(32.0 * static_cast<double>(a.search.sectors_read),
+              1.15 * static_cast<double>(a.search.bytes_read))
+        << k << " codes, " << d << " dimensions";
+    expect_few_wavefronts(a.search);
+  }
+}
+
 TEST(VqRoofline, AScoreCostsAboutOneMaximum) {
   for (const auto& [d, most] : {std::pair{4, 1.2}, {8, 1.2}, {16, 1.25}, {32, 1.7}, {64, 2.4}}) {
     const Assignment a(256, 2048, d);
