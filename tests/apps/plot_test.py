@@ -336,6 +336,18 @@ class PartialRunTest(unittest.TestCase):
         self.assertIn(names, page)
         self.assertNotIn("<img", page)
 
+    def test_names_that_would_be_broken_formulas_are_drawn_as_they_are(self):
+        names = ["$x^{$", "$\\frac{$", "a$b", r"\$", "two\nlines", "", "$$"]
+        counts = [[5] * len(names)] * len(names)
+        write_json(self.run_path / "eval" / "tag__tessera__full__seed0.json", {"confusion": {"classes": names, "counts": counts}})
+        histogram = {"edges": [0, 1, 2], "counts": [3, 4], "truth": [3, 4], "generated": [4, 3], "unit": "$x^{$"}
+        write_json(self.run_path / "eval" / "generation.json", {"histograms": {"$m^{$": histogram}})
+        write_json(self.run_path / "eval" / "tokenizer.json", {"code_counts": [1, 2], "residuals": {"$r^{$": histogram}})
+        write_curve(self.run_path / "pretrain" / "metrics.jsonl", 20, {"$l^{$": np.ones(20)})
+        page = sections(self.draw())
+        for name in ("confusion", "generation", "tokenizer", "training"):
+            self.assertTrue(images(page[name]), name)
+
     def test_numbers_that_are_not_finite_leave_gaps(self):
         (self.run_path / "pretrain").mkdir()
         lines = [f'{{"step": {i}, "ntp": {"null" if i % 2 else 5.0}, "mpm": NaN}}' for i in range(1, 40)]

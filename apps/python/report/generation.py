@@ -6,7 +6,7 @@ import numpy as np
 
 from report.drawing import error_bars, histogram
 from report.page import grouped, missing, table_html
-from report.style import QUANTITIES, RESIDUALS, axis_unit
+from report.style import QUANTITIES, RESIDUALS, axis_unit, plain
 
 
 def draw_tokenizer(page, tokens):
@@ -52,7 +52,7 @@ def draw_residual(page, name, h):
         share = np.concatenate([[0], np.cumsum(counts) / counts.sum()])
         low, high = np.interp((0.16, 0.84), share, edges)
         ax.annotate(rf"$\sigma_{{68}}$ = {(high - low) / 2:.3g}", (0.05, 0.9), xycoords="axes fraction")
-    ax.set(xlabel=RESIDUALS.get(name, name) + axis_unit(h), ylabel="particles", ylim=(0, None), xlim=(edges[0], edges[-1]))
+    ax.set(xlabel=RESIDUALS.get(name, plain(name)) + axis_unit(h), ylabel="particles", ylim=(0, None), xlim=(edges[0], edges[-1]))
     ax.locator_params(axis="x", nbins=5)
     page.stamp(ax, "reconstruction")
     return figure
@@ -96,7 +96,7 @@ def draw_ratio(page, name, h):
             highest = max(highest, draw_sample(top, low, edges, truth * scale, np.asarray(h[kind], float), kind, colour))
     top.set(ylabel="density", ylim=(0, 1.35 * highest or 1))
     top.legend(fontsize=9, ncols=3, loc="upper center", columnspacing=1.2)
-    low.set(xlabel=QUANTITIES.get(name, name) + axis_unit(h), ylabel="ratio", ylim=(0.5, 1.5), xlim=(edges[0], edges[-1]))
+    low.set(xlabel=QUANTITIES.get(name, plain(name)) + axis_unit(h), ylabel="ratio", ylim=(0.5, 1.5), xlim=(edges[0], edges[-1]))
     page.stamp(top)
     return figure
 

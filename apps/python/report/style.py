@@ -45,11 +45,16 @@ def task_rank(task):
     return (list(TASKS) + [task]).index(task)
 
 
+def plain(text):
+    """A name from a file as matplotlib draws it unchanged: a dollar sign would begin a formula, which may be none."""
+    return " ".join(str(text).replace("$", r"\$").split()) or "(empty)"
+
+
 def style(key):
-    colour, line, name = STYLES.get(key, ("#666666", "-", key))
+    colour, line, name = STYLES.get(key, ("#666666", "-", plain(key)))
     return {"color": colour, "ls": line, "label": name}
 
 
 def axis_unit(h):
     unit = h.get("unit")
-    return f" / {unit}" if unit and not unit.startswith("ln ") else ""  # a logarithm names its unit itself
+    return f" / {plain(unit)}" if unit and not unit.startswith("ln ") else ""  # a logarithm names its unit itself

@@ -7,7 +7,7 @@ import numpy as np
 
 from report.drawing import legend_below
 from report.page import grouped, missing, table_html
-from report.style import METRICS, STAGES, TASKS, rank, style, task_rank
+from report.style import METRICS, STAGES, TASKS, plain, rank, style, task_rank
 
 
 def draw_labels(page, table):
@@ -30,8 +30,8 @@ def draw_label_panel(page, task, metric, group):
         n, value, error = np.array(sorted(points)).T
         ax.plot(n, value, marker="o", ms=4, **style(key))
         ax.fill_between(n, value - error, value + error, color=style(key)["color"], alpha=0.18, lw=0)
-    ax.set(xscale="log", xlabel="labelled training jets", ylabel=METRICS.get(metric, (metric,))[0])
-    page.stamp(ax, TASKS.get(task, task))
+    ax.set(xscale="log", xlabel="labelled training jets", ylabel=METRICS.get(metric, (plain(metric),))[0])
+    page.stamp(ax, TASKS.get(task, plain(task)))
     legend_below(figure, ax)
     return figure
 

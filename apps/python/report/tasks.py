@@ -7,7 +7,7 @@ import numpy as np
 from report.drawing import error_bars, legend_below, spread_of
 from report.page import missing
 from report.reading import having
-from report.style import OPEN_MATRICES, TASKS, style
+from report.style import OPEN_MATRICES, TASKS, plain, style
 
 
 def draw_momentum(page, evals):
@@ -33,7 +33,7 @@ def draw_bins(page, task, group, quantity, label):
     else:
         ax.set_ylim(bottom=0)
     ax.set(xlabel="true visible $p_T$ / GeV", ylabel=label, xlim=(min(edges), max(edges)))
-    page.stamp(ax, TASKS.get(task, task))
+    page.stamp(ax, TASKS.get(task, plain(task)))
     legend_below(figure, ax)
     return figure
 
@@ -66,7 +66,7 @@ def draw_response(page, evals):
             ax.set(xlabel="$p_T$ / $p_T^\\mathrm{true}$", ylabel="share of jets / bin width", yscale=scale)
             ax.margins(x=0)
             ax.set_ylim(bottom=0 if scale == "linear" else least_density(group))
-            page.stamp(ax, TASKS.get(task, task))
+            page.stamp(ax, TASKS.get(task, plain(task)))
             legend_below(figure, ax)
             panels.append((f"response_{task}_{scale}", f"predicted over true momentum, {scale} axis", figure))
         body += page.figures(panels, "Predicted over true transverse momentum, mean over seeds, on a linear and a logarithmic axis; the band is "
@@ -100,7 +100,7 @@ def draw_roc(page, evals):
         ax.plot(grid, 1 / grid, color="#aaaaaa", lw=1, ls=":", label="no discrimination")
         ax.axvline(0.8, color="#cccccc", lw=0.8, zorder=0)
         ax.set(xlabel="signal efficiency", ylabel="background rejection, 1 / background eff.", yscale="log", xlim=(0, 1), ylim=(1, 2 * top))
-        page.stamp(ax, TASKS.get(task, task))
+        page.stamp(ax, TASKS.get(task, plain(task)))
         legend_below(figure, ax)
         body += page.figures([(f"roc_{task}", "background rejection against signal efficiency", figure)],
                              f"{TASKS.get(task, task)}, mean of the logarithm over seeds with the band of their standard deviation. Higher is better; a "
@@ -151,7 +151,7 @@ def draw_matrix(page, runs, key):
         if share[i].sum() > 0:
             ax.text(j + 0.5, i + 0.5, f"{100 * v:.0f}", ha="center", va="center", color="white" if v > 0.55 else "#222222",
                     fontsize=9.5 if len(classes) > 6 else 12)
-    at = np.arange(len(classes)) + 0.5
+    at, classes = np.arange(len(classes)) + 0.5, [plain(c) for c in classes]
     ax.set_xticks(at, classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(at, classes)
     ax.tick_params(which="both", length=0)

@@ -3,7 +3,7 @@ import numpy as np
 
 from report.drawing import band, legend_below, log_if_wide
 from report.page import missing
-from report.style import LOSS_COLOURS, STAGES, TASKS, style
+from report.style import LOSS_COLOURS, STAGES, TASKS, plain, style
 
 
 def running_mean(step, values, points=160):
@@ -41,10 +41,10 @@ def draw_curve(ax, curve):
     for k, colour in zip(loss_keys(curve), LOSS_COLOURS * 2):
         step, values = finite(curve["step"], curve[k])
         if k.startswith("val_"):
-            ax.plot(step, values, "o", ms=3.5, color=colour, label=f"{names.get(k[4:], k[4:])}, validation")
+            ax.plot(step, values, "o", ms=3.5, color=colour, label=f"{names.get(k[4:], plain(k[4:]))}, validation")
             continue
         ax.plot(*thin(step, values), color=colour, alpha=0.22, lw=0.7)
-        ax.plot(*running_mean(step, values), color=colour, label=names.get(k, k.replace("_", " ")))
+        ax.plot(*running_mean(step, values), color=colour, label=names.get(k, plain(k.replace("_", " "))))
     ax.set(xlabel="step", ylabel="loss / nat" if "ntp" in loss_keys(curve) else "loss")
     log_if_wide(ax)
     ax.margins(x=0)
@@ -100,6 +100,6 @@ def draw_losses(page, task, curves, key, label):
     last = max(r["step"][-1] for runs in curves.values() for r in runs)
     ax.set(xlabel="step", ylabel=label, xlim=(0, 1.02 * last))
     log_if_wide(ax)
-    page.stamp(ax, TASKS.get(task, task))
+    page.stamp(ax, TASKS.get(task, plain(task)))
     legend_below(figure, ax)
     return figure
