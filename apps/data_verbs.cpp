@@ -5,13 +5,12 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "apps/file_splits.h"
 #include "apps/programs.h"
 #include "core/check.h"
 #include "train/manifest.h"
@@ -24,7 +23,7 @@ namespace {
 struct SimulateArguments {
   std::vector<std::string> sources;
   std::string output, file, python = "python3";
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0, skip_events = 0;
   int mantissa_bits = 23, deflate = 1;
   bool overwrite = false, literal_delphes = false, quiet = false;
 };
@@ -56,6 +55,9 @@ std::string command_of(const SimulateArguments& args) {
   if (args.literal_delphes) {
     text += " --literal-delphes";
   }
+  if (args.skip_events != 0) {
+    text += fmt::format(" --skip-events {}", args.skip_events);
+  }
   for (const std::string& s : args.sources) {
     text += " --source " + s;
   }
@@ -70,6 +72,10 @@ void print_report(const SimulateReport& report) {
                s.chunk, s.events, s.jets, s.sigma_pb, s.mean_constituents, s.mean_charged,
                s.mean_mass, s.mean_pt);
   }
+  for (const auto& [file, next] : report.next_event) {
+    fmt::print("{}: read up to event {}; --skip-events {} goes on behind it\n", file,
+               next > 0 ? next - 1 : 0, next);
+  }
 }
 
 void simulate_verb(const SimulateArguments& args) {
@@ -79,6 +85,7 @@ void simulate_verb(const SimulateArguments& args) {
   }
   config.output = args.output;
   config.detector_seed = args.seed;
+  config.skip_events = args.skip_events;
   config.native = {
       .deflate = args.deflate, .mantissa_bits = args.mantissa_bits, .overwrite = args.overwrite};
   config.track_momentum = args.literal_delphes ? TrackMomentum::delphes : TrackMomentum::smeared;
@@ -108,7 +115,10 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
       ->required();
   verb->add_option("-o,--output", args->output, "Native HDF5 file to write")->required();
   verb->add_option("--file", args->file,
-                   "Read events from HepMC3 ASCII or a particle stream instead of Pythia");
+                   "Read events from HepMC3 ASCII or a particle stream instead of Pythia; each "
+                   "source begins behind the last event of the one before");
+  verb->add_option("--skip-events", args->skip_events,
+                   "Events of the file to pass over: those that earlier runs read");
   verb->add_option("--seed", args->seed, "Detector seed; the generator's is 100 sample + chunk");
   verb->add_option("--mantissa-bits", args->mantissa_bits, "Kept of constituent floats, 23 = all")
       ->check(CLI::Range(8, 23));
@@ -170,40 +180,31 @@ void add_check(CLI::App& app, std::function<void()>& action) {
   verb->callback([path, &action] { action = [path] { check_native_file(*path); }; });
 }
 
-// The split that a file's name tells: "train", "val" or "test" in it; "train" otherwise.
-std::string split_of(const std::string& name) {
-  for (const char* split : {"train", "val", "test"}) {
-    if (name.find(split) != std::string::npos) {
-      return split;
-    }
-  }
-  return "train";
-}
+void say(const std::string& line) { fmt::print(stderr, "inspect: {}\n", line); }
 
 }  // namespace
 
-void write_manifest_verb(const std::string& directory) {
+void write_manifest_verb(const std::string& directory, const ManifestArguments& arguments) {
   TESSERA_CHECK_KIND(ErrorKind::missing, std::filesystem::is_directory(directory),
                      "{}: no such folder", directory);
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    if (entry.path().extension() == ".h5") {
-      names.insert(entry.path().filename().string());
-    }
-  }
-  TESSERA_CHECK_KIND(ErrorKind::missing, !names.empty(), "{}: holds no .h5 file", directory);
-  std::map<std::string, std::vector<std::string>> splits;
-  for (const std::string& name : names) {
-    splits[split_of(name)].push_back(name);
-  }
-  for (const std::string& name : names) {
+  const FileSplits files(directory, arguments.splits);
+  for (const std::string& name : files.names()) {
     check_foreign_file((std::filesystem::path(directory) / name).string());
   }
   const auto absolute = std::filesystem::weakly_canonical(directory);
-  const DatasetManifest manifest = make_manifest(directory, absolute.filename().string(), splits);
+  const OnEqualJets tell = [](const EqualJets& equal) {
+    say(fmt::format(
+        "{} jets are there twice under different ids, the first in row {} of {} and row "
+        "{} of {}; --allow-equal-jets keeps them",
+        equal.others + 1, equal.first.row, equal.first.file.string(), equal.second.row,
+        equal.second.file.string()));
+  };
+  const OnEqualJets on_equal = arguments.allow_equal_jets ? tell : refuse_equal_jets;
+  const DatasetManifest manifest =
+      make_manifest(directory, absolute.filename().string(), files.splits(say), on_equal);
   write_manifest(directory, manifest);
-  for (const auto& [split, files] : manifest.splits) {
-    for (const FileEntry& f : files) {
+  for (const auto& [split, entries] : manifest.splits) {
+    for (const FileEntry& f : entries) {
       fmt::print("{:6} {:24} {:>10} jets {:>12} constituents\n", split, f.file, f.n, f.m);
     }
   }

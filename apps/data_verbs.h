@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -13,7 +14,12 @@ namespace tessera::apps {
 /// Adds the verbs to `app`; the chosen one puts what it does into `action`.
 void add_data_verbs(CLI::App& app, std::function<void()>& action);
 
-/// Hashes the native files of a folder and writes its manifest.json; names tell the split.
-void write_manifest_verb(const std::string& directory);
+struct ManifestArguments {
+  std::vector<std::string> splits;  ///< NAME=FILE, with or without wildcards
+  bool allow_equal_jets = false;    ///< a jet under two ids is said, not refused
+};
+/// Hashes the native files of a folder and of its folders train, val and test, and writes its
+/// manifest.json (file_splits.h: which split a file is in).
+void write_manifest_verb(const std::string& directory, const ManifestArguments& arguments = {});
 
 }  // namespace tessera::apps

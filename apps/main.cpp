@@ -30,6 +30,7 @@ struct CommandLine {
   std::int64_t threads = 0;
   Options options;
   InspectArguments inspect{.what = "omnijet-alpha"};
+  ManifestArguments manifest;
   ModelArguments model;
   bool json = false;
   std::function<void()> action;
@@ -160,10 +161,17 @@ void add_inspection_verbs(CLI::App& app, CommandLine& line) {
   inspect->add_option("what,--preset", line.inspect.what, preset_names() + ", or a directory");
   inspect->add_option("--write-manifest", line.manifest_of,
                       "Hash the native files of a folder and write its manifest.json");
+  inspect->add_option("--split", line.manifest.splits,
+                      "train=FILE, val=FILE or test=FILE, repeated, * allowed: for the manifest; "
+                      "else folder, attribute 'split', whole words of the name, or the chunks of "
+                      "simulate tell the split");
+  inspect->add_flag("--allow-equal-jets", line.manifest.allow_equal_jets,
+                    "Write the manifest though a jet is there twice under different ids");
   inspect->add_flag("--json", line.inspect.json, "One JSON object on stdout");
   inspect->callback([&line] {
     line.action = [&line] {
-      line.manifest_of.empty() ? inspect_verb(line.inspect) : write_manifest_verb(line.manifest_of);
+      line.manifest_of.empty() ? inspect_verb(line.inspect)
+                               : write_manifest_verb(line.manifest_of, line.manifest);
     };
   });
   CLI::App* doctor = app.add_subcommand("doctor", "What this build and this machine can run");

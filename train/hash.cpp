@@ -41,6 +41,10 @@ std::string hash_bytes(std::span<const std::byte> bytes) {
   return hasher.hex();
 }
 
+std::uint64_t hash_key(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::string hash_text(std::string_view text) {
   return hash_bytes(std::as_bytes(std::span(text.data(), text.size())));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -28,6 +29,8 @@ class Hasher {
 };
 
 std::string hash_bytes(std::span<const std::byte> bytes);
+/// XXH3-64: a key for many small things, where equal keys are compared byte by byte.
+std::uint64_t hash_key(std::span<const std::byte> bytes);
 std::string hash_text(std::string_view text);
 /// Reads the file in pieces of 1 MiB. Throws Error(missing) or Error(io).
 std::string hash_file(const std::filesystem::path& path);

@@ -241,20 +241,35 @@ FileEntry describe_file(const std::filesystem::path& directory, const std::strin
   return entry;
 }
 
+void refuse_equal_jets(const EqualJets& equal) {
+  TESSERA_FAIL(ErrorKind::data,
+               "{}: row {}: expected a jet of its own, got the constituents of row {} of {} under "
+               "another id{}",
+               equal.second.file.string(), equal.second.row, equal.first.row,
+               equal.first.file.string(),
+               equal.others > 0 ? fmt::format(" (and {} more such jets)", equal.others) : "");
+}
+
 DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
-                              const std::map<std::string, std::vector<std::string>>& splits) {
+                              const std::map<std::string, std::vector<std::string>>& splits,
+                              const OnEqualJets& on_equal_jets) {
   DatasetManifest manifest{.name = name, .splits = {}, .columns = {}};
   std::map<std::string, Running> running;
   std::map<std::string, std::string> units;
   UniqueIds ids;
+  EqualJetSearch jets;
   for (const auto& [split, files] : splits) {
     for (const std::string& file : files) {
       manifest.splits[split].push_back(describe_file(directory, file));
       add_columns(H5File::open(directory / file), running, units);
       ids.add(directory / file);
+      jets.add(directory / file);
     }
   }
   ids.check();
+  if (const auto equal = jets.find()) {
+    on_equal_jets(*equal);
+  }
   for (const auto& [column, r] : running) {
     manifest.columns[column] = r.stats(units[column]);
   }

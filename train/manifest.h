@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "train/equal_jets.h"
 #include "train/file_io.h"
 #include "train/hdf5.h"
 
@@ -47,10 +49,16 @@ std::string content_hash(const H5File& file);
 
 /// Hashes and counts of one native file, all of which is read and checked first.
 FileEntry describe_file(const std::filesystem::path& directory, const std::string& file);
+/// What make_manifest() does about a jet that is there twice under different ids. refuse_equal_jets
+/// throws Error(data) naming both files and rows.
+using OnEqualJets = std::function<void(const EqualJets&)>;
+void refuse_equal_jets(const EqualJets& equal);
+
 /// Describes the files of each split, with statistics of all f32 columns. Throws Error(data) on a
 /// file that the reader would refuse, and on an id that comes twice.
 DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
-                              const std::map<std::string, std::vector<std::string>>& splits);
+                              const std::map<std::string, std::vector<std::string>>& splits,
+                              const OnEqualJets& on_equal_jets = refuse_equal_jets);
 
 /// Written last, through a temporary name and a rename.
 void write_manifest(const std::filesystem::path& directory, const DatasetManifest& manifest,

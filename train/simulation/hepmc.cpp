@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "train/simulation/hepmc_weights.h"
 #include "train/simulation/particles.h"
 
 namespace tessera {
@@ -129,11 +130,11 @@ Event convert(const HepMC3::GenEvent& source, std::uint64_t number) {
 class HepMcSource : public EventSource {
  public:
   explicit HepMcSource(const std::filesystem::path& path)
-      : name_(path.string()), events_(count_events(path)) {
+      : name_(path.string()), events_(count_events(path)), text_(path), stream_(&text_) {
     HepMC3::Setup::set_print_errors(false);  // errors leave as exceptions
     HepMC3::Setup::set_print_warnings(false);
     HepMC3::Setup::set_debug_level(-1);
-    reader_ = std::make_unique<HepMC3::ReaderAscii>(name_);
+    reader_ = std::make_unique<HepMC3::ReaderAscii>(stream_);
     header_.generator = "HepMC3 file";
     header_.version = "3";
     header_.settings = path.filename().string();
@@ -152,6 +153,7 @@ class HepMcSource : public EventSource {
       sigma_mb_ = sigma->xsec() * 1e-9;  // from pb
     }
     Event event = convert(source, tried_++);
+    event.weight = weight_of(event.number);
     for (const Particle& p : event.particles) {
       TESSERA_CHECK_KIND(ErrorKind::data, std::isfinite(p.p4.px + p.p4.py + p.p4.pz + p.p4.e),
                          "{}: event {}: expected finite momenta", name_, event.number);
@@ -163,8 +165,18 @@ class HepMcSource : public EventSource {
   double sigma_mb() const override { return sigma_mb_; }
 
  private:
+  [[nodiscard]] double weight_of(std::uint64_t event) const {
+    try {
+      return text_.nominal();
+    } catch (const Error& e) {
+      TESSERA_FAIL(e.kind(), "{}: event {}: {}", name_, event, e.message());
+    }
+  }
+
   std::string name_;
   std::uint64_t events_;
+  WithoutWeights text_;
+  std::istream stream_;
   std::unique_ptr<HepMC3::ReaderAscii> reader_;
   StreamHeader header_;
   std::uint64_t tried_ = 0;

@@ -27,6 +27,7 @@ struct Particle {
 
 struct Event {
   std::uint64_t number = 0;  ///< running number at the generator, rejected events included
+  double weight = 1;         ///< nominal event weight
   std::vector<Particle> particles;
 };
 

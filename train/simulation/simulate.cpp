@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "train/hash.h"
 #include "train/jets.h"
+#include "train/simulation/event_files.h"
 #include "train/simulation/truth.h"
 #include "train/substructure.h"
 
@@ -131,24 +132,46 @@ namespace {
 
 bool is_ee(int sample) { return sample >= 21; }
 
-std::unique_ptr<EventSource> open(const SimulateConfig& config, const SimulateSource& source) {
-  if (!source.file.empty()) {
-    return open_event_file(source.file);
-  }
+std::unique_ptr<EventSource> run_generator(const SimulateConfig& config,
+                                           const SimulateSource& source) {
   std::vector<std::string> argv = config.generator;
   argv.insert(argv.end(),
               {"--sample", std::to_string(source.sample), "--chunk", std::to_string(source.chunk)});
   return open_particle_process(argv);
 }
 
+// An event of a file has random numbers by its content: sample and chunk are only what this run
+// calls it, and equal events must give equal jets, which a manifest notices.
+Rng detector_rng(const SimulateConfig& config, const SimulateSource& source, const Event& event) {
+  if (!source.file.empty()) {
+    return Rng(config.detector_seed).fork("event of a file").fork(content_key(event));
+  }
+  const auto stream = static_cast<std::uint64_t>(100 * source.sample + source.chunk);
+  return Rng(config.detector_seed, stream).fork(event.number);
+}
+
+// sample (16 bits), chunk (16), and a number (32): of the jet in a generated source; of a file's
+// event (26 bits) and the jet in it (6).
+std::uint64_t jet_id(const SimulateSource& source, const Event& event, std::uint64_t jet_of_source,
+                     std::uint64_t jet_of_event) {
+  constexpr std::uint64_t kEvents = 1ULL << 26U, kJets = 1ULL << 6U;
+  const std::uint64_t prefix = static_cast<std::uint64_t>(source.sample) << 48U |
+                               static_cast<std::uint64_t>(source.chunk) << 32U;
+  if (source.file.empty()) {
+    return prefix | jet_of_source;
+  }
+  TESSERA_CHECK_KIND(ErrorKind::data, event.number < kEvents && jet_of_event < kJets,
+                     "{}: expected events below {} of at most {} jets, got event {} with more than "
+                     "{}",
+                     source.file.string(), kEvents, kJets, event.number, jet_of_event);
+  return prefix | event.number << 6U | jet_of_event;
+}
+
 std::vector<SimulatedJet> jets_of(const SimulateConfig& config, const SimulateSource& source,
                                   const Event& event, SourceReport& report) {
   DetectorCard card = is_ee(source.sample) ? clicdet_card() : cms_card();
   card.track_momentum = config.track_momentum;
-  const Rng rng =
-      Rng(config.detector_seed, static_cast<std::uint64_t>(100 * source.sample + source.chunk))
-          .fork(event.number);
-  const DetectorOutput detector = run_detector(card, event, rng);
+  const DetectorOutput detector = run_detector(card, event, detector_rng(config, source, event));
   if (!is_ee(source.sample)) {
     return jetclass_jets(event, detector, std::min(source.sample - 1, 9), report.dropped);
   }
@@ -180,36 +203,57 @@ struct SourceResult {
   StreamHeader header;
 };
 
-SourceResult run_source(const SimulateConfig& config, std::size_t index,
+// The jets of an event, as many as the source still wants.
+void add_jets(const SimulateConfig& config, const SimulateSource& source, const Event& event,
+              SourceResult& out) {
+  std::uint64_t of_event = 0;
+  for (SimulatedJet& jet : jets_of(config, source, event, out.report)) {
+    if (out.jets.size() == source.jets) {
+      return;
+    }
+    jet.id = jet_id(source, event, out.jets.size(), of_event++);
+    jet.weight = event.weight;
+    if (config.substructure && !is_ee(source.sample)) {
+      add_substructure(jet);
+    }
+    out.jets.push_back(std::move(jet));
+  }
+}
+
+std::string early_end(const SimulateSource& source, const SourceResult& got) {
+  const std::string from =
+      source.file.empty()
+          ? ""
+          : fmt::format(" ({}, from event {} on)", source.file.string(), got.report.first_event);
+  return fmt::format("simulate: sample {} chunk {} ended with {} of {} jets after {} events{}",
+                     source.sample, source.chunk, got.jets.size(), source.jets, got.report.events,
+                     from);
+}
+
+SourceResult run_source(const SimulateConfig& config, std::size_t index, EventFiles& files,
                         const SimulateObserver& observer) {
   const SimulateSource& source = config.sources[index];
+  EventReading generated;
+  EventReading& reading =
+      source.file.empty() ? generated : files.at(source.file, config.skip_events);
+  if (source.file.empty()) {
+    generated.events = run_generator(config, source);
+  }
   SourceResult out;
   out.report.sample = source.sample;
   out.report.chunk = source.chunk;
-  const auto events = open(config, source);
-  out.header = events->header();
+  out.report.first_event = reading.next_number;
+  out.header = reading.events->header();
   while (out.jets.size() < source.jets) {
-    const auto event = events->next();
-    TESSERA_CHECK_KIND(ErrorKind::missing, event.has_value(),
-                       "simulate: sample {} chunk {} ended with {} of {} jets", source.sample,
-                       source.chunk, out.jets.size(), source.jets);
-    out.report.events = event->number + 1;
-    for (SimulatedJet& jet : jets_of(config, source, *event, out.report)) {
-      if (out.jets.size() == source.jets) {
-        break;
-      }
-      jet.id = static_cast<std::uint64_t>(source.sample) << 48U |
-               static_cast<std::uint64_t>(source.chunk) << 32U | out.jets.size();
-      if (config.substructure && !is_ee(source.sample)) {
-        add_substructure(jet);
-      }
-      out.jets.push_back(std::move(jet));
-    }
+    const auto event = reading.next();
+    TESSERA_CHECK_KIND(ErrorKind::missing, event.has_value(), "{}", early_end(source, out));
+    out.report.events = reading.next_number - out.report.first_event;
+    add_jets(config, source, *event, out);
     if (observer && event->number % 100 == 0) {
       observer({index, out.jets.size(), source.jets, out.report.events});
     }
   }
-  out.report.sigma_pb = events->sigma_mb() * 1e9;
+  out.report.sigma_pb = reading.events->sigma_mb() * 1e9;
   summarise(out.jets, out.report);
   return out;
 }
@@ -292,6 +336,9 @@ void common_columns(NativeJets& file, const std::vector<const SimulatedJet*>& je
   jet_column<float>(file, "jet/eta", jets, [](const SimulatedJet& j) { return j.p4.eta(); });
   jet_column<float>(file, "jet/phi", jets, [](const SimulatedJet& j) { return j.p4.phi(); });
   jet_column<float>(file, "jet/energy", jets, [](const SimulatedJet& j) { return j.p4.e; });
+  if (std::ranges::any_of(jets, [](const SimulatedJet* j) { return j->weight != 1; })) {
+    jet_column<float>(file, "weight", jets, [](const SimulatedJet& j) { return j.weight; });
+  }
 }
 
 void jetclass_columns(NativeJets& file, const std::vector<const SimulatedJet*>& jets,
@@ -330,9 +377,12 @@ void describe(NativeJets& file, const SimulateConfig& config,
               const std::vector<SourceResult>& results) {
   std::string settings;
   for (const SourceResult& r : results) {
-    settings += fmt::format("# sample {} chunk {}: {} jets of {} events, {:.6g} pb\n{}\n",
-                            r.report.sample, r.report.chunk, r.report.jets, r.report.events,
-                            r.report.sigma_pb, r.header.settings);
+    const std::uint64_t first = r.report.first_event;
+    settings +=
+        fmt::format("# sample {} chunk {}: {} jets of {} events{}, {:.6g} pb\n{}\n",
+                    r.report.sample, r.report.chunk, r.report.jets, r.report.events,
+                    first > 0 ? fmt::format(" ({} to {})", first, first + r.report.events - 1) : "",
+                    r.report.sigma_pb, r.header.settings);
   }
   const StreamHeader& first = results.front().header;
   file.attributes = {
@@ -370,8 +420,9 @@ void check_config(const SimulateConfig& config) {
 SimulateReport simulate(const SimulateConfig& config, const SimulateObserver& observer) {
   check_config(config);
   std::vector<SourceResult> results;
+  EventFiles files;
   for (std::size_t i = 0; i < config.sources.size(); ++i) {
-    results.push_back(run_source(config, i, observer));
+    results.push_back(run_source(config, i, files, observer));
   }
   const std::vector<const SimulatedJet*> jets = alternate(results);
   NativeJets file;
@@ -384,7 +435,8 @@ SimulateReport simulate(const SimulateConfig& config, const SimulateObserver& ob
   describe(file, config, results);
   SimulateReport report{.sources = {},
                         .jets = jets.size(),
-                        .constituents = static_cast<std::uint64_t>(file.offsets.back())};
+                        .constituents = static_cast<std::uint64_t>(file.offsets.back()),
+                        .next_event = files.next_numbers()};
   for (SourceResult& r : results) {
     report.sources.push_back(std::move(r.report));
   }

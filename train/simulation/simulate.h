@@ -16,6 +16,7 @@ namespace tessera {
 /// A jet as it enters a native file. Constituents in falling pt.
 struct SimulatedJet {
   std::uint64_t id = 0;
+  double weight = 1;   ///< of its event
   FourVector p4 = {};  ///< clustered jet, GeV
   std::vector<Candidate> constituents = {};
   int label = -1;           ///< class index, -1 = none (JetClass-like)
@@ -41,7 +42,9 @@ std::vector<SimulatedJet> jetclass_jets(const Event& event, const DetectorOutput
 std::vector<SimulatedJet> tau_jets(const Event& event, const DetectorOutput& detector, bool taus,
                                    double min_pt, std::map<std::string, std::uint64_t>& dropped);
 
-/// One stream of events: a sample and chunk of apps/python/simulate.py, or a file.
+/// One stream of events: a sample and chunk of apps/python/simulate.py, or a part of a file.
+/// Sources that name one file read it one after the other: each begins at the event behind the last
+/// one of the source before.
 struct SimulateSource {
   int sample = 0;                   ///< 1..11 pp, 21..23 e+e-
   int chunk = 0;                    ///< 0-79 train, 80-89 validation, 90-99 test
@@ -54,8 +57,9 @@ struct SimulateConfig {
   std::filesystem::path output;
   std::vector<std::string> generator = {"python3", "apps/python/simulate.py"};
   std::uint64_t detector_seed = 0;
-  double tau_min_pt = 5;     ///< GeV, samples 21 and 22, as the public v1 files
-  double quark_min_pt = 15;  ///< GeV, sample 23
+  std::uint64_t skip_events = 0;  ///< events of each file that are passed over
+  double tau_min_pt = 5;          ///< GeV, samples 21 and 22, as the public v1 files
+  double quark_min_pt = 15;       ///< GeV, sample 23
   TrackMomentum track_momentum = TrackMomentum::smeared;
   bool substructure = true;  ///< sdmass and tau1..4 of JetClass-like jets
   NativeOptions native;
@@ -65,6 +69,7 @@ struct SimulateConfig {
 /// What became of one source.
 struct SourceReport {
   int sample = 0, chunk = 0;
+  std::uint64_t first_event = 0;  ///< number in its file; 0 of a generator
   std::uint64_t events = 0, jets = 0;
   double sigma_pb = 0;
   double mean_constituents = 0, mean_charged = 0, mean_mass = 0, mean_pt = 0;
@@ -73,6 +78,7 @@ struct SourceReport {
 struct SimulateReport {
   std::vector<SourceReport> sources;
   std::uint64_t jets = 0, constituents = 0;
+  std::map<std::string, std::uint64_t> next_event;  ///< by file: the first one that was not read
 };
 
 struct SimulateProgress {
@@ -81,9 +87,10 @@ struct SimulateProgress {
 };
 using SimulateObserver = std::function<void(const SimulateProgress&)>;
 
-/// Runs all sources and writes one native file. Same configuration, same bytes. Throws
-/// Error(missing) when the generator is not installed or a source ends before it has given its
-/// jets.
+/// Runs all sources and writes one native file. Same configuration, same bytes. An event of a file
+/// gives the same jets whichever source or run reads it; their ids hold its number. Event weights
+/// become the column 'weight' where one differs from 1. Throws Error(missing) when the generator is
+/// not installed or a source ends before it has given its jets.
 SimulateReport simulate(const SimulateConfig& config, const SimulateObserver& observer = {});
 
 }  // namespace tessera

@@ -3,13 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <set>
 
 #include "core/check.h"
 #include "support/temp_dir.h"
 #include "train/dataset.h"
+#include "train/equal_jets.h"
 #include "train/simulation/truth.h"
 
 namespace tessera {
@@ -89,6 +93,91 @@ TEST(Simulate, ASourceThatEndsEarlySaysHowFarItCame) {
   EXPECT_FALSE(std::filesystem::exists(config.output));
 }
 
+// Sources of `jets` jets each in chunks 85, 86, ..., from one file.
+SimulateConfig parts(const std::filesystem::path& output, const std::vector<std::uint64_t>& jets,
+                     const std::filesystem::path& file = kFixtures / "ee_tautau.particles") {
+  SimulateConfig config{.sources = {}, .output = output};
+  for (const std::uint64_t n : jets) {
+    const int chunk = 85 + static_cast<int>(config.sources.size());
+    config.sources.push_back({.sample = 21, .chunk = chunk, .jets = n, .file = file});
+  }
+  return config;
+}
+
+std::optional<EqualJets> equal_jets(const std::vector<std::filesystem::path>& files) {
+  EqualJetSearch search;
+  for (const auto& file : files) {
+    search.add(file);
+  }
+  return search.find();
+}
+
+TEST(Simulate, SourcesOfOneFileShareItsEvents) {
+  const TempDir d;
+  const auto out = d.path() / "a.h5";
+  const SimulateReport report = simulate(parts(out, {6, 7, 5}));
+  EXPECT_FALSE(equal_jets({out}));
+  std::uint64_t next = 0;
+  for (const SourceReport& s : report.sources) {
+    EXPECT_EQ(s.first_event, next);
+    next += s.events;
+  }
+  EXPECT_EQ(report.next_event.begin()->second, next);
+  // the same file under another name is still the same file
+  SimulateConfig two = parts(d.path() / "b.h5", {6, 7});
+  two.sources[1].file = kFixtures / "../fixtures/ee_tautau.particles";
+  EXPECT_EQ(simulate(two).sources.at(1).first_event, report.sources.at(1).first_event);
+  for (const std::uint64_t id : NativeFile(out).ids()) {
+    EXPECT_LT((id & 0xFFFFFFFFU) >> 6U, next) << "the event's number";
+  }
+}
+
+TEST(Simulate, AnEventOfAFileGivesTheSameJetsWhateverReadsIt) {
+  const TempDir d;
+  SimulateConfig train = taus(d.path() / "train.h5"), test = taus(d.path() / "test.h5");
+  train.sources[0].chunk = 0;
+  test.sources[0] = {.sample = 22, .chunk = 90, .jets = 12, .file = train.sources[0].file};
+  const SimulateReport report = simulate(train);
+  simulate(test);
+  const auto equal = equal_jets({train.output, test.output});
+  ASSERT_TRUE(equal);
+  EXPECT_EQ(equal->others, 11U);
+  try {
+    make_manifest(d.path(), "a", {{"test", {"test.h5"}}, {"train", {"train.h5"}}});
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::data);
+    EXPECT_NE(e.message().find("train.h5: row 0"), std::string::npos) << e.message();
+    EXPECT_NE(e.message().find("row 0 of " + test.output.string()), std::string::npos);
+  }
+  // the run that goes on behind the first one has jets of its own
+  test.output = d.path() / "more.h5";
+  test.skip_events = report.next_event.begin()->second;
+  test.sources[0].jets = 5;
+  simulate(test);
+  EXPECT_FALSE(equal_jets({train.output, test.output}));
+}
+
+TEST(Simulate, ASourceBehindTheEndSaysHowManyEventsItHad) {
+  const TempDir d;
+  SimulateConfig config = parts(d.path() / "a.h5", {6, 1000});
+  try {
+    simulate(config);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("chunk 86 ended with"), std::string::npos) << e.message();
+    EXPECT_NE(e.message().find("of 1000 jets after"), std::string::npos) << e.message();
+  }
+  config.skip_events = 50;
+  try {
+    simulate(config);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::missing);
+    EXPECT_NE(e.message().find("40 events"), std::string::npos) << e.message();
+  }
+}
+
 TEST(Simulate, AMissingGeneratorIsNamed) {
   const TempDir d;
   SimulateConfig config = taus(d.path() / "a.h5");
@@ -148,8 +237,16 @@ TEST(ParticleStream, DamageAnywhereIsNoticed) {
 
 // The stream's events as HepMC3 ASCII; vertices with one incoming particle are implied by its
 // number.
-std::string as_hepmc(EventSource& source) {
+// `weights` of an event by its number, as many as there are `names`; before HepMC3 3.2 the names
+// stood in another line.
+using WeightsOf = std::function<std::vector<double>(std::uint64_t number)>;
+std::string as_hepmc(EventSource& source, const std::vector<std::string>& names = {},
+                     const WeightsOf& weights = {}, bool old_names = false) {
   std::string text = "HepMC::Version 3.01.02\nHepMC::Asciiv3-START_EVENT_LISTING\n";
+  if (!names.empty()) {
+    const std::string list = fmt::format("{}", fmt::join(names, "\\|"));
+    text += old_names ? "W " + list + "\n" : fmt::format("W {}\nN {}\n", names.size(), list);
+  }
   while (const auto event = source.next()) {
     std::set<int> mothers;
     std::string lines;
@@ -162,8 +259,10 @@ std::string as_hepmc(EventSource& source) {
                            p.mother + 1, p.pid, p.p4.px, p.p4.py, p.p4.pz, p.p4.e, p.m,
                            p.status > 0 ? 1 : 2);
     }
-    text += fmt::format("E {} {} {}\nU GEV MM\n{}", event->number, mothers.size(),
-                        event->particles.size(), lines);
+    const std::string w =
+        weights ? fmt::format("W {}\n", fmt::join(weights(event->number), " ")) : "";
+    text += fmt::format("E {} {} {}\nU GEV MM\n{}{}", event->number, mothers.size(),
+                        event->particles.size(), w, lines);
   }
   return text + "HepMC::Asciiv3-END_EVENT_LISTING\n\n";
 }
@@ -188,6 +287,54 @@ TEST(HepMc, AFileOfAnyGeneratorGivesTheSameTausAndFinalState) {
   }
   EXPECT_FALSE(b->next().has_value());
   EXPECT_EQ(events, 40);
+}
+
+// The weights of the jets of a file that is made of such events.
+std::vector<float> weights_of(const std::vector<std::string>& names, const WeightsOf& weights,
+                              bool old_names = false) {
+  const TempDir d;
+  const auto hepmc = d.path() / "a.hepmc";
+  std::ofstream(hepmc) << as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"), names,
+                                   weights, old_names);
+  simulate(parts(d.path() / "a.h5", {20}, hepmc));
+  const JetBlock block = NativeFile(d.path() / "a.h5").read(0, 20);
+  for (std::size_t j = 0; j < block.weight.size() && weights; ++j) {
+    EXPECT_FLOAT_EQ(block.weight[j],
+                    static_cast<float>(weights((block.id[j] & 0xFFFFFFFFU) >> 6U).back()));
+  }
+  return block.weight;
+}
+
+TEST(HepMc, EventWeightsEnterTheFileWhereOneDiffersFromOne) {
+  const auto w = [](std::uint64_t n) { return n % 3 == 0 ? -0.25 : 1.0 + static_cast<double>(n); };
+  EXPECT_EQ(weights_of({}, [&](std::uint64_t n) { return std::vector{w(n)}; }).size(), 20U);
+  // of several the one that is called nominal, else the first
+  EXPECT_EQ(weights_of({"up", "Nominal"},
+                       [&](std::uint64_t n) {
+                         return std::vector{7.0, w(n)};
+                       })
+                .size(),
+            20U);
+  EXPECT_EQ(weights_of({"MUR 2.0 MUF 2.0", "default"},
+                       [&](std::uint64_t n) {
+                         return std::vector{7.0, w(n)};
+                       })
+                .size(),
+            20U);
+  EXPECT_EQ(weights_of(
+                {"up 2", "Nominal"},
+                [&](std::uint64_t n) {
+                  return std::vector{7.0, w(n)};
+                },
+                true)
+                .size(),
+            20U);
+  EXPECT_EQ(weights_of({"up", "down"}, [&](std::uint64_t) { return std::vector{3.0, 3.0}; })[0], 3);
+  EXPECT_TRUE(weights_of({}, {}).empty());
+  EXPECT_TRUE(weights_of({"a"}, [](std::uint64_t) { return std::vector{1.0}; }).empty());
+  EXPECT_THROW(weights_of({}, [](std::uint64_t) { return std::vector{double(INFINITY)}; }), Error);
+  EXPECT_THROW(weights_of({}, [](std::uint64_t) { return std::vector{1e300}; }), Error);
+  EXPECT_THROW(weights_of({"a", "b"}, [](std::uint64_t) { return std::vector{2.0}; }), Error);
 }
 
 TEST(HepMc, ACutFileIsRefused) {
