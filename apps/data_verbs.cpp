@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "apps/file_splits.h"
+#include "apps/output.h"
 #include "apps/programs.h"
 #include "core/check.h"
 #include "train/manifest.h"
@@ -65,16 +66,16 @@ std::string command_of(const SimulateArguments& args) {
 }
 
 void print_report(const SimulateReport& report) {
-  fmt::print("{:>6} {:>5} {:>8} {:>8} {:>11} {:>12} {:>8} {:>8} {:>8}\n", "sample", "chunk",
-             "events", "jets", "sigma / pb", "constituents", "charged", "mass", "pt");
+  print_out("{:>6} {:>5} {:>8} {:>8} {:>11} {:>12} {:>8} {:>8} {:>8}\n", "sample", "chunk",
+            "events", "jets", "sigma / pb", "constituents", "charged", "mass", "pt");
   for (const SourceReport& s : report.sources) {
-    fmt::print("{:>6} {:>5} {:>8} {:>8} {:>11.4g} {:>12.1f} {:>8.1f} {:>8.1f} {:>8.1f}\n", s.sample,
-               s.chunk, s.events, s.jets, s.sigma_pb, s.mean_constituents, s.mean_charged,
-               s.mean_mass, s.mean_pt);
+    print_out("{:>6} {:>5} {:>8} {:>8} {:>11.4g} {:>12.1f} {:>8.1f} {:>8.1f} {:>8.1f}\n", s.sample,
+              s.chunk, s.events, s.jets, s.sigma_pb, s.mean_constituents, s.mean_charged,
+              s.mean_mass, s.mean_pt);
   }
   for (const auto& [file, next] : report.next_event) {
-    fmt::print("{}: read up to event {}; --skip-events {} goes on behind it\n", file,
-               next > 0 ? next - 1 : 0, next);
+    print_out("{}: read up to event {}; --skip-events {} goes on behind it\n", file,
+              next > 0 ? next - 1 : 0, next);
   }
 }
 
@@ -96,12 +97,12 @@ void simulate_verb(const SimulateArguments& args) {
   const bool terminal = ::isatty(STDERR_FILENO) != 0 && !args.quiet;
   const SimulateReport report = simulate(config, [&](const SimulateProgress& p) {
     if (terminal) {
-      fmt::print(stderr, "\rsource {}/{}  {} of {} jets  {} events   ", p.source + 1,
-                 args.sources.size(), p.jets, p.wanted, p.events);
+      print_err("\rsource {}/{}  {} of {} jets  {} events   ", p.source + 1, args.sources.size(),
+                p.jets, p.wanted, p.events);
     }
   });
   if (terminal) {
-    fmt::print(stderr, "\n");
+    print_err("\n");
   }
   print_report(report);
 }
@@ -180,7 +181,7 @@ void add_check(CLI::App& app, std::function<void()>& action) {
   verb->callback([path, &action] { action = [path] { check_native_file(*path); }; });
 }
 
-void say(const std::string& line) { fmt::print(stderr, "inspect: {}\n", line); }
+void say(const std::string& line) { print_err("inspect: {}\n", line); }
 
 }  // namespace
 
@@ -205,7 +206,7 @@ void write_manifest_verb(const std::string& directory, const ManifestArguments& 
   write_manifest(directory, manifest);
   for (const auto& [split, entries] : manifest.splits) {
     for (const FileEntry& f : entries) {
-      fmt::print("{:6} {:24} {:>10} jets {:>12} constituents\n", split, f.file, f.n, f.m);
+      print_out("{:6} {:24} {:>10} jets {:>12} constituents\n", split, f.file, f.n, f.m);
     }
   }
 }

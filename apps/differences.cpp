@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "apps/output.h"
 #include "apps/stages.h"
 #include "train/safetensors.h"
 
@@ -83,9 +84,9 @@ void print_line(const Study& a, const Study& b, const Difference& d) {
     return std::isfinite(i.low) ? fmt::format("{:+.4f} to {:+.4f}", i.low, i.high)
                                 : std::string("one seed");
   };
-  fmt::print("{:8} {:24} {:7} {:12} {:+9.4f}  {:>20}  {:>20}\n", a.task,
-             a.strategy + " - " + b.strategy, a.train_jets, d.metric, d.value, range(d.test95),
-             range(d.seeds95));
+  print_out("{:8} {:24} {:7} {:12} {:+9.4f}  {:>20}  {:>20}\n", a.task,
+            a.strategy + " - " + b.strategy, a.train_jets, d.metric, d.value, range(d.test95),
+            range(d.seeds95));
 }
 
 }  // namespace
@@ -130,7 +131,7 @@ void write_differences(const RunConfig& c, const std::vector<Study>& studies) {
       "task,method,strategy,minus_method,minus_strategy,n_train,metric,difference,test_low68,"
       "test_high68,test_low95,test_high95,seed_sd,seeds_low68,seeds_high68,seeds_low95,"
       "seeds_high95,seeds\n";
-  fmt::print(
+  print_out(
       "\nPaired differences from scratch; 95 % intervals over test jets and over seeds.\n"
       "{:8} {:24} {:>7} {:12} {:>9}  {:>20}  {:>20}\n",
       "task", "difference", "n_train", "metric", "value", "test jets", "seeds");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "apps/output.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
 
@@ -29,9 +30,9 @@ double peak_megabytes() {
 
 void print_costs(const char* stage, std::int64_t parameters, double step_ms, double total_steps) {
   // weights, gradients and two moments, four bytes each
-  fmt::print("{:16} {:9} parameters {:7.1f} MB with optimizer {:8.1f} ms/step {:8.0f} s in all\n",
-             stage, parameters, 16e-6 * static_cast<double>(parameters), step_ms,
-             1e-3 * step_ms * total_steps);
+  print_out("{:16} {:9} parameters {:7.1f} MB with optimizer {:8.1f} ms/step {:8.0f} s in all\n",
+            stage, parameters, 16e-6 * static_cast<double>(parameters), step_ms,
+            1e-3 * step_ms * total_steps);
 }
 
 /// The same job for a few steps.
@@ -90,7 +91,7 @@ void probe_finetuning(const RunConfig& c) {
 }  // namespace
 
 void dry_run(const RunConfig& c, const std::string& verb) {
-  fmt::print("{}\n", run_schema().dump(c));
+  print_out("{}\n", run_schema().dump(c));
   if (verb == "train-tokenizer") {
     probe_tokenizer(c);
   } else if (verb == "pretrain") {
@@ -98,7 +99,7 @@ void dry_run(const RunConfig& c, const std::string& verb) {
   } else if (verb == "finetune") {
     probe_finetuning(c);
   }
-  fmt::print("{:16} {:9.0f} MB peak memory of this process\n", "", peak_megabytes());
+  print_out("{:16} {:9.0f} MB peak memory of this process\n", "", peak_megabytes());
 }
 
 }  // namespace tessera::apps

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/evaluation.h"
+#include "apps/output.h"
 #include "apps/stages.h"
 #include "train/metrics/paired.h"
 #include "train/model_store.h"
@@ -89,18 +90,19 @@ void print_differences(const ordered_json& evaluation) {
   if (!evaluation.contains("against")) {
     return;
   }
-  fmt::print("minus {}, on the same jets\n", evaluation["against"]["model"].get<std::string>());
+  print_out("minus {}, on the same jets\n", evaluation["against"]["model"].get<std::string>());
   for (const auto& [metric, d] : evaluation["against"]["differences"].items()) {
     const auto low = d["interval68"], wide = d["interval95"];
-    fmt::print("{:12} {:+9.4f}   68 % {:+.4f} to {:+.4f}   95 % {:+.4f} to {:+.4f}\n", metric,
-               d["value"].get<double>(), low[0].get<double>(), low[1].get<double>(),
-               wide[0].get<double>(), wide[1].get<double>());
+    print_out("{:12} {:+9.4f}   68 % {:+.4f} to {:+.4f}   95 % {:+.4f} to {:+.4f}\n", metric,
+              d["value"].get<double>(), low[0].get<double>(), low[1].get<double>(),
+              wide[0].get<double>(), wide[1].get<double>());
   }
 }
 
 }  // namespace
 
 void evaluate_verb(const ModelArguments& arguments) {
+  check_output(arguments.output);
   const Answers a = answer(arguments);
   const Task task = a.stored.model->config.task;
   ordered_json json = evaluation_json(task, a.predictions, *a.data);
@@ -117,22 +119,23 @@ void evaluate_verb(const ModelArguments& arguments) {
     json["against"] = against(arguments, a);
   }
   if (!arguments.output.empty()) {
-    write_text(arguments.output, json.dump(1) + "\n");
+    write_result(arguments.output, json.dump(1) + "\n");
   }
   if (arguments.json) {
-    fmt::print("{}\n", json.dump());
+    print_out("{}\n", json.dump());
     return;
   }
-  fmt::print("{} on {} jets of {} ({})\n", name(task), a.predictions.size(), arguments.data,
-             arguments.split);
+  print_out("{} on {} jets of {} ({})\n", name(task), a.predictions.size(), arguments.data,
+            arguments.split);
   for (const auto& [metric, value] : json.at("metrics").items()) {
-    fmt::print("{:12} {:9.4f} +- {:.4f}   without a network {:.4f}\n", metric, value.get<double>(),
-               json["errors"][metric].get<double>(), json["baseline"][metric].get<double>());
+    print_out("{:12} {:9.4f} +- {:.4f}   without a network {:.4f}\n", metric, value.get<double>(),
+              json["errors"][metric].get<double>(), json["baseline"][metric].get<double>());
   }
   print_differences(json);
 }
 
 void predict_verb(const ModelArguments& arguments) {
+  check_output(arguments.output);
   const Answers a = answer(arguments);
   const auto jets = select_jets(a.stored.model->config.task, *a.data);
   const auto ids = a.data->ids();
@@ -148,11 +151,7 @@ void predict_verb(const ModelArguments& arguments) {
     }
     csv += "\n";
   }
-  if (arguments.output.empty()) {
-    fmt::print("{}", csv);
-  } else {
-    write_text(arguments.output, csv);
-  }
+  write_result(arguments.output, csv);
 }
 
 }  // namespace tessera::apps

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "apps/output.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/generate.h"
@@ -71,7 +72,7 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   tokenizer.model->to(options.device);
   const std::string report = c.run.directory + "/eval/generation.json";
   if (std::filesystem::exists(report)) {
-    fmt::print(stderr, "generate: done before, kept ({})\n", report);
+    print_err("generate: done before, kept ({})\n", report);
     return;
   }
   const Stopwatch watch;
@@ -79,21 +80,20 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   const GenerateResult r = generate_jets(job, model.model->backbone, model.model->head,
                                          *tokenizer.model, console_progress(options, job.jets));
   const std::string file = stage.directory() + "/jets.h5";
-  std::filesystem::remove(file);  // what an interrupted run left
-  write_generated(file, r, job, "tessera generate");
+  write_generated(file, r, job, "tessera generate", {.overwrite = true});
   const UnlabelledData data = pretraining_data(c);
   const auto comparison =
       compare_generated(original_jets(data, c.generate.jets),
                         reconstructed_jets(data, c.generate.jets, *tokenizer.model), r.particles);
-  write_text(report, comparison_json(comparison, r).dump());
   record_stage(c, "generate", watch.seconds(), "");
-  fmt::print("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",
-             r.jets.size(), file, static_cast<double>(r.jets.size()) / r.seconds);
+  write_text(report, comparison_json(comparison, r).dump());  // the last: it says that all is done
+  print_out("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",
+            r.jets.size(), file, static_cast<double>(r.jets.size()) / r.seconds);
   for (const QuantityComparison& q : comparison.quantities) {
-    fmt::print("\n  {:20} {:7.4f}   tokenizer alone {:7.4f}   truth against truth {:7.4f}", q.name,
-               q.generated_distance.kld, q.reconstructed_distance.kld, q.floor.kld);
+    print_out("\n  {:20} {:7.4f}   tokenizer alone {:7.4f}   truth against truth {:7.4f}", q.name,
+              q.generated_distance.kld, q.reconstructed_distance.kld, q.floor.kld);
   }
-  fmt::print("\n");
+  print_out("\n");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // tessera import: tokenizer and backbone of a published checkpoint as if this run had trained them.
 #include <filesystem>
 
+#include "apps/output.h"
 #include "apps/programs.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
@@ -40,7 +41,7 @@ void import_model(const RunConfig& c, const Options& options, const std::string&
   const std::string table = name == "tokenizer" ? "tokenizer." : "backbone.";
   const Stage stage(c, options, name, settings_for(c, table, file));
   if (stage.done()) {
-    fmt::print(stderr, "{}: imported before, kept ({})\n", name, stage.model());
+    print_err("{}: imported before, kept ({})\n", name, stage.model());
     return;
   }
   const Stopwatch watch;
@@ -48,8 +49,8 @@ void import_model(const RunConfig& c, const Options& options, const std::string&
       import_weights(model, read_weights(options.import, file, stage), rules, file);
   stage.finish(card, model);
   record_stage(c, name, watch.seconds(), state_hash(model));
-  fmt::print("{}: {} tensors of {}, {} left out; {} parameters in {}\n", name, report.used.size(),
-             file, report.left_out.size(), model.parameter_count(), stage.model());
+  print_out("{}: {} tensors of {}, {} left out; {} parameters in {}\n", name, report.used.size(),
+            file, report.left_out.size(), model.parameter_count(), stage.model());
 }
 
 }  // namespace
@@ -70,8 +71,8 @@ void import_verb(const RunConfig& c, const Options& options) {
     import_model(c, options, "pretrain", a.backbone,
                  gpt_pretrain_card(gpt_config(c), feature_config(c)), model,
                  omnijet_backbone_rules());
-    fmt::print("pretrain: {} heads of {}, from backbone.heads: weights do not tell it\n",
-               c.backbone.heads, c.backbone.width / c.backbone.heads);
+    print_out("pretrain: {} heads of {}, from backbone.heads: weights do not tell it\n",
+              c.backbone.heads, c.backbone.width / c.backbone.heads);
   }
 }
 

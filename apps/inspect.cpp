@@ -1,16 +1,17 @@
 // tessera inspect: what a preset, a model or a dataset is. tessera doctor: what the machine is.
 // tessera verify: whether files are what they were.
-#include <hwy/highway.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "apps/output.h"
 #include "apps/presets.h"
 #include "apps/stages.h"
 #include "core/device.h"
 #include "core/parallel.h"
+#include "core/simd_level.h"
 #include "kernels/matmul/precision.h"
 #include "train/checkpoint.h"
 #include "train/file_io.h"
@@ -88,28 +89,28 @@ ordered_json describe(const std::string& what) {
 void print_files(const ordered_json& splits) {
   for (const auto& [split, files] : splits.items()) {
     for (const ordered_json& file : files) {
-      fmt::print("{:6} {:16} {:10} jets {:12} constituents, at most {} in a jet\n", split,
-                 file["file"].get<std::string>(), file["n"].get<std::uint64_t>(),
-                 file["m"].get<std::uint64_t>(), file["max_constituents"].get<std::uint64_t>());
+      print_out("{:6} {:16} {:10} jets {:12} constituents, at most {} in a jet\n", split,
+                file["file"].get<std::string>(), file["n"].get<std::uint64_t>(),
+                file["m"].get<std::uint64_t>(), file["max_constituents"].get<std::uint64_t>());
       std::string classes;
       for (const auto& [name, count] : file["class_counts"].items()) {
         classes += fmt::format(" {} {}", name, count.get<std::uint64_t>());
       }
-      fmt::print("{:6} {}\n", "", classes.empty() ? " no class labels" : classes);
+      print_out("{:6} {}\n", "", classes.empty() ? " no class labels" : classes);
     }
   }
 }
 
 // Over all splits; as read, before any cut. Manifests of old writers name no units.
 void print_columns(const ordered_json& columns) {
-  fmt::print("\n{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "column", "unit", "mean", "std",
-             "min", "max", "missing");
+  print_out("\n{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "column", "unit", "mean", "std",
+            "min", "max", "missing");
   for (const auto& [name, c] : columns.items()) {
     const auto unit = c["unit"].get<std::string>();
-    fmt::print("{:20} {:5} {:12.5g} {:12.5g} {:12.5g} {:12.5g} {:10}\n", name,
-               unit.empty() ? column_unit(name) : unit, c["mean"].get<double>(),
-               c["std"].get<double>(), c["min"].get<double>(), c["max"].get<double>(),
-               c["n_missing"].get<std::uint64_t>());
+    print_out("{:20} {:5} {:12.5g} {:12.5g} {:12.5g} {:12.5g} {:10}\n", name,
+              unit.empty() ? column_unit(name) : unit, c["mean"].get<double>(),
+              c["std"].get<double>(), c["min"].get<double>(), c["max"].get<double>(),
+              c["n_missing"].get<std::uint64_t>());
   }
 }
 
@@ -127,7 +128,7 @@ std::int64_t kibibytes(int name) { return ::sysconf(name) / 1024; }
 void inspect_verb(const InspectArguments& arguments) {
   const ordered_json j = describe(arguments.what);
   if (arguments.json) {
-    fmt::print("{}\n", j.dump());
+    print_out("{}\n", j.dump());
     return;
   }
   if (j.contains("splits")) {
@@ -136,7 +137,7 @@ void inspect_verb(const InspectArguments& arguments) {
     return;
   }
   for (const auto& [key, value] : j.items()) {
-    fmt::print("{:18} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump(1));
+    print_out("{:18} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump(1));
   }
 }
 
@@ -150,7 +151,7 @@ void doctor_verb(bool json) {
       {"compiler", fmt::format("g++ {}", __VERSION__)},
       {"devices", list},
       {"threads", num_threads()},
-      {"SIMD", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
+      {"SIMD", simd_target()},
       {"bf16 on cpu", name(bf16_unit())},
       {"L1d KiB", kibibytes(_SC_LEVEL1_DCACHE_SIZE)},
       {"L2 KiB", kibibytes(_SC_LEVEL2_CACHE_SIZE)},
@@ -158,11 +159,11 @@ void doctor_verb(bool json) {
       {"huge pages", first_line("/sys/kernel/mm/transparent_hugepage/enabled")},
       {"memory MiB", ::sysconf(_SC_PHYS_PAGES) / 1024 * ::sysconf(_SC_PAGESIZE) / 1024}};
   if (json) {
-    fmt::print("{}\n", j.dump());
+    print_out("{}\n", j.dump());
     return;
   }
   for (const auto& [key, value] : j.items()) {
-    fmt::print("{:12} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    print_out("{:12} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }
 }
 
@@ -183,7 +184,7 @@ void verify_verb(const std::string& directory) {
     } else {
       continue;
     }
-    fmt::print("ok {}\n", parent.string());
+    print_out("ok {}\n", parent.string());
     ++checked;
   }
   TESSERA_CHECK_KIND(ErrorKind::missing, checked > 0,

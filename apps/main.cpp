@@ -2,16 +2,19 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <new>
+#include <sstream>
 
 #include "apps/command.h"
 #include "apps/data_verbs.h"
+#include "apps/output.h"
 #include "apps/presets.h"
 #include "apps/revision.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
+#include "core/simd_level.h"
 #include "kernels/matmul/precision.h"
 #include "train/suggestion.h"
 
@@ -130,7 +133,7 @@ CLI::App* add_model_verb(CLI::App& app, CommandLine& line, const char* verb, con
       ->required();
   sub->add_option("data", m.data, "Dataset directory")->required();
   sub->add_option("--split", m.split, "train, val or test");
-  sub->add_option("-o,--output", m.output, "File to write");
+  sub->add_option("-o,--output", m.output, "File or device to write; - is standard output");
   sub->add_flag("--json", m.json, "One JSON object on stdout");
   sub->add_option("--precision", m.precision,
                   "Of matrix products: f32, or bf16 where doctor has it")
@@ -193,16 +196,28 @@ int guarded(const std::function<void()>& body) {
     return 0;
   } catch (const Error& e) {
     if (!e.message().empty()) {  // else a child said it
-      fmt::print(stderr, "tessera: {} error: {}\n", name(e.kind()), e.message());
+      print_err("tessera: {} error: {}\n", name(e.kind()), e.message());
     }
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "tessera: resource error: out of memory\n");
+    print_err("tessera: resource error: out of memory\n");
     return exit_code(ErrorKind::resource);
+  } catch (const std::filesystem::filesystem_error& e) {
+    print_err("tessera: {} error: {}\n", name(ErrorKind::io), e.what());
+    return exit_code(ErrorKind::io);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "tessera: internal error: {}\n", e.what());
+    print_err("tessera: internal error: {}\n", e.what());
     return exit_code(ErrorKind::internal);
   }
+}
+
+// Help, version, or what is wrong with the command line; returns the exit code.
+int say(const CLI::App& app, const CLI::ParseError& what) {
+  std::ostringstream out, err;
+  const bool asked_for = app.exit(what, out, err) == 0;
+  write_err(err.str());
+  const int code = guarded([&] { write_out(out.str()); });
+  return asked_for ? code : exit_code(ErrorKind::usage);
 }
 
 // CLI11 would only say that a subcommand is required.
@@ -216,11 +231,7 @@ void check_verb(const CLI::App& app, std::string_view typed) {
                 nearest_name(typed, verbs));
 }
 
-}  // namespace
-}  // namespace tessera::apps
-
-int main(int argc, char** argv) {
-  using namespace tessera::apps;
+int run(int argc, char** argv) {
   CLI::App app("Tessera: a foundation model for collider jets, from one engine.", "tessera");
   app.require_subcommand(1);
   app.set_version_flag("--version", TESSERA_VERSION " (" TESSERA_REVISION ")");
@@ -232,8 +243,8 @@ int main(int argc, char** argv) {
   add_data_verbs(app, line.action);
   add_inspection_verbs(app, line);
   if (argc < 2) {
-    fmt::print(stderr, "{}", app.help());
-    return exit_code(tessera::ErrorKind::usage);
+    print_err("{}", app.help());
+    return exit_code(ErrorKind::usage);
   }
   if (const int code = guarded([&] { check_verb(app, argv[1]); }); code != 0) {
     return code;
@@ -241,8 +252,19 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : exit_code(tessera::ErrorKind::usage);
+    return say(app, e);
   }
   catch_signals();
-  return guarded(line.action);
+  return guarded([&] {
+    (void)simd_level();  // a wrong TESSERA_SIMD is refused by every verb
+    line.action();
+  });
+}
+
+}  // namespace
+}  // namespace tessera::apps
+
+int main(int argc, char** argv) {
+  tessera::apps::guard_standard_streams();
+  return tessera::apps::close_standard_output(tessera::apps::run(argc, argv));
 }

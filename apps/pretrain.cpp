@@ -1,6 +1,7 @@
 // tessera pretrain: the backbone, on unlabelled jets and their tokens.
 #include <nlohmann/json.hpp>
 
+#include "apps/output.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
@@ -10,10 +11,13 @@ namespace {
 
 using nlohmann::ordered_json;
 
-void report(const RunConfig& c, const PretrainMeasure& m) {
+void write_report(const RunConfig& c, const PretrainMeasure& m) {
   write_text(c.run.directory + "/eval/pretrain.json",
              ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
-  fmt::print(
+}
+
+void print_report(const PretrainMeasure& m) {
+  print_out(
       "pretrain: on held-out jets, next token {:.3f} nat, masked particle {}; unigram entropy "
       "{:.3f} nat: margin {:.3f}\n",
       m.ntp, m.mpm > 0 ? fmt::format("{:.3f} nat", m.mpm) : "not trained", m.unigram,
@@ -30,9 +34,10 @@ void run(const RunConfig& c, const Options& options, const Stage& stage, Job job
   job.device = options.device;
   const auto model = pretrain(job, tokenizer, data, console_observer(options));
   const PretrainMeasure m = measure(*model);
+  write_report(c, m);
   stage.finish(card, *model);
   record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
-  report(c, m);
+  print_report(m);
 }
 
 }  // namespace
@@ -48,7 +53,7 @@ void pretrain_verb(const RunConfig& c, const Options& options) {
                     settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed", "run.compat"}) +
                         precision_setting(c) + "tokenizer " + tokenizer_hash(tokenizer) + "\n");
   if (stage.done()) {
-    fmt::print(stderr, "pretrain: done before, kept ({})\n", stage.model());
+    print_err("pretrain: done before, kept ({})\n", stage.model());
     return;
   }
   if (tokens) {

@@ -1,7 +1,6 @@
 #include "apps/run_record.h"
 
 #include <fmt/chrono.h>
-#include <hwy/highway.h>
 
 #include <algorithm>
 #include <array>
@@ -13,6 +12,7 @@
 #include "apps/revision.h"
 #include "apps/stages.h"
 #include "core/parallel.h"
+#include "core/simd_level.h"
 #include "train/hash.h"
 #include "train/manifest.h"
 
@@ -55,7 +55,7 @@ void record_stage(const RunConfig& c, const std::string& stage, double seconds,
                  {"version", TESSERA_VERSION},
                  {"revision", TESSERA_REVISION},
                  {"compiler", fmt::format("g++ {}", __VERSION__)},
-                 {"simd", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets())},
+                 {"simd", simd_target()},
                  {"precision", c.run.precision},
                  {"threads", num_threads()},
                  {"configuration", hash_text(run_schema().dump(c))},

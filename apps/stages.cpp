@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "apps/output.h"
 #include "train/file_io.h"
 #include "train/model_store.h"
 
@@ -94,7 +95,7 @@ RunFiles Stage::files(const std::string& card) const {
           .checkpoint_every = checkpoint_every_,
           .config_json = card,
           .stop = stop_requested,
-          .warn = [](const std::string& text) { fmt::print(stderr, "WARNING: {}\n", text); },
+          .warn = [](const std::string& text) { print_err("WARNING: {}\n", text); },
           .stop_on_failed_save = stop_on_failed_save_,
           .most_skipped = most_skipped_};
 }
@@ -137,9 +138,9 @@ Observer console_observer(const Options& options) {
       return;
     }
     *last = now;
-    fmt::print(stderr, "{}{:28} {:6}/{}{}  {:.0f} jets/s  ETA {:.0f} s{}",
-               terminal ? "\r\033[K" : "", p.job, p.step, p.total_steps, value_text(p.values),
-               p.jets_per_second, p.eta_seconds, terminal && !end ? "" : "\n");
+    print_err("{}{:28} {:6}/{}{}  {:.0f} jets/s  ETA {:.0f} s{}", terminal ? "\r\033[K" : "", p.job,
+              p.step, p.total_steps, value_text(p.values), p.jets_per_second, p.eta_seconds,
+              terminal && !end ? "" : "\n");
     std::fflush(stderr);
   };
 }

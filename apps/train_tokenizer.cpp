@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/evaluation.h"
+#include "apps/output.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
@@ -41,7 +42,7 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
       c, options, "tokenizer",
       settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c));
   if (stage.done()) {
-    fmt::print(stderr, "tokenizer: done before, kept ({})\n", stage.model());
+    print_err("tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
   const UnlabelledData data = unlabelled_data(c);
@@ -61,7 +62,7 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   write_text(c.run.directory + "/eval/tokenizer.json", report.dump());
   stage.finish(card, *model);
   record_stage(c, "tokenizer", watch.seconds(), state_hash(*model));
-  fmt::print(
+  print_out(
       "tokenizer: on held-out jets, reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity "
       "{:.1f}, unigram entropy {:.3f} nat\n",
       m.reconstruction_mse, 100 * m.usage, m.perplexity, m.token_entropy);

@@ -14,6 +14,7 @@
 #include "core/check.h"
 #include "core/device_calls.h"
 #include "core/graph_memory.h"
+#include "core/simd_level.h"
 
 namespace tessera {
 namespace {
@@ -29,6 +30,7 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) {
 }
 
 std::byte* heap_allocate(std::size_t bytes, std::size_t alignment) {
+  (void)simd_level();  // what no kernel runs before
   void* p = std::aligned_alloc(alignment, round_up(bytes, alignment));
   TESSERA_CHECK_KIND(ErrorKind::resource, p != nullptr,
                      "memory: {} bytes requested on cpu, none given", bytes);

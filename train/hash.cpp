@@ -2,10 +2,10 @@
 
 #include <xxhash.h>
 
-#include <fstream>
 #include <vector>
 
 #include "core/check.h"
+#include "train/plain_file.h"
 
 namespace tessera {
 
@@ -50,15 +50,12 @@ std::string hash_text(std::string_view text) {
 }
 
 std::string hash_file(const std::filesystem::path& path) {
-  TESSERA_CHECK_KIND(ErrorKind::missing, std::filesystem::is_regular_file(path),
-                     "{}: expected a file, got nothing there", path.string());
-  std::ifstream in(path, std::ios::binary);
-  std::vector<char> piece(1 << 20);
+  PlainFile file(path);
+  std::vector<std::byte> piece(1 << 20);
   Hasher hasher;
-  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0) {
-    hasher.update(std::string_view(piece.data(), static_cast<std::size_t>(in.gcount())));
+  while (const std::size_t got = file.read(piece)) {
+    hasher.update(std::span(piece).first(got));
   }
-  TESSERA_CHECK_KIND(ErrorKind::io, in.eof(), "{}: cannot read", path.string());
   return hasher.hex();
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "train/column_type.h"
+#include "train/file_io.h"
 
 namespace tessera {
 
@@ -32,21 +33,26 @@ struct ColumnOptions {
 
 /// An open HDF5 file. Names are paths ("pf/px"); groups are made as needed. All calls of all files
 /// share one lock, as the library does. Errors: Error(missing) no such file, Error(data) content,
-/// Error(io) disk.
+/// Error(io) disk, Error(resource) memory and descriptors.
 class H5File {
  public:
   struct Impl;  // opaque
-  /// A new file, replacing an old one. Superblock V110 (checksummed metadata), no time stamps: same
-  /// content, same bytes.
-  static H5File create(const std::filesystem::path& path);
-  /// Read-only, file locking off, plug-in filters off.
+  /// A new file, made in memory until close() puts it on disk, since the library ends the program
+  /// by a signal at its exit when a disk did not take the last of what it had to write. Memory: the
+  /// file's compressed size. Superblock V110 (checksummed metadata), no time stamps: same content,
+  /// same bytes.
+  static H5File create(const std::filesystem::path& path, FileIo io = {});
+  /// Read-only, file locking off, plug-in filters off. Where a program has more files open than its
+  /// descriptors allow (most_open_files()), those used last are; the others are opened again when
+  /// they are used, and refused with Error(data) if they have changed.
   static H5File open(const std::filesystem::path& path);
   ~H5File();
   H5File(H5File&&) noexcept;
   H5File& operator=(H5File&&) noexcept;
 
-  /// Flushes and closes; throws Error(io) when the last write fails. The destructor does the same
-  /// silently.
+  /// Ends the file. A new one then appears under its name, replacing an old one, complete and
+  /// durable as FileIo::replace_text() has it; throws Error(io) and leaves the old one otherwise.
+  /// Without close() nothing of a new file is seen.
   void close();
   [[nodiscard]] const std::filesystem::path& path() const;
 

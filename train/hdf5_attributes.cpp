@@ -17,8 +17,7 @@ void H5File::Impl::fail_attribute(std::string_view attribute, std::string_view w
 
 namespace {
 
-Id open_attribute(const H5File::Impl& f, std::string_view attribute_name,
-                  std::string_view object_name) {
+Id open_attribute(H5File::Impl& f, std::string_view attribute_name, std::string_view object_name) {
   const Id owner = f.object(object_name);
   const std::string text(attribute_name);
   if (!owner.valid() || H5Aexists(owner, text.c_str()) <= 0) {
@@ -31,9 +30,8 @@ Id open_attribute(const H5File::Impl& f, std::string_view attribute_name,
   return id;
 }
 
-void store_attribute(const H5File::Impl& f, std::string_view attribute_name,
-                     std::string_view object_name, hid_t type, hid_t memory, hid_t space,
-                     const void* value) {
+void store_attribute(H5File::Impl& f, std::string_view attribute_name, std::string_view object_name,
+                     hid_t type, hid_t memory, hid_t space, const void* value) {
   const Id owner = f.object(object_name);
   const std::string text(attribute_name);
   if (H5Aexists(owner, text.c_str()) > 0) {
@@ -41,7 +39,7 @@ void store_attribute(const H5File::Impl& f, std::string_view attribute_name,
   }
   const Id id(H5Acreate2(owner, text.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT));
   if (!id.valid() || H5Awrite(id, memory, value) < 0) {
-    TESSERA_FAIL(ErrorKind::io, "{}: cannot write attribute '{}': {}", f.path.string(),
+    TESSERA_FAIL(ErrorKind::resource, "{}: cannot write attribute '{}': {}", f.path.string(),
                  attribute_name, library_message());
   }
 }

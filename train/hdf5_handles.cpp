@@ -1,5 +1,9 @@
 #include "train/hdf5_handles.h"
 
+#include <algorithm>
+#include <cstring>
+#include <new>
+
 namespace tessera::hdf5 {
 namespace {
 
@@ -20,7 +24,53 @@ herr_t keep_first(unsigned, const H5E_error2_t* error, void* out) {
   return 0;
 }
 
+// The four ways in which the library handles the memory of such a file. No exception may pass it.
+void* resize_image(void*, std::size_t bytes, H5FD_file_image_op_t, void* image) {
+  auto& bytes_of_file = *static_cast<Image*>(image);
+  try {
+    bytes_of_file.resize(bytes);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+  return bytes_of_file.data();
+}
+void* allocate_image(std::size_t bytes, H5FD_file_image_op_t op, void* image) {
+  return resize_image(nullptr, bytes, op, image);
+}
+void* copy_image(void* to, const void* from, std::size_t bytes, H5FD_file_image_op_t, void*) {
+  return std::memcpy(to, from, bytes);
+}
+herr_t keep_image(void*, H5FD_file_image_op_t, void*) { return 0; }
+
+void* same_image(void* image) { return image; }
+herr_t free_nothing(void*) { return 0; }
+
 }  // namespace
+
+bool write_into(hid_t access, Image& image) {
+  H5FD_file_image_callbacks_t callbacks{.image_malloc = allocate_image,
+                                        .image_memcpy = copy_image,
+                                        .image_realloc = resize_image,
+                                        .image_free = keep_image,
+                                        .udata_copy = same_image,
+                                        .udata_free = free_nothing,
+                                        .udata = &image};
+  // It grows to the byte: the vector has room ahead of it.
+  constexpr std::size_t kIncrement = 1;
+  return H5Pset_fapl_core(access, kIncrement, /*backing_store=*/false) >= 0 &&
+         H5Pset_file_image_callbacks(access, &callbacks) >= 0;
+}
+
+std::string_view content(const Image& image) {
+  // Signature (8), version, widths of offsets and lengths, flags, base and extension address (8
+  // each); then the address of the end of the file, little-endian.
+  constexpr std::size_t kPlace = 28;
+  std::size_t end = 0;
+  for (std::size_t i = 8; i > 0 && image.size() >= kPlace + 8; --i) {
+    end = end << 8U | std::to_integer<std::size_t>(image[kPlace + i - 1]);
+  }
+  return {reinterpret_cast<const char*>(image.data()), std::min(end, image.size())};
+}
 
 Session::Session() : lock_(library_mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 

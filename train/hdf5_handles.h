@@ -4,10 +4,13 @@
 
 #include <hdf5.h>
 
+#include <cstddef>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "train/column_type.h"
 
@@ -42,16 +45,26 @@ class Id {
   Id& operator=(const Id&) = delete;
   operator hid_t() const { return id_; }  // NOLINT: it is passed to the C API everywhere
   [[nodiscard]] bool valid() const { return id_ >= 0; }
-  void reset() {
-    if (id_ >= 0) {
-      H5Idec_ref(id_);
-    }
-    id_ = -1;
+  void reset() { (void)close(); }
+  /// Gives the identifier back; false if the library could not, as when data cannot be written.
+  bool close() {
+    const hid_t id = std::exchange(id_, -1);
+    return id < 0 || H5Idec_ref(id) >= 0;
   }
 
  private:
   hid_t id_ = -1;
 };
+
+/// The bytes of a file that the library writes into memory.
+using Image = std::vector<std::byte>;
+
+/// Lets a file that is made with these access properties live in `image`, which holds the whole
+/// file once that is closed. `image` must live until then.
+bool write_into(hid_t access, Image& image);
+/// The bytes of a closed file of superblock version 2 or 3, without what the library had reserved
+/// behind its end and given back.
+std::string_view content(const Image& image);
 
 /// The library's type of an element in memory and, little-endian, in files.
 hid_t memory_type(ColumnType type);

@@ -78,7 +78,7 @@ ColumnInfo H5File::Impl::info(std::string_view column) {
   std::vector<hsize_t> dims(result.shape.size());
   H5Sget_simple_extent_dims(space, dims.data(), nullptr);
   std::copy(dims.begin(), dims.end(), result.shape.begin());
-  if (!writable) {
+  if (!writable()) {
     check_filled(*this, column, id, result);
   }
   return result;

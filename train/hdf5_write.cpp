@@ -12,17 +12,17 @@ namespace {
 
 // Groups are made one by one, since intermediate groups made by the library would carry time
 // stamps.
-void make_groups(const H5File::Impl& f, const std::string& column) {
+void make_groups(H5File::Impl& f, const std::string& column) {
   const Id properties(H5Pcreate(H5P_GROUP_CREATE));
   H5Pset_obj_track_times(properties, false);
   for (std::size_t end = column.find('/'); end != std::string::npos;
        end = column.find('/', end + 1)) {
     const std::string group = column.substr(0, end);
-    if (H5Lexists(f.file, group.c_str(), H5P_DEFAULT) <= 0) {
-      const Id id(H5Gcreate2(f.file, group.c_str(), H5P_DEFAULT, properties, H5P_DEFAULT));
+    if (H5Lexists(f.file(), group.c_str(), H5P_DEFAULT) <= 0) {
+      const Id id(H5Gcreate2(f.file(), group.c_str(), H5P_DEFAULT, properties, H5P_DEFAULT));
       if (!id.valid()) {
-        TESSERA_FAIL(ErrorKind::io, "{}: cannot create group '{}': {}", f.path.string(), group,
-                     library_message());
+        TESSERA_FAIL(ErrorKind::resource, "{}: cannot create group '{}': {}", f.path.string(),
+                     group, library_message());
       }
     }
   }
@@ -32,7 +32,7 @@ void make_groups(const H5File::Impl& f, const std::string& column) {
 
 void H5File::create_dataset(std::string_view column, ColumnType type,
                             const ColumnOptions& options) {
-  TESSERA_CHECK(impl_->writable, "{}: is open for reading, cannot create '{}'",
+  TESSERA_CHECK(impl_->writable(), "{}: is open for reading, cannot create '{}'",
                 impl_->path.string(), column);
   TESSERA_CHECK(options.chunk > 0 && options.deflate >= 0 && options.deflate <= 9,
                 "write_column '{}': chunk must be positive and deflate 0 to 9, got {} and {}",
@@ -52,11 +52,11 @@ void H5File::create_dataset(std::string_view column, ColumnType type,
   }
   H5Pset_fletcher32(properties);
   const Id space(H5Screate_simple(1, &zero, &unlimited));
-  Id id(H5Dcreate2(impl_->file, clean.c_str(), hdf5::file_type(type), space, H5P_DEFAULT,
+  Id id(H5Dcreate2(impl_->file(), clean.c_str(), hdf5::file_type(type), space, H5P_DEFAULT,
                    properties, H5P_DEFAULT));
-  TESSERA_CHECK_KIND(ErrorKind::io, id.valid(), "{}: cannot create dataset '{}': {}",
+  TESSERA_CHECK_KIND(ErrorKind::resource, id.valid(), "{}: cannot create dataset '{}': {}",
                      impl_->path.string(), clean, library_message());
-  impl_->open_datasets.emplace(clean, std::move(id));
+  impl_->datasets().emplace(clean, std::move(id));
 }
 
 void H5File::append_bytes(std::string_view column, ColumnType type, const void* values,
@@ -75,7 +75,7 @@ void H5File::append_bytes(std::string_view column, ColumnType type, const void* 
   const Id space(H5Dget_space(id)), memory(H5Screate_simple(1, &extent, nullptr));
   ok = ok && H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &extent, nullptr) >= 0 &&
        H5Dwrite(id, hdf5::memory_type(type), memory, space, H5P_DEFAULT, values) >= 0;
-  TESSERA_CHECK_KIND(ErrorKind::io, ok, "{}: cannot write {} rows of '{}': {}",
+  TESSERA_CHECK_KIND(ErrorKind::resource, ok, "{}: cannot write {} rows of '{}': {}",
                      impl_->path.string(), count, column, library_message());
 }
 

@@ -1,7 +1,6 @@
 #include "train/native_writer.h"
 
 #include <bit>
-#include <system_error>
 
 #include "core/check.h"
 #include "train/hdf5.h"
@@ -93,18 +92,11 @@ void write_native_jets(const std::filesystem::path& path, NativeJets jets,
                 "{}: exists; it is not overwritten", path.string());
   check_extents(jets);
   round_columns(jets, options.mantissa_bits);
-  const std::filesystem::path temporary = path.string() + ".tmp";
-  {
-    H5File file = H5File::create(temporary);
-    write_columns(file, jets, options.deflate);
-    write_attributes(file, jets, options.mantissa_bits);
-    file.write_attribute("content_xxh3", std::string_view(content_hash(file)));
-    file.close();
-  }
-  std::error_code error;
-  std::filesystem::rename(temporary, path, error);
-  TESSERA_CHECK_KIND(ErrorKind::io, !error, "{}: cannot rename: {}", path.string(),
-                     error.message());
+  H5File file = H5File::create(path, options.io);
+  write_columns(file, jets, options.deflate);
+  write_attributes(file, jets, options.mantissa_bits);
+  file.write_attribute("content_xxh3", std::string_view(content_hash(file)));
+  file.close();
 }
 
 }  // namespace tessera

@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include "train/file_io.h"
+
 namespace tessera {
 
 using NativeColumn =
@@ -29,14 +31,15 @@ struct NativeOptions {
   /// leave a relative error of 2^-15 and halve the file.
   int mantissa_bits = 23;
   bool overwrite = false;
+  FileIo io = {};  ///< puts the file on disk
 };
 
 /// Rounds to `bits` explicit mantissa bits, to nearest, ties to even; NaN and infinities unchanged.
 float round_mantissa(float value, int bits);
 
 /// Checks extents (N = offsets - 1 for id, jet/, label/, truth/, weight; M = last offset for pf/),
-/// writes under a temporary name and renames. Sets format, format_version, kind, n, m,
-/// mantissa_bits, content_xxh3. Same content, same bytes. Throws Error(usage | io).
+/// and writes; the file appears when it is complete and on disk. Sets format, format_version, kind,
+/// n, m, mantissa_bits, content_xxh3. Same content, same bytes. Throws Error(usage | io).
 void write_native_jets(const std::filesystem::path& path, NativeJets jets,
                        const NativeOptions& options = {});
 

@@ -16,7 +16,8 @@ import json
 import os
 import sys
 
-from program import EXIT_DATA, EXIT_IO, EXIT_MISSING, EXIT_USAGE, ProgramError as ConvertError, exit_code_of
+from program import EXIT_DATA, EXIT_IO, EXIT_MISSING, EXIT_USAGE, exit_code_of, publish, temporary_name
+from program import ProgramError as ConvertError
 
 CLASSES = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]
 ROW_CHUNK, CONSTITUENT_CHUNK = 16384, 65536
@@ -116,18 +117,71 @@ class Piece:
         return self.np.where(total == 1, table.argmax(axis=0), -1)
 
 
+class DiskFile:
+    """A file that h5py writes and that never fails it: HDF5 ends a process by a signal when it could not write all. The
+    first error is kept in `error`; what comes after it is dropped."""
+
+    def __init__(self, path):
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.error, self.position, self.size = None, 0, 0
+
+    def attempt(self, call, *arguments):
+        if self.error is None:
+            try:
+                return call(self.descriptor, *arguments)
+            except OSError as error:
+                self.error = error
+        return 0
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        return self.position
+
+    def tell(self):
+        return self.position
+
+    def readinto(self, buffer):
+        view, done = memoryview(buffer), 0
+        while done < len(view) and (n := self.attempt(os.preadv, [view[done:]], self.position)) > 0:
+            self.position, done = self.position + n, done + n
+        view[done:] = bytes(len(view) - done)
+        return len(view)
+
+    def read(self, count=-1):
+        buffer = bytearray(self.size - self.position if count < 0 else count)
+        self.readinto(buffer)
+        return bytes(buffer)
+
+    def write(self, data):
+        view, start = memoryview(data), self.position
+        while self.position < start + len(view) and (n := self.attempt(os.pwrite, view[self.position - start:], self.position)) > 0:
+            self.position += n
+        self.position = start + len(view)
+        self.size = max(self.size, self.position)
+        return len(view)
+
+    def truncate(self, size=None):
+        self.size = self.position if size is None else size
+        self.attempt(os.ftruncate, self.size)
+        return self.size
+
+    def flush(self):
+        pass
+
+
 class NativeWriter:
     """Appends pieces of columns to a native file; the rules are those of train/native_writer.cpp."""
 
     def __init__(self, path, first_id):
         import h5py
         import numpy as np
-        self.np, self.path, self.temporary, self.first_id = np, path, path + ".tmp", first_id
+        self.np, self.path, self.temporary, self.first_id = np, path, temporary_name(path), first_id
         check(not os.path.exists(path), EXIT_IO, f"{path}: exists; it is not overwritten")
         try:
-            self.file = h5py.File(self.temporary, "w", libver=("v110", "v110"))
+            self.disk = DiskFile(self.temporary)
         except OSError as error:
-            raise ConvertError(EXIT_IO, f"{self.temporary}: cannot be written: {error}") from error
+            raise self.failed(error) from error
+        self.file = h5py.File(self.disk, "w", libver=("v110", "v110"))
         self.n = self.m = 0
         self._append("offsets", np.zeros(1, "<i8"))
 
@@ -139,12 +193,10 @@ class NativeWriter:
                                      track_times=False)
         dataset = self.file[name]
         old = dataset.shape[0]
-        try:
-            dataset.resize((old + len(values),))
-            if len(values):
-                dataset[old:] = values
-        except OSError as error:
-            raise ConvertError(EXIT_IO, f"{self.temporary}: cannot be written: {error}") from error
+        dataset.resize((old + len(values),))
+        if len(values):
+            dataset[old:] = values
+        self.check_disk()
 
     def append(self, counts, columns):
         np = self.np
@@ -178,12 +230,28 @@ class NativeWriter:
             value = every[name]
             self.file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
         self.file.close()
-        os.rename(self.temporary, self.path)
+        self.check_disk()
+        try:
+            publish(self.disk.descriptor, self.temporary, self.path)
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def failed(self, error):
+        """What to raise where the destination, not the source, is at fault."""
+        return ConvertError(EXIT_IO, f"{self.path}: cannot be written: {error.strerror} (errno {error.errno})")
+
+    def check_disk(self):
+        if self.disk.error is not None:
+            raise self.failed(self.disk.error) from self.disk.error
 
     def abandon(self):
-        self.file.close()
-        if os.path.exists(self.temporary):
-            os.remove(self.temporary)
+        """Leaves no file behind. Throws if the destination was at fault."""
+        try:
+            self.file.close()
+        finally:
+            if os.path.exists(self.temporary):
+                os.remove(self.temporary)
+            self.check_disk()
 
 
 # ---- JetClass ----

@@ -29,7 +29,7 @@ Exit codes: 0 done, 64 usage, 66 no run there or no matplotlib, 74 the page cann
 import pathlib
 import sys
 
-from program import EXIT_MISSING, EXIT_USAGE, ProgramError, exit_code_of
+from program import EXIT_MISSING, EXIT_USAGE, ProgramError, exit_code_of, write_durably
 
 try:
     import matplotlib
@@ -75,7 +75,7 @@ def report(directory):
     if run.damaged:
         print(f"plot.py: {directory}: left out, cannot be read: {', '.join(run.damaged)}", file=sys.stderr)
     out = directory / "report.html"
-    out.write_text(render(page, run, str(run_json.get("name", directory.resolve().name))))
+    write_durably(out, render(page, run, str(run_json.get("name", directory.resolve().name))).encode())
     return out
 
 

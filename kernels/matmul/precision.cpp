@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
 
 #include "core/check.h"
+#include "core/simd_level.h"
 
 #if defined(TESSERA_BF16_UNIT) && defined(__linux__)
 #include <sys/syscall.h>
@@ -47,14 +46,10 @@ Bf16Unit available_unit() {
 
 // TESSERA_SIMD as a bound on the unit.
 Bf16Unit admitted_unit() {
-  const char* level = std::getenv("TESSERA_SIMD");
-  if (level == nullptr || *level == '\0') {
+  if (simd_level().empty()) {
     return available_unit();
   }
-  if (std::string_view(level) == "avx3_bf16") {
-    return std::min(available_unit(), Bf16Unit::dots);
-  }
-  return Bf16Unit::none;
+  return simd_level() == "avx3_bf16" ? std::min(available_unit(), Bf16Unit::dots) : Bf16Unit::none;
 }
 
 std::atomic<Bf16Unit>& unit_in_use() {

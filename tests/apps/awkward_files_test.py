@@ -4,7 +4,9 @@ Exit status 77 = libraries are missing. The executable is in TESSERA_EXECUTABLE.
 """
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +52,12 @@ class CommandLine(unittest.TestCase):
 
 
 NOTHING = object()
+
+
+def largest_file(count):
+    """Of the process and its children, in bytes; what goes beyond is an error, as with a quota."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
 
 
 class NativeFiles(CommandLine):
@@ -308,6 +316,17 @@ class PublicFiles(CommandLine):
         out = self.convert(root, "jetclass", 0)
         self.refused(74, ["convert", root, out, "--dataset", "jetclass", "--python", sys.executable], "out.h5", "not overwritten")
         self.refused(74, ["convert", root, self.path("no", "out.h5"), "--dataset", "jetclass", "--python", sys.executable], "cannot be written")
+
+    def test_a_full_disk_is_the_fault_of_the_destination(self):
+        for name, dataset in (("jetclass.root", "jetclass"), ("fu_tau_re.parquet", "fu-tau-re")):
+            out = self.path("out.h5")
+            for limit in (0, 10_000, 40_000):
+                done = subprocess.run([TESSERA, "convert", os.path.join(FIXTURES, name), out, "--dataset", dataset, "--python", sys.executable],
+                                      cwd=ROOT, capture_output=True, text=True, preexec_fn=lambda: largest_file(limit))
+                self.assertEqual(done.returncode, 74, done.stderr)
+                self.assertIn(f"{out}: cannot be written: File too large", done.stderr)
+                self.assertNotIn(name, done.stderr)
+                self.assertEqual(os.listdir(self.folder), [])
 
     def test_a_converted_file_is_a_data_set(self):
         os.mkdir(self.path("data"))

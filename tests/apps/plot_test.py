@@ -3,6 +3,8 @@
 
     plot_test.py --write DIRECTORY     leaves a synthetic run and its report there, to look at
 """
+import contextlib
+import io
 import json
 import pathlib
 import re
@@ -22,7 +24,10 @@ except ImportError:
 
 APPS_PYTHON = pathlib.Path(__file__).resolve().parents[2] / "apps" / "python"
 PLOT = APPS_PYTHON / "plot.py"
-sys.path.insert(0, str(APPS_PYTHON))
+sys.path[:0] = [str(APPS_PYTHON), str(pathlib.Path(__file__).resolve().parents[1] / "support")]
+import plot  # noqa: E402
+import program  # noqa: E402
+from full_disk import FullDisk  # noqa: E402
 from report import reading, training  # noqa: E402
 
 STRATEGIES = {("deepsets", "scratch"): 1.25, ("tessera", "scratch"): 1.1, ("tessera", "random-frozen"): 1.6,
@@ -384,6 +389,42 @@ class ErrorTest(unittest.TestCase):
             write_json(run / "run.json", {"name": "x"})
             (run / "figures").write_text("in the way")
             self.fails(74, directory)
+
+    def test_a_full_disk_leaves_no_part_of_a_figure_or_page_at_any_write(self):
+        with tempfile.TemporaryDirectory() as directory:
+            run = pathlib.Path(directory)
+            write_json(run / "run.json", {"name": "x"})
+            write_curve(run / "tokenizer" / "metrics.jsonl", 3, {"loss": [3, 2, 1]})
+
+            def drawn():
+                return {p.relative_to(run): p.read_bytes() for p in run.rglob("*") if p.suffix not in (".json", ".jsonl") and p.is_file()}
+
+            with FullDisk(0) as disk:
+                program.exit_code_of("plot.py", lambda: plot.main([directory]))
+            want = drawn()
+            self.assertEqual(len(want), 3)
+            for k in range(1, disk.calls + 1):
+                for path in want:
+                    (run / path).unlink(missing_ok=True)
+                if k % 2:
+                    (run / "figures").rmdir()
+                with FullDisk(k), contextlib.redirect_stderr(io.StringIO()) as err:
+                    code = program.exit_code_of("plot.py", lambda: plot.main([directory]))
+                if code != 0:  # not so where the folder was there, so that a call fewer is made
+                    self.assertEqual(code, 74, k)
+                    self.assertIn("No space left on device", err.getvalue(), k)
+                for path, data in drawn().items():
+                    self.assertEqual(data, want[path], (k, path))
+            self.assertEqual(program.exit_code_of("plot.py", lambda: plot.main([directory])), 0)
+            self.assertEqual(drawn(), want)
+
+    def test_a_result_that_standard_output_does_not_take_is_an_io_error(self):
+        with tempfile.TemporaryDirectory() as directory:
+            write_json(pathlib.Path(directory) / "run.json", {"name": "x"})
+            for way in (">/dev/full", ">&-"):
+                done = subprocess.run(f"{sys.executable} {PLOT} {directory} {way}", shell=True, capture_output=True, text=True)
+                self.assertEqual(done.returncode, 74, (way, done.stderr))
+                self.assertRegex(done.stderr, r"^plot\.py: standard output: cannot be written: .*\n$")
 
 
 if __name__ == "__main__":

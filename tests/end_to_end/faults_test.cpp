@@ -1,5 +1,6 @@
 // What a run does when disk, checkpoint or numbers fail, from the command line: exit codes, one
 // line that names the file, and the same command that goes on.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -71,6 +72,29 @@ TEST_F(Faults, DamagedDataEndsWithExitCode65AndMissingDataWith66) {
   const Outcome missing = train(keys);
   EXPECT_EQ(missing.code, 66);
   EXPECT_NE(missing.err.find("tessera inspect --write-manifest"), std::string::npos) << missing.err;
+}
+
+// JetClass has more files than most systems let a process open at a time.
+TEST_F(Faults, ADatasetMayHaveMoreFilesThanAProcessMayOpen) {
+  const fs::path data = dir_.path() / "many";
+  fs::create_directory(data);
+  for (std::uint64_t i = 0; i < 80; ++i) {
+    const char* split = i < 70 ? "train" : i < 75 ? "val" : "test";
+    write_jets(data / fmt::format("{}_{}.h5", split, i), random_jets({3, 5, 4}, 100 * i));
+  }
+  const std::string few = "ulimit -n 40;";
+  const Outcome listed = run_tessera(dir_, "inspect --write-manifest " + data.string(), 0, few);
+  ASSERT_EQ(listed.code, 0) << listed.err;
+  EXPECT_EQ(std::count(listed.out.begin(), listed.out.end(), '\n'), 80);
+  EXPECT_EQ(run_tessera(dir_, "verify " + data.string(), 0, few).code, 0);
+  const std::string keys =
+      "data.unlabelled=jets data.jets=" + data.string() + " data.taus=" + data.string();
+  const Outcome trained = train(keys, few);
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const std::string once = read_text(log_);
+  fs::remove_all(run_);
+  EXPECT_EQ(train(keys).code, 0);
+  EXPECT_EQ(read_text(log_), once) << "the same bits with all files open";
 }
 
 }  // namespace

@@ -46,11 +46,12 @@ inline void write_head_of(const std::filesystem::path& from, const std::filesyst
   write_manifest(to, make_manifest(to, from.filename(), splits));
 }
 
-/// The overrides by which a verb takes the first 150 jets of each file of the sample.
-inline std::string small_sample(const TempDir& dir) {
+/// The overrides by which a verb takes the first 150 jets, or as many as asked for, of each file of
+/// the sample.
+inline std::string small_sample(const TempDir& dir, std::uint64_t jets = 150) {
   const std::filesystem::path sample = TESSERA_SOURCE_DIR "/apps/sample", to = dir.path() / "small";
   for (const char* set : {"jets", "tau"}) {
-    write_head_of(sample / set, to / set, 150);
+    write_head_of(sample / set, to / set, jets);
   }
   return "data.jets=" + (to / "jets").string() + " data.taus=" + (to / "tau").string();
 }

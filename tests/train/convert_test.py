@@ -21,8 +21,9 @@ except ImportError as error:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIXTURES = os.path.join(ROOT, "tests", "fixtures")
-sys.path.insert(0, os.path.join(ROOT, "apps", "python"))
+sys.path[:0] = [os.path.join(ROOT, "apps", "python"), os.path.join(ROOT, "tests", "support")]
 import convert  # noqa: E402
+from full_disk import FullDisk  # noqa: E402
 
 
 class ConvertTest(unittest.TestCase):
@@ -44,8 +45,7 @@ class ConvertTest(unittest.TestCase):
             self.assertIn(word, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception).strip())
         self.assertEqual(caught.exception.code, convert.EXIT_DATA)
-        self.assertFalse(os.path.exists(self.path("bad.h5")))
-        self.assertFalse(os.path.exists(self.path("bad.h5.tmp")))
+        self.assertEqual([name for name in os.listdir(self.folder.name) if name.startswith("bad.h5")], [])
 
     def test_jetclass_values_are_those_of_the_writer_library(self):
         source = os.path.join(FIXTURES, "jetclass.root")
@@ -389,6 +389,30 @@ class ConvertTest(unittest.TestCase):
         self.run_on(source, "jetclass")
         with self.assertRaises(convert.ConvertError):
             self.run_on(source, "jetclass")
+
+    def test_a_full_disk_is_the_fault_of_the_destination_at_every_write(self):
+        for name, dataset, stride in (("fu_tau_re.parquet", "fu-tau-re", 1), ("jetclass.root", "jetclass", 10)):
+            source, out = os.path.join(FIXTURES, name), self.path("out.h5")
+            with FullDisk(0) as disk:
+                self.run_on(source, dataset)
+            self.assertGreater(disk.calls, 20)
+            with open(out, "rb") as file:
+                want = file.read()
+            os.remove(out)
+            for k in range(1, disk.calls + 1, stride):
+                with FullDisk(k), self.assertRaises(convert.ConvertError) as caught:
+                    self.run_on(source, dataset)
+                self.assertEqual(caught.exception.code, convert.EXIT_IO, k)
+                self.assertIn(f"{out}: cannot be written: No space left on device", str(caught.exception), k)
+                left = os.listdir(self.folder.name)
+                if left == ["out.h5"] and k == disk.calls:  # the file is whole; that its name lasts was not confirmed
+                    os.remove(out)
+                    left = []
+                self.assertEqual(left, [], k)
+            self.run_on(source, dataset)
+            with open(out, "rb") as file:
+                self.assertEqual(file.read(), want)
+            os.remove(out)
 
     def test_the_command_line_gives_one_line_and_the_documented_exit_code(self):
         done = subprocess.run([sys.executable, os.path.join(ROOT, "apps", "python", "convert.py"), self.path("none.root"),

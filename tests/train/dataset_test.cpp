@@ -1,6 +1,8 @@
 #include "train/dataset.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <functional>
@@ -9,6 +11,7 @@
 #include "core/check.h"
 #include "support/jet_files.h"
 #include "support/temp_dir.h"
+#include "train/hash.h"
 
 namespace tessera {
 namespace {
@@ -221,6 +224,90 @@ TEST(Dataset, BadValuesAreErrorsThatNameDatasetAndRow) {
   expect(error_after([](JetBlock& b) { b.jet_pt.push_back(1); }), "'jet/pt': expected 4 rows");
   expect(error_after([&](JetBlock& b) { b.d0[1] = inf; }), "'pf/d0', row 1");
   EXPECT_EQ(error_after([](JetBlock& b) { b.d0[1] = std::nanf(""); }), "");
+}
+
+// Lowers the number of descriptors that the process may have to `more` than it has now.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t more) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    // the listing has a descriptor of its own
+    const auto open = std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}) - 1;
+    const rlimit few{static_cast<rlim_t>(open) + more, before_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST(Dataset, MoreFilesThanDescriptorsComeBackAsWritten) {
+  const TempDir dir(memory_directory());
+  write_dataset(dir.path(), std::vector<std::vector<std::int64_t>>(60, {3, 0, 5}));
+  const Dataset all(dir.path(), {.block = 2});
+  std::vector<std::shared_ptr<const JetBlock>> want;
+  for (std::uint64_t j = 0; j < all.size(); ++j) {
+    want.push_back(all.locate(j).block);
+  }
+  const FewDescriptors few(20);
+  const Dataset data(dir.path(), {.block = 2, .cache_bytes = 0}), twice(dir.path(), {.block = 2});
+  for (std::uint64_t j = 0; j < data.size(); ++j) {
+    const std::uint64_t jet = j * 53 % data.size();  // to and fro over the files
+    EXPECT_EQ(data.locate(jet).block->id, want[jet]->id);
+    EXPECT_EQ(data.locate(jet).block->px, want[jet]->px);
+    EXPECT_EQ(twice.locate(jet).block->energy, want[jet]->energy);
+  }
+  EXPECT_EQ(data.ids(), all.ids());
+  EXPECT_EQ(make_manifest(dir.path(), "test", {{"train", {"train_7.h5"}}}).splits.size(), 1U);
+}
+
+TEST(Dataset, AFileThatIsChangedWhileItIsInUseIsRefused) {
+  const TempDir dir(memory_directory());
+  write_dataset(dir.path(), std::vector<std::vector<std::int64_t>>(20, {3, 0, 5}));
+  const FewDescriptors few(20);
+  const Dataset data(dir.path(), {.cache_bytes = 0});
+  (void)data.locate(0);
+  for (std::uint64_t j = 3; j < data.size(); ++j) {
+    (void)data.locate(j);  // the first file is closed for others
+  }
+  write_jets(dir.path() / "train_0.h5", random_jets({3, 0, 5}, 900));
+  try {
+    (void)data.locate(0);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::data);
+    EXPECT_NE(e.message().find("train_0.h5: was changed while it was in use"), std::string::npos)
+        << e.message();
+  }
+}
+
+TEST(Dataset, AFileThatCannotBeOpenedSaysWhyInTheSystemsWords) {
+  const TempDir dir(memory_directory());
+  write_dataset(dir.path(), {{3, 0, 5}});
+  const auto expect = [&](ErrorKind kind, const std::string& words, auto open) {
+    try {
+      open();
+      FAIL() << words;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), kind) << e.message();
+      EXPECT_NE(e.message().find(words), std::string::npos) << e.message();
+    }
+  };
+  const auto read = [&] { (void)H5File::open(dir.path() / "train_0.h5"); };
+  const auto hash = [&] { (void)hash_file(dir.path() / "train_0.h5"); };
+  {
+    const FewDescriptors none(0);
+    expect(ErrorKind::resource, "Too many open files (errno 24)", read);
+    expect(ErrorKind::resource, "Too many open files (errno 24)", hash);
+  }
+  std::filesystem::remove(dir.path() / "train_0.h5");
+  expect(ErrorKind::missing, "No such file or directory (errno 2)", read);
+  ::mkfifo((dir.path() / "train_0.h5").c_str(), 0600);
+  expect(ErrorKind::data, "expected a plain file", read);
+  expect(ErrorKind::data, "expected a plain file", hash);
 }
 
 TEST(Dataset, TheBlockCacheStaysWithinItsBudgetAndChangesNothing) {

@@ -184,7 +184,9 @@ TEST(Hdf5Hostile, EveryFlippedBitOfAStoredChunkIsNoticedAndTheChunkNamed) {
   Rng rng(9);
   for (const int deflate : {0, 1}) {
     const fs::path path = dir.path() / "x.h5";
-    H5File::create(path).write_column("x", values, {.chunk = 1024, .deflate = deflate});
+    H5File made = H5File::create(path);
+    made.write_column("x", values, {.chunk = 1024, .deflate = deflate});
+    made.close();
     const auto chunks = stored_chunks(path);
     ASSERT_EQ(chunks.size(), 5U);
     for (int trial = 0; trial < 2000; ++trial) {
@@ -250,6 +252,7 @@ void check_pair(const fs::path& path, From value) {
   {
     auto f = H5File::create(path);
     f.write_column("x", std::vector<From>{0, value});
+    f.close();
   }
   bool preserved = false;
   if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {

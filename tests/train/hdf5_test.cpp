@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <chrono>
 #include <fstream>
 #include <limits>
@@ -95,6 +96,7 @@ TEST(Hdf5, AttributesComeBackEqual) {
     out.write_attribute("n", 2);
     out.write_attribute("field", 3.8);
     out.write_attribute("classes", std::vector<std::string>{"QCD", "Hbb"}, "label/class");
+    out.close();
   }
   const auto in = H5File::open(dir.path() / "x.h5");
   EXPECT_EQ(in.read_attribute<std::string>("kind"), "jets");
@@ -161,6 +163,7 @@ TEST(Hdf5, AFlippedBitInAChunkIsAnError) {
   {
     auto out = H5File::create(dir.path() / "x.h5");
     out.write_column("x", values, {.chunk = 1024, .deflate = 0});
+    out.close();
   }
   const std::string good = bytes_of(dir.path() / "x.h5");
   int wrong = 0, caught = 0;
@@ -176,6 +179,52 @@ TEST(Hdf5, AFlippedBitInAChunkIsAnError) {
   }
   EXPECT_EQ(wrong, 0);
   EXPECT_GT(caught, 15);
+}
+
+// Writes x.h5 on a disk that takes nothing from the k-th step on; whether that was an error.
+bool fails_on_a_full_disk(const std::filesystem::path& path, int k) {
+  int call = 0;
+  FileIo io;
+  io.before_call = [&](const IoCall&) { return ++call >= k ? ENOSPC : 0; };
+  auto out = H5File::create(path, io);
+  out.write_column("x", std::vector<float>(100000, 1.5F));
+  try {
+    out.close();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::io);
+    EXPECT_NE(e.message().find(path.parent_path().string()), std::string::npos) << e.message();
+    return true;
+  }
+  return false;
+}
+
+TEST(Hdf5, AFullDiskLeavesTheOldFileOrTheWholeNewOne) {
+  const TempDir dir(memory_directory());
+  const auto path = dir.path() / "x.h5";
+  ASSERT_FALSE(fails_on_a_full_disk(path, 1000));
+  const std::string whole = bytes_of(path);
+  for (const std::string& old : {std::string(), std::string("old")}) {
+    int k = 1;
+    for (bool failed = true; failed; ++k) {
+      std::filesystem::remove(path);
+      if (!old.empty()) {
+        std::ofstream(path) << old;
+      }
+      failed = fails_on_a_full_disk(path, k);
+      const std::string left = std::filesystem::exists(path) ? bytes_of(path) : "";
+      EXPECT_TRUE(left == whole || (failed && left == old)) << "step " << k;
+    }
+    EXPECT_GT(k, 5) << "create, write, sync and rename at least";
+  }
+}
+
+TEST(Hdf5, AFileThatIsNotClosedIsNeverSeen) {
+  const TempDir dir;
+  {
+    auto out = H5File::create(dir.path() / "x.h5");
+    out.write_column("x", std::vector<float>{1.5F});
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 
 }  // namespace

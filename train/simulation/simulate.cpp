@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "train/destination.h"
 #include "train/hash.h"
 #include "train/jets.h"
 #include "train/simulation/event_files.h"
@@ -411,6 +412,7 @@ void check_config(const SimulateConfig& config) {
     TESSERA_CHECK(is_ee(s.sample) == is_ee(config.sources.front().sample),
                   "simulate: pp and e+e- samples cannot share a file");
   }
+  check_file_destination(config.output);
   TESSERA_CHECK(config.native.overwrite || !std::filesystem::exists(config.output),
                 "simulate: {} exists; it is not overwritten", config.output.string());
 }

@@ -6,6 +6,8 @@ import urllib.parse
 
 import matplotlib.pyplot as plt
 
+from program import write_durably
+
 
 class Page:
     """Collects sections; saves each panel beside the page as PDF and PNG and inlines it as SVG."""
@@ -36,7 +38,9 @@ class Page:
         figure.canvas.draw()
         figure.set_layout_engine("none")  # laid out once, not at every save
         for kind, metadata in (("pdf", {"CreationDate": None}), ("png", None)):
-            figure.savefig(self.folder / f"{name}.{kind}", dpi=160, metadata=metadata)
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, dpi=160, metadata=metadata)
+            write_durably(self.folder / f"{name}.{kind}", data.getvalue())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         plt.close(figure)
