@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "apps/run_config.h"
 #include "core/device.h"
@@ -39,17 +40,21 @@ void inspect_verb(const InspectArguments& arguments);
 void doctor_verb(bool json);
 
 struct ModelArguments {
-  std::string model, data, split = "test", output;
-  std::string against;     ///< evaluate: another model, compared jet by jet
-  std::uint64_t seed = 1;  ///< evaluate: of the bootstrap
+  std::string model, data, output;
+  std::vector<std::string> splits;  ///< of a dataset directory; none = test
+  std::string against;              ///< evaluate: another model, compared jet by jet
+  std::uint64_t seed = 1;           ///< evaluate: of the bootstrap
   std::string precision = "f32";
   bool json = false;
-  Device device = kCpu;  ///< where the model computes
+  Device device = kCpu;                ///< where the model computes
+  std::vector<std::string> observers;  ///< predict: columns of the data beside the answers
+  bool ignore_labels = false;          ///< predict: class labels are not read
+  std::string python = "python3";      ///< predict: writes Parquet and ROOT
 };
 /// Metrics of a stored task model on a dataset split, with bootstrap errors, and their paired
 /// differences from another model's.
 void evaluate_verb(const ModelArguments& arguments);
-/// Its answers, one line a jet.
+/// Its answers to every jet, without truth.
 void predict_verb(const ModelArguments& arguments);
 /// Checks every hash of a run, model, checkpoint or dataset directory.
 void verify_verb(const std::string& directory);

@@ -92,7 +92,8 @@ ordered_json histogram(const std::vector<double>& values, double low, double hig
   return {{"edges", edges}, {"counts", counts}};
 }
 
-ordered_json evaluation_json(Task task, const Predictions& p, const Dataset& data) {
+ordered_json evaluation_json(Task task, const Predictions& p,
+                             const std::vector<std::string>& classes) {
   ordered_json out;
   for (const Metric& m : evaluate(task, p)) {
     out["metrics"][m.name] = m.value;
@@ -110,10 +111,7 @@ ordered_json evaluation_json(Task task, const Predictions& p, const Dataset& dat
     out["baseline_response_histogram"] = response_histogram(p.pt_reco, p);
   }
   if (task == Task::tau_id) out["roc"] = roc(p);
-  if (task == Task::tau_dm) {
-    out["confusion"] = confusion(p, {"h", "h pi0", "h 2pi0", "3h", "3h pi0", "rare"});
-  }
-  if (task == Task::tag) out["confusion"] = confusion(p, data.classes());
+  if (task == Task::tau_dm || task == Task::tag) out["confusion"] = confusion(p, classes);
   return out;
 }
 

@@ -8,9 +8,9 @@
 namespace tessera::apps {
 
 /// {"metrics", "baseline", "n", "loss"} and, by task, "momentum" (bins of true pT, GeV) with
-/// "response_histogram", "roc", or "confusion".
+/// "response_histogram", "roc", or "confusion" over `classes`, the names of the outputs in order.
 nlohmann::ordered_json evaluation_json(Task task, const Predictions& predictions,
-                                       const Dataset& data);
+                                       const std::vector<std::string>& classes);
 
 /// {"edges", "counts"} of values in equal bins; what lies outside is not counted.
 nlohmann::ordered_json histogram(const std::vector<double>& values, double low, double high,

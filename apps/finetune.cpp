@@ -31,7 +31,8 @@ struct Inputs {
     for (const Study& study : studies) {
       std::optional<Splits>& splits = study.task == "tag" ? jets : taus;
       if (!splits) {
-        splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus, features);
+        splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus,
+                             parse_task(study.task), features);
       }
     }
     const std::string from = o.from.empty() ? c.run.directory : o.from;
@@ -105,13 +106,13 @@ Choice best_of_grid(const Inputs& in, FinetuneJob job, const Splits& data) {
 ordered_json evaluation_of(const Choice& choice, const Predictions& test, const Splits& data) {
   const TaskModel& model = *choice.result.model;
   const Task task = model.config.task;
-  ordered_json e = evaluation_json(task, test, *data.test);
+  ordered_json e = evaluation_json(task, test, model.config.classes);
   e["train_jets"] = choice.result.train_jets;
   e["parameters"] = model.parameter_count();
   e["validation_loss"] = choice.result.validation_loss;
   e["lr"] = choice.lr;
   e["lr_grid"] = choice.tried;
-  for (const Metric& m : evaluate(task, predict(model, data.validation, data.features))) {
+  for (const Metric& m : evaluate(task, predict_labelled(model, data.validation, data.features))) {
     e["validation"][m.name] = m.value;
   }
   return e;
@@ -125,8 +126,8 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   const std::string answers = answers_path(c, name);
   if (stage.done()) {
     if (!std::filesystem::exists(answers)) {  // of a run that an older version made
-      write_answers(answers,
-                    predict(*load_task_model(stage.model()).model, data.test, data.features));
+      write_answers(answers, predict_labelled(*load_task_model(stage.model()).model, data.test,
+                                              data.features));
     }
     return;
   }
@@ -137,7 +138,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   job.device = in.options.device;
   const Stopwatch watch;
   const Choice choice = best_of_grid(in, job, data);
-  const Predictions test = predict(*choice.result.model, data.test, data.features);
+  const Predictions test = predict_labelled(*choice.result.model, data.test, data.features);
   write_answers(answers, test);
   write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, test, data).dump());
   stage.finish(card, *choice.result.model);

@@ -125,16 +125,24 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
       ->add_option("--from", line.options.from, "Run directory with the pre-trained backbone");
 }
 
+// One value at a time, else the option would take the arguments behind it.
+CLI::Option* add_list(CLI::App& verb, const char* name, std::vector<std::string>& list,
+                      const std::string& help) {
+  return verb.add_option(name, list, help + "; repeated, or with commas")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
 CLI::App* add_model_verb(CLI::App& app, CommandLine& line, const char* verb, const char* help,
                          void (*function)(const ModelArguments&)) {
   CLI::App* sub = app.add_subcommand(verb, help);
   ModelArguments& m = line.model;
   sub->add_option("model", m.model, "Directory of a fine-tuned model, RUN/finetune/NAME/model")
       ->required();
-  sub->add_option("data", m.data, "Dataset directory")->required();
-  sub->add_option("--split", m.split, "train, val or test");
+  sub->add_option("data", m.data, "Dataset directory, or a lone native file")->required();
+  add_list(*sub, "--split", m.splits, "train, val or test (the default) of a directory");
   sub->add_option("-o,--output", m.output, "File or device to write; - is standard output");
-  sub->add_flag("--json", m.json, "One JSON object on stdout");
+  sub->add_flag("--json", m.json, "One JSON object");
   sub->add_option("--precision", m.precision,
                   "Of matrix products: f32, or bf16 where doctor has it")
       ->check(CLI::IsMember({"f32", "bf16"}));
@@ -156,6 +164,19 @@ void add_evaluate(CLI::App& app, CommandLine& line) {
   sub->add_option("--against", line.model.against,
                   "Another model: differences on the same jets, with 68 % and 95 % intervals");
   sub->add_option("--seed", line.model.seed, "Of the bootstrap");
+}
+
+void add_predict(CLI::App& app, CommandLine& line) {
+  CLI::App* sub = add_model_verb(
+      app, line, "predict",
+      "Answers of a fine-tuned model to every jet: CSV, JSON, or by the name of --output Parquet "
+      "(.parquet) or ROOT (.root); the data need no labels",
+      predict_verb);
+  add_list(*sub, "--observers", line.model.observers,
+           "Columns of the data to copy beside the answers, such as jet/sdmass");
+  sub->add_flag("--ignore-labels", line.model.ignore_labels,
+                "Do not read class labels: for data of classes that the model does not have");
+  sub->add_option("--python", line.model.python, "Interpreter that has pyarrow and, for ROOT, uproot and awkward");
 }
 
 void add_inspection_verbs(CLI::App& app, CommandLine& line) {
@@ -238,8 +259,7 @@ int run(int argc, char** argv) {
   CommandLine line;
   add_training_verbs(app, line);
   add_evaluate(app, line);
-  add_model_verb(app, line, "predict", "Answers of a fine-tuned model, a CSV line for each jet",
-                 predict_verb);
+  add_predict(app, line);
   add_data_verbs(app, line.action);
   add_inspection_verbs(app, line);
   if (argc < 2) {

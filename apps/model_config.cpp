@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "train/task_outputs.h"
+
 namespace tessera::apps {
 namespace {
 
@@ -41,7 +43,8 @@ TaskModelConfig task_model_config(const RunConfig& c, Task task, Method method,
                         .head = head_config(c, task),
                         .part = parse_part_size(c.finetune.part),
                         .dropout = c.finetune.dropout,
-                        .outputs = outputs_of(task, data)};
+                        .outputs = outputs_of(task, data),
+                        .classes = classes_of(task, data)};
   model.backbone.dropout = model.gpt.dropout = c.finetune.dropout;
   model.slots = compat_of(c) == Compat::reference ? c.data.max_particles : 0;
   return model;
@@ -143,11 +146,16 @@ UnlabelledData pretraining_data(const RunConfig& c) {
   return data;
 }
 
-Splits open_splits(const std::string& directory, const FeatureConfig& features) {
+Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features) {
+  const bool labels = task == Task::tag;
+  const auto train = std::make_shared<Dataset>(directory, DatasetOptions{.labels = labels});
   const auto open = [&](const char* split) {
-    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
+    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split,
+                                                               .classes = train->classes(),
+                                                               .classes_of = "the training split",
+                                                               .labels = labels});
   };
-  return {open("train"), open("val"), open("test"), features};
+  return {train, open("val"), open("test"), features};
 }
 
 TokenizerJob tokenizer_job(const RunConfig& c) {

@@ -22,8 +22,9 @@ bool tokens_in(const RunConfig& config);
 UnlabelledData unlabelled_data(const RunConfig& config);
 UnlabelledData pretraining_data(const RunConfig& config);
 
-/// Train, validation and test jets of a dataset directory.
-Splits open_splits(const std::string& directory, const FeatureConfig& features);
+/// Train, validation and test jets of a dataset directory for a task. For tag the labels of all
+/// three have the order of the training split's classes; other tasks read no class labels.
+Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features);
 
 TokenizerJob tokenizer_job(const RunConfig& config);
 PretrainJob pretrain_job(const RunConfig& config);

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/check.h"
+#include "train/class_names.h"
 
 namespace tessera {
 namespace {
@@ -15,12 +16,18 @@ std::uint64_t bytes_of(const JetBlock& b) { return 64 * b.jets() + 40 * b.px.siz
 }  // namespace
 
 struct Dataset::Impl {
+  explicit Impl(DatasetOptions o) : options(std::move(o)) {
+    TESSERA_CHECK(options.block > 0, "data.block: expected at least 1, got 0");
+  }
+
   DatasetOptions options;
+  std::filesystem::path directory;
   DatasetManifest manifest;
   std::vector<NativeFile> files;
-  std::vector<std::uint64_t> first_jet;  // (files + 1)
+  std::vector<std::uint64_t> first_jet{0};  // (files + 1)
   std::vector<std::uint32_t> lengths;
   std::vector<std::string> classes;
+  std::vector<std::vector<std::uint8_t>> places;  // of each file's classes in `classes`
 
   // Decoded blocks, least recently used last.
   using Key = std::pair<std::size_t, std::uint64_t>;
@@ -38,14 +45,32 @@ struct Dataset::Impl {
     for (std::size_t i = 1; i < offsets.size(); ++i) {
       lengths.push_back(static_cast<std::uint32_t>(offsets[i] - offsets[i - 1]));
     }
-    TESSERA_CHECK_KIND(
-        ErrorKind::data, files.empty() || file.classes() == classes,
-        "{}: attribute 'classes': expected the list of the other files of the split, "
-        "got another",
-        file.h5().path().string());
-    classes = file.classes();
+    places.push_back(places_of(file));
     first_jet.push_back(first_jet.back() + file.jets());
     files.push_back(std::move(file));
+  }
+
+  // The place of each class of this file in `classes`.
+  std::vector<std::uint8_t> places_of(const NativeFile& file) {
+    if (!options.labels || file.classes().empty()) {
+      return {};
+    }
+    if (classes.empty()) {
+      classes = options.classes.empty() ? file.classes() : options.classes;
+    }
+    return places_by_name(
+        file.classes(), classes,
+        fmt::format("{}: dataset 'label/class', attribute 'classes'", file.h5().path().string()),
+        options.classes_of);
+  }
+
+  void place_labels(std::size_t file, std::vector<std::uint8_t>& labels) const {
+    if (places[file].empty()) {
+      labels.clear();
+    }
+    for (std::uint8_t& label : labels) {
+      label = places[file][label];
+    }
   }
 
   [[nodiscard]] std::size_t file_of(std::uint64_t jet) const {
@@ -62,7 +87,8 @@ struct Dataset::Impl {
     const NativeFile& file = files[key.first];
     const std::uint64_t begin = key.second * options.block;
     const std::uint64_t end = std::min(begin + options.block, file.jets());
-    auto made = std::make_shared<const JetBlock>(file.read(begin, end));
+    auto made = std::make_shared<JetBlock>(file.read(begin, end));
+    place_labels(key.first, made->label_class);
     uses.push_front(key);
     cache.emplace(key, Entry{made, uses.begin()});
     cached_bytes += bytes_of(*made);
@@ -74,14 +100,13 @@ struct Dataset::Impl {
     return made;
   }
 
-  // A column of all files; empty when one of them lacks it.
-  template <class T>
-  std::vector<T> column(std::vector<T> (NativeFile::*of)() const) const {
-    std::vector<T> all;
-    for (const NativeFile& file : files) {
-      const std::vector<T> values = (file.*of)();
-      if (values.empty() && file.jets() > 0) {
-        return {};
+  // A column of all files, of(i) for each; empty when one of them lacks it.
+  auto column(const auto& of) const {
+    decltype(of(std::size_t{0})) all;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      const auto values = of(i);
+      if (values.empty() && files[i].jets() > 0) {
+        return decltype(all){};
       }
       all.insert(all.end(), values.begin(), values.end());
     }
@@ -89,12 +114,12 @@ struct Dataset::Impl {
   }
 };
 
+Dataset::Dataset(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
 Dataset::Dataset(const std::filesystem::path& directory, const DatasetOptions& options)
-    : impl_(std::make_unique<Impl>()) {
-  TESSERA_CHECK(options.block > 0, "data.block: expected at least 1, got 0");
-  impl_->options = options;
+    : impl_(std::make_unique<Impl>(options)) {
+  impl_->directory = directory;
   impl_->manifest = read_manifest(directory);
-  impl_->first_jet = {0};
   const auto split = impl_->manifest.splits.find(options.split);
   TESSERA_CHECK_KIND(ErrorKind::missing, split != impl_->manifest.splits.end(),
                      "{}: expected a split '{}' in the manifest, got none", directory.string(),
@@ -109,6 +134,16 @@ Dataset::Dataset(const std::filesystem::path& directory, const DatasetOptions& o
   }
 }
 
+Dataset Dataset::of_file(const std::filesystem::path& file, const DatasetOptions& options) {
+  auto impl = std::make_unique<Impl>(options);
+  impl->directory = file.parent_path();
+  NativeFile native(file);
+  impl->manifest = {.name = file.stem().string(), .splits = {}, .columns = {}};
+  impl->manifest.splits[options.split] = {{.file = file.filename().string(), .n = native.jets()}};
+  impl->add(std::move(native));
+  return Dataset(std::move(impl));
+}
+
 Dataset::~Dataset() = default;
 Dataset::Dataset(Dataset&&) noexcept = default;
 
@@ -117,6 +152,28 @@ const std::vector<std::uint32_t>& Dataset::lengths() const { return impl_->lengt
 const std::vector<std::string>& Dataset::classes() const { return impl_->classes; }
 const DatasetManifest& Dataset::manifest() const { return impl_->manifest; }
 
+bool Dataset::holds(const std::string& column) const {
+  return std::ranges::any_of(impl_->files,
+                             [&](const NativeFile& file) { return file.h5().has(column); });
+}
+
+void Dataset::require(const std::string& column) const {
+  for (const NativeFile& file : impl_->files) {
+    TESSERA_CHECK_KIND(ErrorKind::data, file.jets() == 0 || file.h5().has(column),
+                       "{}: expected a dataset '{}', got none", file.h5().path().string(), column);
+  }
+}
+
+std::vector<Dataset::File> Dataset::files() const {
+  std::vector<File> list;
+  const auto& entries = impl_->manifest.splits.at(impl_->options.split);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    list.push_back({impl_->directory / entries[i].file, entries[i].file, impl_->first_jet[i],
+                    impl_->first_jet[i + 1] - impl_->first_jet[i]});
+  }
+  return list;
+}
+
 Dataset::Located Dataset::locate(std::uint64_t jet) const {
   TESSERA_CHECK(jet < size(), "dataset: expected a jet below {}, got {}", size(), jet);
   const std::size_t file = impl_->file_of(jet);
@@ -124,13 +181,21 @@ Dataset::Located Dataset::locate(std::uint64_t jet) const {
   return {impl_->block({file, row / impl_->options.block}), row % impl_->options.block};
 }
 
-std::vector<std::uint64_t> Dataset::ids() const { return impl_->column(&NativeFile::ids); }
+std::vector<std::uint64_t> Dataset::ids() const {
+  return impl_->column([&](std::size_t i) { return impl_->files[i].ids(); });
+}
 std::vector<std::uint8_t> Dataset::class_labels() const {
-  return impl_->column(&NativeFile::class_labels);
+  return impl_->column([&](std::size_t i) {
+    std::vector<std::uint8_t> labels = impl_->files[i].class_labels();
+    impl_->place_labels(i, labels);
+    return labels;
+  });
 }
 std::vector<std::int8_t> Dataset::decay_modes() const {
-  return impl_->column(&NativeFile::decay_modes);
+  return impl_->column([&](std::size_t i) { return impl_->files[i].decay_modes(); });
 }
-std::vector<float> Dataset::jet_pts() const { return impl_->column(&NativeFile::jet_pts); }
+std::vector<float> Dataset::jet_pts() const {
+  return impl_->column([&](std::size_t i) { return impl_->files[i].jet_pts(); });
+}
 
 }  // namespace tessera

@@ -18,24 +18,45 @@ struct DatasetOptions {
   Verify verify = Verify::hash;
   std::uint64_t block = 4096;              ///< jets read at once
   std::uint64_t cache_bytes = 1ULL << 30;  ///< decoded blocks kept in memory
+  /// Class names in the order that labels get; empty = that of the first labelled file.
+  std::vector<std::string> classes{};
+  std::string classes_of = "the first file";  ///< whose order it is, for messages
+  bool labels = true;  ///< false: label/class is not read, as if the files had none
 };
 
-/// One split of a dataset directory. Jets are numbered over its files in manifest order. Reading is
-/// thread safe.
+/// One split of a dataset directory, or a lone file. Jets are numbered over its files in manifest
+/// order. Reading is thread safe.
 class Dataset {
  public:
   /// Verifies and opens each file and checks attributes, extents and offsets; throws Error(missing
   /// | data), one line naming file, dataset, row, expected, got.
   Dataset(const std::filesystem::path& directory, const DatasetOptions& options = {});
+  /// A lone native file as a dataset of one split, options.split. No manifest knows its hash, so
+  /// that only its own checksums guard it.
+  static Dataset of_file(const std::filesystem::path& file, const DatasetOptions& options = {});
   ~Dataset();
   Dataset(Dataset&&) noexcept;
 
   [[nodiscard]] std::uint64_t size() const;
   /// Constituents of each jet, all jets of the split.
   [[nodiscard]] const std::vector<std::uint32_t>& lengths() const;
-  /// Class names of label/class; empty when unlabelled.
+  /// Class names in the order of the labels that are delivered, whatever the order in each file;
+  /// empty when unlabelled.
   [[nodiscard]] const std::vector<std::string>& classes() const;
   [[nodiscard]] const DatasetManifest& manifest() const;
+  /// Whether a file of the split has the column.
+  [[nodiscard]] bool holds(const std::string& column) const;
+  /// Throws Error(data), naming the first file that lacks it, unless all files with jets have the
+  /// column.
+  void require(const std::string& column) const;
+
+  /// A file of the split; its rows are jets first .. first + jets - 1.
+  struct File {
+    std::filesystem::path path;
+    std::string name;  ///< as in the manifest
+    std::uint64_t first, jets;
+  };
+  [[nodiscard]] std::vector<File> files() const;
 
   /// The block that holds jet `jet`, from the cache or the file, and the jet's row in it. Values
   /// are validated when decoded: momenta finite, energy >= 0, pid 0..5, labels in range.
@@ -53,6 +74,7 @@ class Dataset {
 
  private:
   struct Impl;
+  explicit Dataset(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -8,6 +8,7 @@
 #include "train/best_state.h"
 #include "train/mixed_batches.h"
 #include "train/model_store.h"
+#include "train/task_outputs.h"
 
 namespace tessera {
 namespace {
@@ -133,7 +134,8 @@ void set_training(TaskModel& model, const Phase& phase) {
 double validation_loss(TaskModel& model, const Phase& phase, const Labels& labels,
                        const FeatureConfig& features) {
   model.set_training(false);
-  const double loss = predict(model, labels.validation_data, labels.validation, features).loss;
+  const double loss =
+      predict_labelled(model, labels.validation_data, labels.validation, features).loss;
   set_training(model, phase);
   return loss;
 }
@@ -240,6 +242,9 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foun
   TaskModel& model = *result.model;
   Splits data = splits;
   data.features.particles = model.needs_particles();
+  for (const auto& split : {data.train, data.validation}) {
+    check_classes(job.model.task, job.model.classes, job.model.outputs, *split);
+  }
   const Labels labels = labels_of(job, data);
   result.train_jets =
       std::min<std::int64_t>(job.train_jets, std::ssize(select_jets(job.model.task, *data.train)));
@@ -262,33 +267,6 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foun
   }
   model.set_training(false);
   return result;
-}
-
-Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
-                    FeatureConfig features) {
-  return predict(model, data, select_jets(model.config.task, *data), features);
-}
-
-Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
-                    const std::vector<std::uint64_t>& jets, FeatureConfig features) {
-  const Task task = model.config.task;
-  features.particles = model.needs_particles();
-  Predictions p;
-  const NoGrad off;
-  StepArena arena;
-  for_each_batch(data, features, jets, 256, [&](const Batch& batch) {
-    {
-      const ArenaScope scope(arena);
-      const Tensor y = model(batch);
-      p.columns = y.shape(1);
-      p.append(task, batch, y.to_vector<float>());
-      p.loss +=
-          static_cast<double>(model.loss(y, batch).item()) * static_cast<double>(batch.size());
-    }
-    arena.reset();
-  });
-  p.loss /= static_cast<double>(std::max<std::int64_t>(1, p.size()));
-  return p;
 }
 
 }  // namespace tessera

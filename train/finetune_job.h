@@ -1,6 +1,7 @@
 // Fine-tuning: one task, one method, one strategy, one seed.
 #pragma once
 
+#include "train/predict.h"
 #include "train/task_model.h"
 #include "train/training_run.h"
 
@@ -69,12 +70,5 @@ struct FinetuneResult {
 /// validation loss. Resumes from job.files.
 FinetuneResult finetune(const FinetuneJob& job, const Splits& data, const Foundation& foundation,
                         const Observer& observe);
-
-/// Answers of a model for the jets of a split that take part, in file order, with the mean loss.
-Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
-                    FeatureConfig features);
-/// The same for some jets of a split.
-Predictions predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
-                    const std::vector<std::uint64_t>& jets, FeatureConfig features);
 
 }  // namespace tessera

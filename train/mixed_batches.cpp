@@ -30,6 +30,7 @@ std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dat
                   fmt::join(names, ", "), name);
     wanted[static_cast<std::size_t>(found - names.begin())] = true;
   }
+  set.require("label/class");
   const auto labels = set.class_labels();
   std::erase_if(jets, [&](std::uint64_t jet) { return !wanted[labels[jet]]; });
   return jets;

@@ -1,7 +1,11 @@
 #include "train/model_card.h"
 
+#include <set>
+
+#include "train/class_names.h"
 #include "train/json_text.h"
 #include "train/model_store.h"
+#include "train/task_outputs.h"
 
 namespace tessera {
 
@@ -120,6 +124,40 @@ Json sizes_of(const TaskModelConfig& c) {
   return Json::object();
 }
 
+/// Names of the outputs in order, or the quantity of a regression.
+void write_outputs(Json& model, const TaskModelConfig& c) {
+  model["outputs"] = c.outputs;
+  if (!c.classes.empty()) {
+    model["classes"] = c.classes;
+  }
+  if (const auto q = quantity_of(c.task)) {
+    model["target"] = {{"name", q->name}, {"meaning", q->meaning}, {"unit", q->unit}};
+  }
+}
+
+/// Cards from before names were stored have neither key: the names of a task that fixes them are
+/// known, those of tag are not.
+void read_outputs(const Json& model, TaskModelConfig& c) {
+  const auto fixed = fixed_classes(c.task);
+  c.classes = model.value("classes", fixed);
+  TESSERA_CHECK_KIND(ErrorKind::data, fixed.empty() || c.classes == fixed,
+                     "'classes': expected {} for {}, got {}", list_of(fixed), name(c.task),
+                     list_of(c.classes));
+  const bool named = c.task != Task::tag || model.contains("classes");
+  const std::int64_t expected = c.task == Task::tau_pt ? 1 : std::ssize(c.classes);
+  TESSERA_CHECK_KIND(ErrorKind::data, !named || expected == c.outputs,
+                     "'outputs': expected {}, as many as {} has names, got {}", expected,
+                     name(c.task), c.outputs);
+  const std::set<std::string> different(c.classes.begin(), c.classes.end());
+  TESSERA_CHECK_KIND(ErrorKind::data, std::ssize(different) == std::ssize(c.classes),
+                     "'classes': expected each name once, got {}", list_of(c.classes));
+  if (const auto q = quantity_of(c.task); q && model.contains("target")) {
+    const auto got = model.at("target").at("name").get<std::string>();
+    TESSERA_CHECK_KIND(ErrorKind::data, got == q->name, "'target': expected '{}', got '{}'",
+                       q->name, got);
+  }
+}
+
 std::string card(const char* kind, Json model, const FeatureConfig& features) {
   return Json{{"format", "tessera-model"},
               {"version", 1},
@@ -151,7 +189,7 @@ std::string task_card(const TaskModelConfig& c, const FeatureConfig& features) {
   Json model = sizes_of(c);
   model["task"] = name(c.task);
   model["method"] = name(c.method);
-  model["outputs"] = c.outputs;
+  write_outputs(model, c);
   if (foundation(c.method)) {
     model["head"] = {{"kind", name(c.head.kind)},
                      {"blocks", c.head.blocks},
@@ -168,6 +206,26 @@ ModelCard parse_card(const std::string& text, const std::string& name, const std
   TESSERA_CHECK_KIND(ErrorKind::data, j.at("contract_hash") == contract_hash(card.features),
                      "its data contract is not one of this version");
   return card;
+}
+
+bool same_card(const std::string& stored, const std::string& now) {
+  if (stored == now) {
+    return true;
+  }
+  try {
+    const Json before = parse_json(stored, "stored card");
+    Json after = parse_json(now, "card");
+    for (const char* key : {"classes", "target"}) {
+      if (!before.at("model").contains(key)) {
+        after.at("model").erase(key);
+      }
+    }
+    return before == after;
+  } catch (const Error&) {
+    return false;
+  } catch (const Json::exception&) {
+    return false;
+  }
 }
 
 template <>
@@ -192,6 +250,7 @@ TaskModelConfig config_in(const Json& model) {
   TaskModelConfig c{.task = parse_task(model.at("task")),
                     .method = parse_method(model.at("method")),
                     .outputs = whole_at(model, "outputs", 1, 100'000)};
+  read_outputs(model, c);
   if (c.method == Method::tessera) c.backbone = read_fields<BackboneConfig>(model.at("backbone"));
   if (c.method == Method::omnijet) {
     c.gpt = read_fields<GptConfig>(model.at("gpt"));

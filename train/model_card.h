@@ -17,6 +17,10 @@ struct ModelCard {
 /// that this version does not have.
 ModelCard parse_card(const std::string& text, const std::string& name, const std::string& kind);
 
+/// Whether a checkpoint's card is the one of this run: equal, but for names of outputs that a card
+/// from before they were stored lacks.
+bool same_card(const std::string& stored, const std::string& now);
+
 /// Sizes out of a card's model. Each throws Error(data), or the library's exception, naming the key
 /// that is missing, of another type or out of range.
 template <class Config>

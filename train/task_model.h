@@ -56,6 +56,9 @@ struct TaskModelConfig {
   PartSize part = PartSize::small;
   float dropout = 0;  ///< of an individual method
   std::int64_t outputs = 1;
+  /// Names of the outputs of a classification, in order; empty for a regression, and for tag where
+  /// a model was stored before names were.
+  std::vector<std::string> classes{};
 };
 
 /// Outputs (B, outputs). A regression answers centre + scale * network(x), with `target.centre` and

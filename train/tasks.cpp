@@ -11,18 +11,17 @@
 #include "kernels/losses/losses.h"
 #include "kernels/reduce/reduce.h"
 #include "train/metrics.h"
+#include "train/task_outputs.h"
 
 namespace tessera {
 namespace {
 
-bool hadronic(int decay_mode) { return decay_mode >= 0 && decay_mode != 16; }
-
 bool takes_part(Task task, int decay_mode, float pt) {
   switch (task) {
     case Task::tau_id:
-      return pt >= 20 && decay_mode != 16;
+      return pt >= least_pt(task) && decay_mode != 16;
     case Task::tau_dm:
-      return pt >= 5 && tau_decay_class(decay_mode) >= 0;
+      return pt >= least_pt(task) && tau_decay_class(decay_mode) >= 0;
     case Task::tau_pt:
       return hadronic(decay_mode);
     case Task::tag:

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <utility>
 
+#include "train/model_card.h"
+
 namespace tessera {
 namespace {
 
@@ -93,7 +95,7 @@ void TrainingRun::resume() {
       files_.warn(message);
     }
   }
-  TESSERA_CHECK(loaded->content.config_json == files_.config_json,
+  TESSERA_CHECK(same_card(loaded->content.config_json, files_.config_json),
                 "{}: the checkpoint was made with another model or data contract; choose another "
                 "run directory",
                 files_.directory.string());

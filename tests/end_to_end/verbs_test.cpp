@@ -95,7 +95,9 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   EXPECT_NE(tessera(both + " --seed 2").out, compared.out);
   EXPECT_EQ(tessera("evaluate " + model + " " + taus_ + " --against /nowhere").code, 66);
   const Outcome predicted = tessera("predict " + model + " " + taus_ + " --split val");
-  EXPECT_TRUE(predicted.out.starts_with("id,pt_reco_gev,pt_predicted_gev\n")) << predicted.err;
+  EXPECT_TRUE(predicted.out.starts_with("entry,id,jet_pt,jet_eta,jet_phi,jet_mass,split,file,"
+                                        "pt_true_gev,pt_predicted_gev\n"))
+      << predicted.err;
   EXPECT_EQ(tessera("inspect --json " + model).code, 0);
   const Outcome dataset = tessera("inspect " + taus_);
   EXPECT_NE(dataset.out.find("pf/px                GeV"), std::string::npos) << dataset.out;

@@ -213,7 +213,7 @@ TEST(Finetuning, ARegressionStartsFromTheMedianOfItsTargets) {
   Rng rng(1);
   TaskModel model(config, rng);
   model.standardise(std::vector<double>{0.1, 0.2, 0.4, 0.3, 0.5});
-  const Predictions p = predict(model, data.splits.train, data.splits.features);
+  const Predictions p = predict_labelled(model, data.splits.train, data.splits.features);
   for (const float y : p.outputs) {
     EXPECT_FLOAT_EQ(y, 0.3F);
   }
