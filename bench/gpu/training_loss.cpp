@@ -165,7 +165,7 @@ double predicted_loss_time(const std::vector<LossLaunch>& launches, const Hardwa
 double loss_floor(const LossShape& shape, const Hardware& card) {
   const bool f32 = shape.precision == Precision::f32;
   const double products = shape.gradients ? (f32 ? 3 : 4) : 1;
-  return products * (f32 ? 3 : 1) * unit(shape, card);
+  return products * (f32 ? 6 : 1) * unit(shape, card);
 }
 
 }  // namespace tessera::bench

@@ -34,7 +34,8 @@ std::vector<LossLaunch> loss_launches(const LossShape& shape);
 double predicted_loss_time(const std::vector<LossLaunch>& launches, const Hardware& card);
 
 /// Products of t x v x 256 at the bf16 rate of mma.sync: one for losses, three for gradients from
-/// stored logits (f32), four in tiles (bf16). f32 takes three of bf16 for each.
+/// stored logits (f32), four in tiles (bf16). f32 takes the time of six of bf16 for each:
+/// three of tf32.
 double loss_floor(const LossShape& shape, const Hardware& card);
 
 }  // namespace tessera::bench

@@ -37,7 +37,8 @@ class ScheduleGuard {
 };
 
 /// For a scope ex2, lg2, rsqrt and rcp are off by up to 2 ulp, a function of value and seed, as the
-/// hardware's may be; seed 0 is exact. TESSERA_SIMT_NOISE=<seed> does it for the whole program.
+/// hardware's may be, and mma cuts sums off where it else rounds them, as tensor cores do; with
+/// seed 0 neither. TESSERA_SIMT_NOISE=<seed> does it for the whole program.
 class Noise {
  public:
   explicit Noise(std::uint64_t seed);

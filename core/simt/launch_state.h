@@ -179,4 +179,7 @@ extern thread_local int t_bank_scopes;
 /// The launch whose kernel code runs on this thread, or null: hooks return at once then.
 extern thread_local Launch* t_launch;
 
+/// Whether a Noise is in scope.
+bool is_noisy();
+
 }  // namespace tessera::simt

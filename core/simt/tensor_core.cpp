@@ -1,6 +1,7 @@
 // What the tensor cores and the copy engine do: mma, ldmatrix, cp.async. The fragment tables are
 // written from the PTX ISA text ("Matrix fragments for mma.m16n8k16", "ldmatrix"), independent of
 // those in tile.cuh.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -41,12 +42,48 @@ void gather(void* const* lanes, Tiles& t, Element element) {
   }
 }
 
-template <int k>
+// c + products as tensor cores add them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of
+// NVIDIA tensor cores", 2021): all are aligned to the largest and cut off one bit below the 24 of
+// f32, the sum is cut off to 24. Exact in double until then.
+float cut_sum(float c, const float* products, int n) {
+  float largest = std::abs(c);
+  double plain = static_cast<double>(c);
+  for (int i = 0; i < n; ++i) {
+    largest = std::max(largest, std::abs(products[i]));
+    plain += static_cast<double>(products[i]);
+  }
+  if (!std::isfinite(plain) || largest == 0) {
+    return static_cast<float>(plain);
+  }
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
+  double sum = std::trunc(static_cast<double>(c) / unit);
+  for (int i = 0; i < n; ++i) {
+    sum += std::trunc(static_cast<double>(products[i]) / unit);
+  }
+  sum *= unit;
+  const auto nearest = static_cast<float>(sum);
+  return std::abs(static_cast<double>(nearest)) > std::abs(sum) ? std::nextafter(nearest, 0.0F)
+                                                                : nearest;
+}
+
+// Noisy: `step` products at a time, as many as an A100 adds at once.
+template <int k, int step>
 void multiply_tiles(void* const* lanes, Tiles& t) {
+  const bool cuts = is_noisy();
   for (int m = 0; m < 16; ++m) {
     for (int n = 0; n < 8; ++n) {
-      for (int i = 0; i < k; ++i) {  // products of 8- and 11-bit significands are exact in f32
-        t.c[m][n] += t.a[m][i] * t.b[i][n];
+      for (int i = 0; i < k; i += step) {
+        float products[step];
+        for (int e = 0; e < step; ++e) {  // of 8- and 11-bit significands: exact in f32
+          products[e] = t.a[m][i + e] * t.b[i + e][n];
+        }
+        if (cuts) {
+          t.c[m][n] = cut_sum(t.c[m][n], products, step);
+          continue;
+        }
+        for (const float product : products) {
+          t.c[m][n] += product;
+        }
       }
     }
   }
@@ -83,7 +120,7 @@ template <int k, int per, float (*element)(std::uint32_t, int)>
 void multiply(void* const* lanes, std::uint32_t /*mask*/) {
   Tiles t;
   gather<k, per>(lanes, t, element);
-  multiply_tiles<k>(lanes, t);
+  multiply_tiles<k, 4 * per>(lanes, t);
 }
 
 // How an mma is called in messages, and what it does.

@@ -1,9 +1,11 @@
 // Ragged attention on tensor cores: no score reaches memory, no atomics, every gradient has one
-// owner, who adds in a fixed order. bf16 enters mma as it is, f32 as the sum of two bf16 in three
-// products (core/gpu/tile.cuh), 5e-6 relative. A segment of up to 128 rows lies whole in the shared
-// memory of one block (forward.cuh, backward.cuh), a longer one passes through in windows
-// (long.cuh). Blocks take as many heads as fill their eight warps and whole sectors.
-// Traffic of an element of 2 bytes: forward 8 T H D + 4 T H bytes, backward 16 T H D + 4 T H.
+// owner, who adds in a fixed order. bf16 enters mma as it is; f32 is multiplied as f32, in three
+// products of tf32 (core/gpu/tile.cuh), which take six times as long as one of bf16: predicted for
+// an H100, 1000 jets of 50, 8 heads of 32: forward 65 us, still the time of its bytes, backward 147
+// us of which the bytes take 126. A segment of up to 128 rows lies whole in the shared memory of
+// one block (forward.cuh, backward.cuh), a longer one passes through in windows (long.cuh). Blocks
+// take as many heads as fill their eight warps and whole sectors. Traffic of an element of 2 bytes:
+// forward 8 T H D + 4 T H bytes, backward 16 T H D + 4 T H.
 #include "core/kernel.h"
 #include "kernels/attention/attention_types.h"
 #include "kernels/attention/long.cuh"

@@ -217,7 +217,7 @@ struct BackwardSmem {
 
 // Whole segments: everything is read once.
 template <class T, int kWidth, int kRows>
-TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth>)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth, kAttentionBlock>)
     backward_kernel(Inputs<T> in, const T* dout, AttentionLayout l, const AttentionItem* items,
                     Gradients<T> g) {
   using Smem = BackwardSmem<T, kWidth, kRows>;

@@ -100,8 +100,8 @@ struct ForwardSmem {
 };
 
 /// Blocks asked of a multiprocessor: those that the registers allow without a spill.
-template <class T, int kWidth>
-constexpr int kResident = sizeof(T) == 2 && kWidth <= 32 ? 2 : 1;
+template <class T, int kWidth, int kRows>
+constexpr int kResident = (sizeof(T) == 2 ? kWidth <= 32 : kWidth * kRows <= 1024) ? 2 : 1;
 
 /// Where the queries, keys and values of a block's heads begin.
 template <class T>
@@ -123,7 +123,7 @@ struct Inputs {
 };
 
 template <class T, int kWidth, int kRows>
-TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth>)
+TESSERA_GLOBAL void __launch_bounds__(kThreads, kResident<T, kWidth, kRows>)
     forward_kernel(Inputs<T> in, AttentionLayout l, const AttentionItem* items, T* out) {
   using Smem = ForwardSmem<T, kWidth, kRows>;
   TESSERA_SMEM(Smem, s);

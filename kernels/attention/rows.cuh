@@ -1,5 +1,5 @@
-// Rows of heads between device memory, shared memory and the tensor cores. bf16 goes as it is, by
-// asynchronous copies; f32 is split into two bf16 on its way through registers.
+// Rows of heads between device memory, shared memory and the tensor cores. They go as they are, by
+// asynchronous copies where their addresses allow it.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ struct Operand {
 template <>
 struct Operand<float> {
   template <int kRows, int kColumns>
-  using Part = SplitFrag<kRows, kColumns>;
+  using Part = FloatFrag<kRows, kColumns>;
   template <int kRows, int kColumns>
-  using Tile = SplitTile<kRows, kColumns>;
+  using Tile = FloatTile<kRows, kColumns>;
 };
 template <class T, int kRows, int kColumns>
 using Part = typename Operand<T>::template Part<kRows, kColumns>;
@@ -37,19 +37,22 @@ constexpr int group_of(int rows) {
   return for_warps > for_sectors ? for_warps : for_sectors;
 }
 
+template <class T>
+constexpr int kUnit = 16 / static_cast<int>(sizeof(T));  // elements of a lane's widest access
+
 /// A head's rows in shared memory, with a gap of as many rows as put the units that neighbouring
 /// lanes touch, of several heads of a row, into different banks.
 constexpr int gap_of(int heads, int units) {
   return heads == 1 || units >= 8 ? 0 : heads * units >= 8 ? 1 : 8 / (heads * units);
 }
-template <class Base, int kElements>
+template <class Base, class T, int kElements>
 struct alignas(16) Spaced : Base {
-  std::uint16_t gap[kElements];
+  unsigned char gap[kElements * sizeof(T)];
 };
-template <class Base>
-struct Spaced<Base, 0> : Base {};
+template <class Base, class T>
+struct Spaced<Base, T, 0> : Base {};
 template <class T, int kHeads, int kRows, int kWidth>
-using HeadTile = Spaced<Tile<T, kRows, kWidth>, gap_of(kHeads, kWidth / 8) * kWidth>;
+using HeadTile = Spaced<Tile<T, kRows, kWidth>, T, gap_of(kHeads, kWidth / kUnit<T>) * kWidth>;
 
 /// Rows of neighbouring heads in device memory: from the first row and head on.
 template <class T>
@@ -59,9 +62,6 @@ struct Source {
   int rows, heads;
   int width;
 };
-
-template <class T>
-constexpr int kUnit = 16 / static_cast<int>(sizeof(T));  // elements of a lane's widest access
 
 struct alignas(16) Words4 {
   std::uint32_t w[4];
@@ -120,14 +120,9 @@ TESSERA_DEVICE void put_unit(SmemTile<kRows, kWidth>& tile, int row, int unit,
   *reinterpret_cast<Words4*>(tile.unit(row, unit)) = v;
 }
 template <int kRows, int kWidth>
-TESSERA_DEVICE void put_unit(SplitTile<kRows, kWidth>& tile, int row, int unit,
+TESSERA_DEVICE void put_unit(FloatTile<kRows, kWidth>& tile, int row, int unit,
                              const float (&x)[4]) {
-  const SplitPair a = split_pair(x[0], x[1]);
-  const SplitPair b = split_pair(x[2], x[3]);
-  *reinterpret_cast<std::uint64_t*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2)) =
-      a.high | std::uint64_t{b.high} << 32U;
-  *reinterpret_cast<std::uint64_t*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2)) =
-      a.low | std::uint64_t{b.low} << 32U;
+  *reinterpret_cast<Float4*>(tile.unit(row, unit)) = {x[0], x[1], x[2], x[3]};
 }
 template <int kRows, int kWidth>
 TESSERA_DEVICE void get_unit(float (&x)[8], const SmemTile<kRows, kWidth>& tile, int row,
@@ -140,19 +135,10 @@ TESSERA_DEVICE void get_unit(float (&x)[8], const SmemTile<kRows, kWidth>& tile,
   }
 }
 template <int kRows, int kWidth>
-TESSERA_DEVICE void get_unit(float (&x)[4], const SplitTile<kRows, kWidth>& tile, int row,
+TESSERA_DEVICE void get_unit(float (&x)[4], const FloatTile<kRows, kWidth>& tile, int row,
                              int unit) {
-  const auto h =
-      *reinterpret_cast<const std::uint64_t*>(tile.high.unit(row, unit / 2) + 4 * (unit % 2));
-  const auto l =
-      *reinterpret_cast<const std::uint64_t*>(tile.low.unit(row, unit / 2) + 4 * (unit % 2));
-  TESSERA_UNROLL
-  for (int e = 0; e < 4; e += 2) {
-    const auto high = static_cast<std::uint32_t>(h >> 16 * e);
-    const auto low = static_cast<std::uint32_t>(l >> 16 * e);
-    x[e] = low_half(high) + low_half(low);
-    x[e + 1] = high_half(high) + high_half(low);
-  }
+  const auto v = *reinterpret_cast<const Float4*>(tile.unit(row, unit));
+  x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
 }
 
 // Calls body(row, head, unit) for the units of `rows` rows of heads, spread over the block; units
@@ -184,11 +170,9 @@ TESSERA_DEVICE void load_rows(HeadTile<T, kHeads, kRows, kWidth> (&tiles)[kHeads
         }
         const bool there = first + row < s.rows;
         const T* from = there ? unit_at(s, first + row, head, unit) : s.data;
-        if constexpr (sizeof(T) == 2) {
-          if (whole) {
-            cp_async<16>(tiles[head].unit(row, unit), from, there ? 16U : 0U);
-            return;
-          }
+        if (whole) {
+          cp_async<16>(tiles[head].unit(row, unit), from, there ? 16U : 0U);
+          return;
         }
         float x[kUnit<T>];
         read_unit(x, from, there ? s.width - unit * kUnit<T> : 0, whole);

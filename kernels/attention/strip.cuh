@@ -11,7 +11,7 @@ namespace {
 template <int kWidth>
 constexpr int kDepth = kWidth < 16 ? kWidth : 16;  // of a product's step along the head
 
-/// 16 rows as operand.
+/// 16 rows as operand, in registers.
 template <class T, int kWidth>
 struct Strip {
   Part<T, 16, kDepth<kWidth>> at[kWidth / kDepth<kWidth>];
@@ -22,6 +22,26 @@ struct Strip {
     for (int d = 0; d < kWidth / kDepth<kWidth>; ++d) {
       load(at[d], tile, row, d * kDepth<kWidth>);
     }
+  }
+  TESSERA_DEVICE const Part<T, 16, kDepth<kWidth>>& part(int d) const { return at[d]; }
+};
+
+/// f32 is read from shared memory at each use: in registers, with both tf32 of each number, it
+/// would leave no room for the result.
+template <int kWidth>
+struct Strip<float, kWidth> {
+  FloatRows<kWidth> rows;
+  int first;
+
+  template <int kRows>
+  TESSERA_DEVICE void load_from(const Tile<float, kRows, kWidth>& tile, int row) {
+    rows.at = tile.at;
+    first = row;
+  }
+  TESSERA_DEVICE Part<float, 16, kDepth<kWidth>> part(int d) const {
+    Part<float, 16, kDepth<kWidth>> p;
+    load(p, rows, first, d * kDepth<kWidth>);
+    return p;
   }
 };
 
@@ -50,8 +70,7 @@ TESSERA_DEVICE void multiply(Block& s, const Strip<T, kWidth>& strip,
   for (int d = 0; d < kWidth / kDepth<kWidth>; ++d) {
     Part<T, 16, kDepth<kWidth>> other;
     load(other, tile, row, d * kDepth<kWidth>);
-    mma(s[0], strip.at[d], other.rows(0));
-    mma(s[1], strip.at[d], other.rows(1));
+    mma_pair(s[0], s[1], strip.part(d), other);
   }
 }
 
@@ -68,8 +87,7 @@ TESSERA_DEVICE void add_rows(Sum<kWidth>& sum, const Part<T, 16, 16>& weights,
     for (int d = 0; d < kWidth / 16; ++d) {
       Part<T, 16, 16> other;
       load_transposed(other, tile, row, 16 * d);
-      mma(sum.at[2 * d], weights, other.rows(0));
-      mma(sum.at[2 * d + 1], weights, other.rows(1));
+      mma_pair(sum.at[2 * d], sum.at[2 * d + 1], weights, other);
     }
   }
 }

@@ -155,7 +155,7 @@ struct FusedPass {
   }
   [[nodiscard]] bool rounded() const { return precision == Precision::bf16; }
   [[nodiscard]] std::int64_t unit_depth() const {
-    return rounded() ? PackedRows::kBf16Depth : PackedRows::kSplitDepth;
+    return rounded() ? PackedRows::kBf16Depth : PackedRows::kF32Depth;
   }
 
   void run() {

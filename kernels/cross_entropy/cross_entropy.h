@@ -36,7 +36,7 @@ TESSERA_DECLARE_KERNEL(softmax_cross_entropy,
 /// loss (T) of each row of h weight^T + bias times its weight, without logits in memory. h: (T, d);
 /// weight: (V, d); bias: (V) or none; row_weight: (T) or none (ones). scratch: LossScratch(V,
 /// d, depth).size floats on devices, where d <= LossScratch::widest(depth); depth:
-/// PackedRows::kSplitDepth, of bf16 kBf16Depth.
+/// PackedRows::kF32Depth, of bf16 kBf16Depth.
 TESSERA_DECLARE_KERNEL(cross_entropy_loss,
                        void(View<const float, 2> h, View<const float, 2> weight,
                             View<const float, 1> bias, View<const std::int32_t, 1> targets,

@@ -258,7 +258,7 @@ void cross_entropy_loss(View<const float, 2> h, View<const float, 2> weight,
                         View<const float, 1> bias, View<const std::int32_t, 1> targets,
                         View<const float, 1> row_weight, View<float, 1> loss,
                         View<float, 1> scratch, Stream stream) {
-  make_losses<SplitUnit>({h, weight, bias, targets, row_weight, loss, scratch.data, stream});
+  make_losses<FloatUnit>({h, weight, bias, targets, row_weight, loss, scratch.data, stream});
 }
 
 void cross_entropy_loss_bf16(View<const float, 2> h, View<const float, 2> weight,

@@ -8,11 +8,11 @@
 namespace tessera {
 
 /// Rows (n, d) as operands of tensor cores: in groups of 8 rows, each group in units of 512 bytes,
-/// a unit four blocks of 8 rows by 8 of the depth as bf16. Of `together` groups the first units lie
-/// side by side, then the second ones. Rows and depth are filled with zeros.
+/// a unit four blocks of 8 rows by 8 of the depth as bf16, or by 4 as f32. Of `together` groups the
+/// first units lie side by side, then the second ones. Rows and depth are filled with zeros.
 struct PackedRows {
   static constexpr std::int64_t kUnitWords = 128;  ///< of 4 bytes
-  static constexpr std::int64_t kSplitDepth = 16;  ///< a unit of f32: the high bf16 and the low
+  static constexpr std::int64_t kF32Depth = 16;    ///< a unit of f32
   static constexpr std::int64_t kBf16Depth = 32;   ///< a unit of bf16
   std::int64_t rows, units, together;
 
@@ -36,7 +36,7 @@ struct LossScratch {
   std::int64_t tiles, bias, size;
 
   TESSERA_INLINE LossScratch(std::int64_t v, std::int64_t d,
-                             std::int64_t depth = PackedRows::kSplitDepth)
+                             std::int64_t depth = PackedRows::kF32Depth)
       : weight(v, d, kColumns, depth, kColumns / 8),
         tiles(weight.rows / kColumns),
         bias(weight.words()),

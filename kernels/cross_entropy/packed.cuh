@@ -1,6 +1,6 @@
 // Rows in the layout of PackedRows: how they are written, and read as operands of mma. A block of 8
-// x 8 bf16 is 128 bytes in a piece, in memory and in shared memory, so that copies are straight and
-// no ldmatrix meets a bank twice, transposed or not.
+// x 8 bf16 or 8 x 4 f32 is 128 bytes in a piece, in memory and in shared memory, so that copies are
+// straight and no ldmatrix meets a bank twice, transposed or not.
 #pragma once
 
 #include "core/gpu/tile.cuh"
@@ -27,22 +27,14 @@ TESSERA_DEVICE Word4 four_blocks(const std::uint32_t* row) {
 // Four blocks in a piece.
 TESSERA_DEVICE Word4 operand(const std::uint32_t* words) { return four_blocks(words + 4 * lane()); }
 
-/// What a unit holds of f32 numbers: both halves of 16 of the depth. Register pairs of a second
-/// operand, and how many products they take, small ones first.
-struct SplitUnit {
-  static constexpr int kDepth = PackedRows::kSplitDepth;
-  static constexpr int kProducts = 3;
-  static constexpr int kTogether = 1;  // second operands in registers: with two the loss spills
-  TESSERA_DEVICE static constexpr int first(int product) { return product == 1 ? 1 : 0; }
-  TESSERA_DEVICE static constexpr int second(int product) { return product == 0 ? 1 : 0; }
+/// A unit of f32 numbers: 16 of the depth, blocks of 8 rows by 4. An mma multiplies eight of the
+/// depth, 2 c as column c and 2 c + 1 as column 4 + c, on both sides.
+struct FloatUnit {
+  static constexpr int kDepth = PackedRows::kF32Depth;
 };
-/// Of bf16: two times 16 of the depth.
+/// Of bf16: 32 of the depth, blocks of 8 rows by 8.
 struct RoundedUnit {
   static constexpr int kDepth = PackedRows::kBf16Depth;
-  static constexpr int kProducts = 2;
-  static constexpr int kTogether = 2;
-  TESSERA_DEVICE static constexpr int first(int product) { return product; }
-  TESSERA_DEVICE static constexpr int second(int product) { return product; }
 };
 
 // sum += a b^T by halves `half` of the registers of b.
@@ -68,16 +60,15 @@ TESSERA_DEVICE bool pairs_are_aligned(View<T, 2> m) {
 }
 
 // Registers of 8 rows from `first` in unit `unit` as a lane holds them: row lane / 4 of each block.
-TESSERA_DEVICE Word4 packed_words(SplitUnit, View<const float, 2> m, std::int64_t first, int unit,
+TESSERA_DEVICE Word4 packed_words(FloatUnit, View<const float, 2> m, std::int64_t first, int unit,
                                   bool aligned) {
   Word4 out;
   TESSERA_UNROLL
   for (int half = 0; half < 2; ++half) {
     const Float2 x =
         pair_of(m, first + lane() / 4, 16 * unit + 8 * half + 2 * (lane() % 4), aligned);
-    const SplitPair split = split_pair(x.x, x.y);
-    out.w[half] = split.high;
-    out.w[2 + half] = split.low;
+    out.w[2 * half] = std::bit_cast<std::uint32_t>(x.x);
+    out.w[2 * half + 1] = std::bit_cast<std::uint32_t>(x.y);
   }
   return out;
 }

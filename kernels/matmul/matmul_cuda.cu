@@ -283,7 +283,7 @@ void gemm(Operand a, Operand b, View<float, 2> c, std::int64_t k, GemmEpilogue e
     launch(gemm_kernel, {"gemm", {blocks}, {kThreads}, sizeof(GemmSmem), stream}, a, b, c, k,
            epilogue);
   } else if (!made_by_library(a, b, c, k, epilogue, Precision::f32, panels, stream)) {
-    tensor_gemm(kSplitKernel, a, b, c, k, epilogue, panels, stream);
+    tensor_gemm(kWholeKernel, a, b, c, k, epilogue, panels, stream);
   }
 }
 

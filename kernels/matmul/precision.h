@@ -27,7 +27,7 @@
 namespace tessera {
 
 enum class Precision : std::uint8_t {
-  f32,
+  f32,   ///< products and sums as exact as fma makes them, on every device
   bf16,  ///< both operands rounded to bf16 (nearest even), products added in f32
 };
 /// "f32", "bf16"

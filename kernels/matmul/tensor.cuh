@@ -1,9 +1,9 @@
-// GEMM on tensor cores. In f32 each number is the sum of two bf16 but for 2^-18 of it, and a b is
-// taken as high high + high low + low high in f32 accumulators (the split of Henry, Tang, Heinecke,
-// "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations",
-// 2019): 2e-6 relative on random data, at a third of the bf16 rate. At precision bf16 only the
-// first product is made. A block of eight warps makes a 128 x 64 tile of c, a warp 32 x 32 of it;
-// the next step of 32 along k is on its way to registers while this one is multiplied.
+// GEMM on tensor cores. f32 is multiplied as f32, in three products of tf32 (core/gpu/tile.cuh):
+// exact to a few 1e-7 for any length of the sum, at a sixth of the bf16 rate: on an H100 1.5 times
+// that of fma, so that L2 sets the predicted time (51,200 rows, 256 -> 1024 and back: 0.83 ms). At
+// precision bf16 operands are rounded and one product is made. A block of eight warps makes a 128 x
+// 64 tile of c, a warp 32 x 32 of it; the next step of 32 along k is on its way to registers while
+// this one is multiplied.
 #pragma once
 
 #include "core/gpu/tile.cuh"
@@ -18,14 +18,26 @@ constexpr int kTileColumns = GemmPlan::kColumns;
 constexpr int kDepth = GemmPlan::kStep;  // of k in a step
 constexpr int kWarps = kThreads / 32;
 
-/// How operands lie in shared memory and in registers: lines, k along each. Padded, since lanes
-/// also write down a column.
-struct Split {
+/// f32 in shared memory: lines, k along each, one unit more, so that the stride is odd.
+template <int kLines>
+struct alignas(16) FloatLines {
+  float at[kLines][kDepth + 4];
+
+  TESSERA_DEVICE const float* unit(int line, int u) const { return &at[line][4 * u]; }
+};
+
+/// How operands lie in shared memory and in registers, those of kColumns of k in a fragment,
+/// kTogether of them in a step. Padded, since lanes also write down a column.
+struct Whole {
+  static constexpr int kColumns = 8;
+  static constexpr int kTogether = 1;  // in registers: more would spill
   template <int kLines>
-  using Lines = SplitTile<kLines, kDepth, Padded>;
-  using Fragment = SplitFrag<16, 16>;
+  using Lines = FloatLines<kLines>;
+  using Fragment = FloatFrag<16, 8>;
 };
 struct Rounded {
+  static constexpr int kColumns = 16;
+  static constexpr int kTogether = 2;
   template <int kLines>
   using Lines = SmemTile<kLines, kDepth, Padded>;
   using Fragment = Frag<16, 16>;
@@ -44,14 +56,9 @@ struct Place {
 
 // Two elements as they are multiplied.
 template <int kLines>
-TESSERA_DEVICE void put_pair(SplitTile<kLines, kDepth, Padded>& tile, const Place (&to)[2], float x,
-                             float y) {
-  const SplitPair pair = split_pair(x, y);
-  TESSERA_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    tile.high.bits[to[i].line][to[i].k] = static_cast<std::uint16_t>(pair.high >> 16 * i);
-    tile.low.bits[to[i].line][to[i].k] = static_cast<std::uint16_t>(pair.low >> 16 * i);
-  }
+TESSERA_DEVICE void put_pair(FloatLines<kLines>& tile, const Place (&to)[2], float x, float y) {
+  tile.at[to[0].line][to[0].k] = x;
+  tile.at[to[1].line][to[1].k] = y;
 }
 template <int kLines>
 TESSERA_DEVICE void put_pair(SmemTile<kLines, kDepth, Padded>& tile, const Place (&to)[2], float x,
@@ -124,33 +131,35 @@ TESSERA_DEVICE int tile_row(int strip, int e) { return 16 * strip + acc_row(e); 
 TESSERA_DEVICE int tile_column(int part, int e) { return 8 * part + acc_column(e); }
 
 // Four accumulators += two strips of a times two parts of b: four in turn, so that none waits for
-// itself; small products first.
-TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const Frag<16, 16>& a0,
-                                  const Frag<16, 16>& a1, const Frag<16, 16>& b) {
+// itself.
+TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const Frag<16, 16> (&a)[2],
+                                  const Frag<16, 16>& b) {
   TESSERA_UNROLL
   for (int e = 0; e < 4; ++e) {
-    mma(sum[e / 2][j + e % 2], e / 2 == 0 ? a0 : a1, b.rows(e % 2));
+    mma(sum[e / 2][j + e % 2], a[e / 2], b.rows(e % 2));
   }
 }
-TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const SplitFrag<16, 16>& a0,
-                                  const SplitFrag<16, 16>& a1, const SplitFrag<16, 16>& b) {
-  multiply_four(sum, j, a0.high, a1.high, b.low);
-  multiply_four(sum, j, a0.low, a1.low, b.high);
-  multiply_four(sum, j, a0.high, a1.high, b.high);
+TESSERA_DEVICE void multiply_four(WarpTile& sum, int j, const FloatFrag<16, 8> (&a)[2],
+                                  const FloatFrag<16, 8>& b) {
+  const FloatFrag<8, 8> parts[2] = {b.rows(0), b.rows(1)};
+  add_products([&](int i, int part) -> Acc<16, 8>& { return sum[i][j + part]; }, a, parts);
 }
 
-// sum += a b over 16 of k.
+// sum += a b over the columns of the fragments of a step.
 template <class Form>
 TESSERA_DEVICE void multiply_step(const TensorSmem<Form>& s, int row, int column, int k,
                                   WarpTile& sum) {
-  typename Form::Fragment a[2];
-  load(a[0], s.a, row, k);
-  load(a[1], s.a, row + 16, k);
   TESSERA_UNROLL
-  for (int j = 0; j < 4; j += 2) {
-    typename Form::Fragment b;
-    load(b, s.b, column + 8 * j, k);
-    multiply_four(sum, j, a[0], a[1], b);
+  for (int end = k + Form::kColumns * Form::kTogether; k < end; k += Form::kColumns) {
+    typename Form::Fragment a[2];
+    load(a[0], s.a, row, k);
+    load(a[1], s.a, row + 16, k);
+    TESSERA_UNROLL
+    for (int j = 0; j < 4; j += 2) {
+      typename Form::Fragment b;
+      load(b, s.b, column + 8 * j, k);
+      multiply_four(sum, j, a, b);
+    }
   }
 }
 
@@ -193,8 +202,8 @@ TESSERA_DEVICE void make_tile(OperandOf<A> a, OperandOf<B> b, View<C, 2> c, std:
     sync_block();
     next_a.fetch(rows);
     next_b.fetch(columns);
-    TESSERA_UNROLL
-    for (int step = 0; step < kDepth; step += 16) {
+    TESSERA_KEEP_ROLLED
+    for (int step = 0; step < kDepth; step += Form::kColumns * Form::kTogether) {
       multiply_step<Form>(s, row, column, step, sum);
     }
     sync_block();  // the tiles may be overwritten
@@ -213,7 +222,7 @@ template <bool kAlongA, bool kAlongB>
 TESSERA_GLOBAL void __launch_bounds__(kThreads, 1)
     tensor_kernel(Operand a, Operand b, View<float, 2> c, std::int64_t k, std::int64_t depth,
                   GemmEpilogue epilogue) {
-  make_tile<Split, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
+  make_tile<Whole, kAlongA, kAlongB>(a, b, c, k, depth, epilogue);
 }
 
 template <class A, class B, class C, bool kAlongA, bool kAlongB>
@@ -233,11 +242,11 @@ struct TensorKernel {
   std::size_t smem_bytes;
 };
 
-constexpr TensorKernel<float, float, float> kSplitKernel{
+constexpr TensorKernel<float, float, float> kWholeKernel{
     "gemm_tensor",
     {{tensor_kernel<false, false>, tensor_kernel<false, true>},
      {tensor_kernel<true, false>, tensor_kernel<true, true>}},
-    sizeof(TensorSmem<Split>)};
+    sizeof(TensorSmem<Whole>)};
 template <class A, class B, class C>
 constexpr TensorKernel<A, B, C> kRoundedKernel{
     "gemm_bf16",

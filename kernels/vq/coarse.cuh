@@ -106,6 +106,16 @@ struct LaneRows {
   float best[kSlots][3];
 };
 
+/// Two f32 as bf16, and what bf16 leaves of them.
+struct SplitPair {
+  std::uint32_t high, low;
+};
+TESSERA_DEVICE SplitPair split_pair(float x, float y) {
+  const std::uint32_t high = pack_bf16x2(x, y);
+  return {high, pack_bf16x2(x - std::bit_cast<float>(high << 16U),
+                            y - std::bit_cast<float>(high & 0xffff0000U))};
+}
+
 // Word `block` of four of the row's, see code_word; the half norm's three terms meet ones.
 template <class P>
 TESSERA_DEVICE std::uint32_t row_word(const float* x, int block) {

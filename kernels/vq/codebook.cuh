@@ -99,11 +99,6 @@ TESSERA_DEVICE float low_of(float x) {
   return terms.next();
 }
 
-/// The tf32 next to x, away from zero between two.
-TESSERA_DEVICE std::uint32_t tf32_of(float x) {
-  return (std::bit_cast<std::uint32_t>(x) + 0x1000U) & 0xffffe000U;
-}
-
 /// What the operands of one product drop of x.
 template <class P>
 TESSERA_DEVICE float dropped(float x) {

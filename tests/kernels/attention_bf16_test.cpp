@@ -66,16 +66,10 @@ void check(const Sizes& s, Device device, const std::string& level) {
 
 const std::vector<std::int32_t> kLengths{0, 1, 15, 16, 17, 31, 33, 127, 128, 129, 257};
 
-void on_devices_in_order(const std::function<void(Device, const std::string&)>& body) {
-  require_wanted_devices();
-  for (const Device device : devices()) {
-    if (wanted(device.type)) body(device, name(device.type));
-  }
-}
-
 TEST(AttentionBf16, EveryLengthMatchesTheDoubleReferenceOnRoundedInputs) {
   const Segments s = Segments::from_lengths(kLengths);
-  on_devices_in_order([&](Device device, const std::string& level) {
+  on_wanted_devices([&](Device device) {
+    const std::string level = name(device.type);
     for (const std::int64_t width : {16, 32}) check({s, s, 1, width, {}}, device, level);
   });
 }
@@ -84,7 +78,8 @@ TEST(AttentionBf16, CausalJetsWithDropoutMatchTheDoubleReference) {
   const Segments s = Segments::from_lengths(kLengths);
   std::vector<std::uint8_t> causal(kLengths.size(), 1);
   causal[5] = 0;
-  on_devices_in_order([&](Device device, const std::string& level) {
+  on_wanted_devices([&](Device device) {
+    const std::string level = name(device.type);
     check({s, s, 1, 8, causal, 0.2F, {3, 5}}, device, level);
   });
 }

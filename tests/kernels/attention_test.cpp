@@ -141,6 +141,62 @@ TEST(Attention, BlocksOfDevicesMatchTheDoubleReferenceInAllGradients) {
   check_long({s, s, 1, 64, {0, 1, 0, 1, 0, 0, 1}, 0.2F, {3, 5}}, on_every_device);
 }
 
+/// Errors of the result and of the gradients of q, k, v and bias, relative.
+std::vector<double> attention_errors(const Sizes& s, const Tensor& x, Device device) {
+  const Tensor bias = random({s.heads, pair_count(s)}, 2);
+  const Tensor up = random({s.q.total(), s.heads, s.width}, 3);
+  const Expected e = attend_and_differentiate(s, doubles(x), doubles(bias), doubles(up));
+  const Passes got = run_passes(s, x, bias, up, device);
+  std::vector<double> errors{relative_error(doubles(got.out), e.out),
+                             relative_error(doubles(got.dbias), e.dbias)};
+  for (std::size_t part = 0; part < 3; ++part) {  // their scales differ
+    std::vector<double> g, expected;
+    const auto all = doubles(got.dqkv);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (i / static_cast<std::size_t>(s.heads * s.width) % 3 == part) {
+        g.push_back(all[i]);
+        expected.push_back(e.dqkv[i]);
+      }
+    }
+    errors.push_back(relative_error(g, expected));
+  }
+  return errors;
+}
+
+// Scores of one, and of up to a hundred, whose differences are what is left of them.
+void expect_f32_attention(const Sizes& s) {
+  for (const double sigma : {1.0, 4.0}) {
+    const Tensor x = random({s.q.total(), 3, s.heads, s.width}, 1, sigma);
+    for (std::size_t i = 0; i < x.span<float>().size(); i += 97) x.span<float>()[i] *= 5;
+    const auto cpu = attention_errors(s, x, kCpu);
+    on_wanted_devices([&](Device device) {
+      const auto got = attention_errors(s, x, device);
+      const char* names[] = {"out", "dbias", "dq", "dk", "dv"};
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_LE(got[i], 4 * cpu[i] + 3e-7)
+            << names[i] << ", D " << s.width << ", sigma " << sigma << ", cpu " << cpu[i];
+      }
+    });
+  }
+}
+
+TEST(Attention, F32IsAsExactOnDevicesAsOnTheCpu) {
+  const Segments s({0, 1, 18, 51});
+  for (const std::int64_t width : {8, 13, 16, 32, 64}) {
+    expect_f32_attention({s, s, 1, width, {0, 1, 0}});
+  }
+  const Segments more({0, 133});  // than a block of a device holds
+  expect_f32_attention({more, more, 1, 16, {}});
+}
+
+#ifdef TESSERA_BUILD_SIMT
+TEST(AttentionSimt, F32IsAsExactWhereTensorCoresCutTheirSumsOff) {
+  const simt::Noise noise(1);
+  const Segments s({0, 18, 51});
+  expect_f32_attention({s, s, 1, 32, {1, 0}});
+}
+#endif
+
 TEST(Attention, RejectsABiasOfAnotherSize) {
   EXPECT_THROW(attention(random({5, 3, 1, 4}, 1), Segments({0, 5}), {.bias = random({1, 24}, 2)}),
                Error);

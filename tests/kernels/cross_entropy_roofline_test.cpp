@@ -20,7 +20,7 @@ struct Problem : CrossEntropyProblem {
   [[nodiscard]] std::vector<float> losses(const Tensor& rows, Precision precision) const {
     const bool bf16 = precision == Precision::bf16;
     const Tensor loss = Tensor::full({t}, NAN, DType::f32, kSimt);
-    const LossScratch shape(v, d, bf16 ? PackedRows::kBf16Depth : PackedRows::kSplitDepth);
+    const LossScratch shape(v, d, bf16 ? PackedRows::kBf16Depth : PackedRows::kF32Depth);
     const Tensor scratch = Tensor::empty({shape.size}, DType::f32, kSimt);
     (bf16 ? simt::cross_entropy_loss_bf16 : simt::cross_entropy_loss)(
         rows.view<const float, 2>(), weight.to(kSimt).view<const float, 2>(),
@@ -38,7 +38,7 @@ struct Problem : CrossEntropyProblem {
     const auto got = losses(precision);
     EXPECT_LE(
         relative_error({got.begin(), got.end()}, expected(precision == Precision::bf16).losses),
-        1e-5)
+        precision == Precision::f32 ? 1e-6 : 1e-5)
         << t << " " << v << " " << d << " " << name(precision);
     EXPECT_EQ(got, losses(precision));
   }
@@ -134,8 +134,8 @@ simt::LaunchStats launch_of(const char* kernel, const Problem& p, Precision prec
   return sum;
 }
 
-/// Of an f32 operand two bf16 and three products, of a rounded one one.
-double products(Precision p) { return p == Precision::bf16 ? 1 : 3; }
+/// In mma on bf16: of f32 three products on tf32, which has half the depth.
+double products(Precision p) { return p == Precision::bf16 ? 1 : 6; }
 double operand_bytes(Precision p) { return p == Precision::bf16 ? 2 : 4; }
 double depth_step(Precision p) { return p == Precision::bf16 ? 32 : 16; }
 
@@ -177,8 +177,9 @@ TEST(CrossEntropyRoofline, RowsComeOnceTheWeightOncePerBlockAndLossesGo) {
   }
 }
 
-// Of the design: T = 51,200 and d = 256; one unit of the bf16 rate of mma.sync, and three for the
-// three products of f32.
+// Of the design: T = 51,200 and d = 256; one unit of the bf16 rate of mma.sync, and six for the
+// three products of f32: 2.1 ms for 8192 classes. (Three units and 1.06 ms while f32 was the sum of
+// two bf16, whose products were exact to 4e-6 only.)
 TEST(CrossEntropyRoofline, ThePredictedTimeOfLossesIsNearTheUnitsOfMmaSync) {
   for (const Precision precision : kBoth) {
     for (const double v : {8192.0, 32768.0}) {

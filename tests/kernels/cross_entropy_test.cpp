@@ -6,6 +6,7 @@
 #include "kernels/reduce/reduce.h"
 #include "support/golden.h"
 #include "support/gradcheck.h"
+#include "tests/kernels/cross_entropy_reference.h"
 
 namespace tessera {
 namespace {
@@ -82,6 +83,42 @@ TEST(CrossEntropy, RowsOfAnyWidthHaveTheClosedFormOnEveryDevice) {
         return std::vector<Tensor>{up.to(device)};
       }));
       EXPECT_LE(relative_error(doubles(x.grad()), slope), 1e-5) << level << " classes " << c;
+    });
+  }
+}
+
+// Relative errors of the fused loss and of its gradients.
+std::vector<double> fused_errors(const CrossEntropyProblem& p, const CrossEntropyAnswers& expected,
+                                 Device device) {
+  Tensor h = p.h.clone().to(device), w = p.weight.clone().to(device), b = p.bias.clone().to(device);
+  for (Tensor* leaf : {&h, &w, &b}) leaf->set_requires_grad(true);
+  const Tensor loss = linear_cross_entropy(h, w, b, Tensor::from(p.y, {p.t}),
+                                           p.row_weight.to(device), static_cast<double>(p.t));
+  backward(loss);
+  double total = 0;
+  for (const double each : expected.losses) total += each / static_cast<double>(p.t);
+  return {std::abs(static_cast<double>(loss.item()) / total - 1),
+          relative_error(doubles(h.grad()), expected.dh),
+          relative_error(doubles(w.grad()), expected.dw),
+          relative_error(doubles(b.grad()), expected.db)};
+}
+
+// Flat and sharp distributions, with outliers, and long sums over rows.
+TEST(CrossEntropy, F32LossAndGradientsAreAsExactOnDevicesAsOnTheCpu) {
+  for (const auto& [t, v, d, sigma] :
+       {std::tuple{40, 50, 32, 0.1}, {33, 130, 100, 1.0}, {300, 24, 16, 0.3}}) {
+    CrossEntropyProblem p(t, v, d);
+    p.h = random({t, d}, 1, sigma);
+    for (std::size_t i = 0; i < p.h.span<float>().size(); i += 61) p.h.span<float>()[i] *= 20;
+    const CrossEntropyAnswers expected = p.expected(false, 1.0 / t);
+    const auto cpu = fused_errors(p, expected, kCpu);
+    on_wanted_devices([&](Device device) {
+      const auto got = fused_errors(p, expected, device);
+      const char* names[] = {"loss", "dh", "dw", "db"};
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_LE(got[i], 3 * cpu[i] + 3e-7)
+            << names[i] << " of " << t << " " << v << " " << d << ", cpu " << cpu[i];
+      }
     });
   }
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -251,6 +252,97 @@ TEST(MatmulDevices, InfinityAndNanReachTheirRowsOnly) {
     }
   }
 }
+
+// ---- f32 means f32 ----
+
+/// Operands of a product over k, and how hard they are.
+struct Operands {
+  const char* name;
+  std::vector<float> a, b;  // (m, k), (k, n)
+};
+
+std::vector<float> numbers(std::int64_t n, std::uint64_t seed) {
+  return random({n}, seed).to_vector<float>();
+}
+
+// Random; without sign, so that roundings of one direction would add up; one number in 50 twenty
+// times as large; and pairs of terms that cancel but for a thousandth.
+std::vector<Operands> hard_operands(std::int64_t m, std::int64_t k, std::int64_t n) {
+  std::vector<Operands> all{{"random", numbers(m * k, 1), numbers(k * n, 2)}};
+  Operands positive = all[0], outliers = all[0], cancelling = all[0];
+  positive.name = "positive", outliers.name = "outliers", cancelling.name = "cancelling";
+  for (std::vector<float>* v : {&positive.a, &positive.b}) {
+    for (float& x : *v) x = std::abs(x);
+  }
+  for (std::size_t i = 0; i < outliers.a.size(); i += 50) outliers.a[i] *= 20;
+  for (std::size_t i = 7; i < outliers.b.size(); i += 50) outliers.b[i] *= 20;
+  for (std::size_t i = 1; i < cancelling.a.size(); i += 2) {
+    cancelling.a[i] = -cancelling.a[i - 1] * (1 + 1e-3F * cancelling.a[i]);
+  }
+  const auto columns = static_cast<std::size_t>(n);
+  for (std::size_t i = columns; i < cancelling.b.size(); ++i) {
+    if (i / columns % 2 == 1) cancelling.b[i] = cancelling.b[i - columns];
+  }
+  all.push_back(positive);
+  all.push_back(outliers);
+  all.push_back(cancelling);
+  return all;
+}
+
+/// |got - expected| in parts of what the terms amount to: |a| |b|, both normwise.
+double backward_error(const std::vector<float>& got, const Operands& o, std::int64_t m,
+                      std::int64_t k, std::int64_t n) {
+  double error = 0, size = 0;
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = 0, terms = 0;
+      for (std::int64_t l = 0; l < k; ++l) {
+        const double term = static_cast<double>(o.a[static_cast<std::size_t>(i * k + l)]) *
+                            static_cast<double>(o.b[static_cast<std::size_t>(l * n + j)]);
+        sum += term;
+        terms += term * term;
+      }
+      error += std::pow(static_cast<double>(got[static_cast<std::size_t>(i * n + j)]) - sum, 2);
+      size += terms;
+    }
+  }
+  return std::sqrt(error / size);
+}
+
+using Product = std::array<std::int64_t, 3>;  // m, k, n
+
+// The bound is that of one fma after the other.
+void expect_f32_product(const Product& size, const Operands& o) {
+  const auto [m, k, n] = size;
+  const Tensor a = Tensor::from(o.a, {m, k}), b = Tensor::from(o.b, {k, n});
+  const double cpu = backward_error(matmul(a, b).to_vector<float>(), o, m, k, n);
+  for (const Device device : devices()) {
+    const auto c = matmul(a.to(device), b.to(device)).to_vector<float>();
+    EXPECT_LE(backward_error(c, o, m, k, n), 2 * cpu + 1e-7)
+        << name(device.type) << " " << o.name << " over " << k;
+  }
+}
+
+TEST(MatmulDevices, F32ProductsAreAsExactAsThoseOfTheCpu) {
+  for (const Product& size : {Product{17, 16, 24}, {16, 100, 8}, {3, 1000, 8}}) {
+    for (const Operands& o : hard_operands(size[0], size[1], size[2])) {
+      expect_f32_product(size, o);
+    }
+  }
+}
+
+#ifdef TESSERA_BUILD_SIMT
+// Tensor cores cut their sums off: over a thousand terms their own sum would be off by 1e-5.
+TEST(MatmulSimt, F32ProductsAreAsExactWhereTensorCoresCutTheirSumsOff) {
+  const simt::Noise noise(1);
+  for (const Product& size :
+       {Product{5, 64, 8}, {3, 2500, 8}}) {  // the sums of 2500 have two parts
+    for (const Operands& o : hard_operands(size[0], size[1], size[2])) {
+      expect_f32_product(size, o);
+    }
+  }
+}
+#endif
 
 #ifdef TESSERA_BUILD_SIMT
 TEST(MatmulSimt, BitsDoNotDependOnTheSchedule) {

@@ -1,5 +1,6 @@
-// Blocks, the quantizer, losses and the optimizer against PyTorch in double precision: values and
-// the gradient of every parameter and input. What the files hold stands in tests/golden/README.md.
+// Blocks, the quantizer, losses and the optimizer against PyTorch in double precision on every
+// device: values and the gradient of every parameter and input. What the files hold stands in
+// tests/golden/README.md.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,10 +12,13 @@
 #include "kernels/reduce/reduce.h"
 #include "kernels/vq/vq.h"
 #include "nn/models/tokenizer.h"
+#include "support/devices.h"
 #include "support/golden.h"
 
 namespace tessera::test {
 namespace {
+
+using testing_support::on_wanted_devices;
 
 constexpr double kForward = 1e-5, kGradient = 1e-4;  // relative Frobenius norm
 
@@ -33,9 +37,9 @@ double relative_error(const Tensor& got, const GoldenTensor& expected) {
 }
 
 /// Input of a file as a leaf with gradient.
-Tensor input(const GoldenFile& file, const std::string& name) {
+Tensor input(const GoldenFile& file, const std::string& name, Device device) {
   const GoldenTensor& t = file.at("in/" + name);
-  Tensor x = Tensor::from(t.floats(), Shape(std::span<const std::int64_t>(t.shape)));
+  Tensor x = Tensor::from(t.floats(), Shape(std::span<const std::int64_t>(t.shape)), device);
   x.set_requires_grad(true);
   return x;
 }
@@ -50,7 +54,8 @@ Segments segments_of(const GoldenFile& file) { return Segments(file.ints("in/cu_
 /// Sets every parameter of the module to the file's; a name that the file lacks is a failure.
 void set_parameters(const Module& module, const std::string& prefix, const GoldenFile& file) {
   for (const NamedTensor& p : module.named_parameters(prefix)) {
-    copy_into(p.tensor, Tensor::from(file.floats("param/" + p.name), p.tensor.shape()));
+    copy_into(p.tensor,
+              Tensor::from(file.floats("param/" + p.name), p.tensor.shape(), p.tensor.device()));
   }
 }
 
@@ -64,15 +69,17 @@ void expect_gradients(const Module& module, const std::string& prefix, const Gol
 }
 
 Tensor weighted_sum(const Tensor& y, const GoldenFile& file) {
-  return sum(mul(y, input(file, "grad_out").detach()));
+  return sum(mul(y, input(file, "grad_out", y.device()).detach()));
 }
 
-void expect_block(const std::string& name, std::int64_t width, std::int64_t heads, bool causal) {
+void expect_block(const std::string& name, std::int64_t width, std::int64_t heads, bool causal,
+                  Device device) {
   const GoldenFile file(name);
   Rng rng(0);
-  const NormFormerBlock block(width, heads, 1, rng);
+  NormFormerBlock block(width, heads, 1, rng);
+  block.to(device);
   set_parameters(block, "block", file);
-  const Tensor x = input(file, "x");
+  const Tensor x = input(file, "x", device);
   const Segments segments = segments_of(file);
   const Tensor y = block(
       x, segments, std::vector<std::uint8_t>(static_cast<std::size_t>(segments.count()), causal));
@@ -82,23 +89,27 @@ void expect_block(const std::string& name, std::int64_t width, std::int64_t head
   expect_gradients(block, "block", file);
 }
 
-TEST(GoldenParts, NormFormerBlock) { expect_block("normformer_block", 32, 4, false); }
-TEST(GoldenParts, NormFormerBlockCausal) { expect_block("normformer_block_causal", 32, 4, true); }
+TEST(GoldenParts, NormFormerBlock) {
+  on_wanted_devices([](Device d) { expect_block("normformer_block", 32, 4, false, d); });
+}
+TEST(GoldenParts, NormFormerBlockCausal) {
+  on_wanted_devices([](Device d) { expect_block("normformer_block_causal", 32, 4, true, d); });
+}
 TEST(GoldenParts, NormFormerBlockAtFullWidth) {
-  expect_block("normformer_block_full", 128, 8, false);
+  on_wanted_devices([](Device d) { expect_block("normformer_block_full", 128, 8, false, d); });
 }
 TEST(GoldenParts, NormFormerBlockAtItsIdentityStart) {
-  expect_block("normformer_block_init", 32, 4, false);
+  on_wanted_devices([](Device d) { expect_block("normformer_block_init", 32, 4, false, d); });
 }
 
-void expect_quantizer(float nu, const std::string& variant) {
+void expect_quantizer(float nu, const std::string& variant, Device device) {
   const GoldenFile file("vq");
   const auto parameter = [&](const std::string& name, const Shape& shape) {
-    Tensor t = Tensor::from(file.floats("param/tokenizer.vq." + name), shape);
+    Tensor t = Tensor::from(file.floats("param/tokenizer.vq." + name), shape, device);
     t.set_requires_grad(true);
     return t;
   };
-  const Tensor z = input(file, "z"), codebook = parameter("codebook", {61, 4}),
+  const Tensor z = input(file, "z", device), codebook = parameter("codebook", {61, 4}),
                scale_ = parameter("affine.scale", {4}), bias = parameter("affine.bias", {4});
   const VqResult r =
       vector_quantize(z, codebook, scale_, bias, {.beta = 0.9F, .nu = nu, .affine_lr = 2.0F});
@@ -113,21 +124,27 @@ void expect_quantizer(float nu, const std::string& variant) {
   EXPECT_LT(relative_error(bias.grad(), file.at(grad + "affine.bias")), kGradient);
 }
 
-TEST(GoldenParts, QuantizerWithSynchronisedStraightThrough) { expect_quantizer(1, "nu1/"); }
-TEST(GoldenParts, QuantizerWithPlainStraightThrough) { expect_quantizer(0, "nu0/"); }
+TEST(GoldenParts, QuantizerWithSynchronisedStraightThrough) {
+  on_wanted_devices([](Device device) { expect_quantizer(1, "nu1/", device); });
+}
+TEST(GoldenParts, QuantizerWithPlainStraightThrough) {
+  on_wanted_devices([](Device device) { expect_quantizer(0, "nu0/", device); });
+}
 
-void expect_tokenizer(const std::string& name, std::int64_t mlp_factor, bool causal_decoder) {
+void expect_tokenizer(const std::string& name, std::int64_t mlp_factor, bool causal_decoder,
+                      Device device) {
   const GoldenFile file(name);
   Rng rng(0);
-  const Tokenizer model({.width = 16,
-                         .blocks = 2,
-                         .heads = 4,
-                         .mlp_factor = mlp_factor,
-                         .codes = 64,
-                         .causal_decoder = causal_decoder},
-                        rng);
+  Tokenizer model({.width = 16,
+                   .blocks = 2,
+                   .heads = 4,
+                   .mlp_factor = mlp_factor,
+                   .codes = 64,
+                   .causal_decoder = causal_decoder},
+                  rng);
+  model.to(device);
   set_parameters(model, "tokenizer", file);
-  const TokenizerOutput out = model(input(file, "x").detach(), segments_of(file));
+  const TokenizerOutput out = model(input(file, "x", device).detach(), segments_of(file));
   EXPECT_EQ(out.codes.to_vector<std::int32_t>(), file.ints("out/codes"));
   EXPECT_LT(relative_error(out.latent, file.at("out/z")), kForward);
   EXPECT_LT(relative_error(out.reconstruction, file.at("out/y")), kForward);
@@ -137,24 +154,29 @@ void expect_tokenizer(const std::string& name, std::int64_t mlp_factor, bool cau
   expect_gradients(model, "tokenizer", file, "clean/");
 }
 
-TEST(GoldenParts, TokenizerWithCausalDecoder) { expect_tokenizer("tokenizer_causal", 2, true); }
+TEST(GoldenParts, TokenizerWithCausalDecoder) {
+  on_wanted_devices([](Device device) { expect_tokenizer("tokenizer_causal", 2, true, device); });
+}
 
-TEST(GoldenParts, LossesPerJet) {
+void expect_losses(Device device) {
   const GoldenFile file("losses");
-  const Tensor logits = input(file, "logits"), prediction = input(file, "prediction");
-  const Tensor weight = Tensor::from(std::vector<float>{10, 1}, {2});
-  const Tensor focal = focal_loss(logits, int_input(file, "classes"), weight, 2);
-  const Tensor huber = huber_loss(prediction, input(file, "target").detach(), 1);
+  const Tensor logits = input(file, "logits", device),
+               prediction = input(file, "prediction", device);
+  const Tensor weight = Tensor::from(std::vector<float>{10, 1}, {2}, device);
+  const Tensor focal = focal_loss(logits, int_input(file, "classes").to(device), weight, 2);
+  const Tensor huber = huber_loss(prediction, input(file, "target", device).detach(), 1);
   EXPECT_LT(relative_error(focal, file.at("out/focal.rows")), kForward);
   EXPECT_LT(relative_error(huber, file.at("out/huber.rows")), kForward);
-  const Tensor w = input(file, "weights").detach();
+  const Tensor w = input(file, "weights", device).detach();
   backward(scale(sum(mul(focal, w)), 1.0F / 33));
   backward(scale(sum(mul(huber, w)), 1.0F / 33));
   EXPECT_LT(relative_error(logits.grad(), file.at("grad_in/focal.weighted")), kGradient);
   EXPECT_LT(relative_error(prediction.grad(), file.at("grad_in/huber.weighted")), kGradient);
 }
 
-void expect_adamw(const std::string& variant, bool decay_everything) {
+TEST(GoldenParts, LossesPerJet) { on_wanted_devices(expect_losses); }
+
+void expect_adamw(const std::string& variant, bool decay_everything, Device device) {
   const GoldenFile file("adamw");
   const std::vector<std::string> names{"weight", "bias", "codebook"};
   std::vector<float> start;
@@ -167,7 +189,8 @@ void expect_adamw(const std::string& variant, bool decay_everything) {
                      decay_everything || name == "weight" ? 1.0F : 0.0F});
   }
   const auto n = static_cast<std::int64_t>(start.size());
-  const Tensor p = Tensor::from(start, {n}), m = Tensor::zeros({n}), v = Tensor::zeros({n});
+  const Tensor p = Tensor::from(start, {n}, device), m = Tensor::zeros({n}, DType::f32, device),
+               v = Tensor::zeros({n}, DType::f32, device);
   for (std::int64_t step = 1; step <= 20; ++step) {
     std::vector<float> gradient;
     for (std::size_t i = 0; i < names.size(); ++i) {
@@ -176,7 +199,7 @@ void expect_adamw(const std::string& variant, bool decay_everything) {
       gradient.insert(gradient.end(), all.begin() + size * (step - 1), all.begin() + size * step);
     }
     const double norm =
-        adamw_step(p, Tensor::from(gradient, {n}), m, v, spans,
+        adamw_step(p, Tensor::from(gradient, {n}, device), m, v, spans,
                    {.lr = 1e-3F, .weight_decay = 1e-2F, .clip_norm = 5, .step = step});
     EXPECT_NEAR(
         norm,
@@ -191,8 +214,12 @@ void expect_adamw(const std::string& variant, bool decay_everything) {
   }
 }
 
-TEST(GoldenParts, AdamWWithDecayOnEverything) { expect_adamw("all", true); }
-TEST(GoldenParts, AdamWWithDecayOnMatrices) { expect_adamw("matrices", false); }
+TEST(GoldenParts, AdamWWithDecayOnEverything) {
+  on_wanted_devices([](Device device) { expect_adamw("all", true, device); });
+}
+TEST(GoldenParts, AdamWWithDecayOnMatrices) {
+  on_wanted_devices([](Device device) { expect_adamw("matrices", false, device); });
+}
 
 }  // namespace
 }  // namespace tessera::test

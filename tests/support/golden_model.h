@@ -37,12 +37,13 @@ inline Tensor ints(const GoldenFile& file, const std::string& name) {
 
 inline Segments segments(const GoldenFile& file) { return Segments(file.ints("in/cu_seqlens")); }
 
-/// Copies every parameter from the file; shapes may differ by axes of one, sizes may not.
+/// Copies every parameter from the file to where it lies; shapes may differ by axes of one, sizes
+/// may not.
 inline void load_parameters(const std::vector<NamedTensor>& parameters, const GoldenFile& file) {
   for (const NamedTensor& p : parameters) {
     const auto values = file.floats("param/" + p.name);
     ASSERT_EQ(static_cast<std::int64_t>(values.size()), p.tensor.size()) << p.name;
-    copy_into(p.tensor, Tensor::from(values, p.tensor.shape()));
+    copy_into(p.tensor, Tensor::from(values, p.tensor.shape()).to(p.tensor.device()));
   }
 }
 
@@ -84,14 +85,14 @@ inline void expect_output_and_gradients(const Tensor& y, const Tensor& x,
                                         const std::vector<NamedTensor>& parameters,
                                         const GoldenFile& file) {
   EXPECT_LE(relative_error(y.to_vector<float>(), file.at("out/y").values), 1e-5);
-  backward_with(y, floats(file, "in/grad_out"));
+  backward_with(y, floats(file, "in/grad_out").to(y.device()));
   expect_gradients(parameters, file, "grad/");
   EXPECT_LE(relative_error(x.grad().to_vector<float>(), file.at("grad_in/x").values), 1e-4);
 }
 
 /// `in/x` as a leaf with gradient.
-inline Tensor leaf(const GoldenFile& file) {
-  Tensor x = floats(file, "in/x");
+inline Tensor leaf(const GoldenFile& file, Device device = kCpu) {
+  Tensor x = floats(file, "in/x").to(device);
   x.set_requires_grad(true);
   return x;
 }

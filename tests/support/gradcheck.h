@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <span>
@@ -16,6 +15,7 @@
 #include "core/autograd.h"
 #include "core/parallel.h"
 #include "core/rng.h"
+#include "support/devices.h"
 #ifdef TESSERA_BUILD_SIMT
 #include "core/simt/executor.h"
 #endif
@@ -52,20 +52,6 @@ inline void on_every_simd_level(const std::function<void(const char*)>& body) {
     body(hwy::TargetName(target));
   }
   hwy::SetSupportedTargetsForTest(0);
-}
-
-/// Whether TESSERA_TEST_DEVICES, where it is set, names the device: "simt" or "cpu,cuda".
-inline bool wanted(DeviceType type) {
-  const char* list = std::getenv("TESSERA_TEST_DEVICES");
-  return list == nullptr || std::string(list).find(name(type)) != std::string::npos;
-}
-
-/// A test that was asked for cuda must not pass without one.
-inline void require_wanted_devices() {
-  const bool asked = std::getenv("TESSERA_TEST_DEVICES") != nullptr && wanted(DeviceType::cuda);
-  const auto all = devices();
-  EXPECT_TRUE(!asked || std::ranges::count(all, DeviceType::cuda, &Device::type) > 0)
-      << "TESSERA_TEST_DEVICES asks for cuda, which this build or machine has not";
 }
 
 /// Runs `body` on the cpu at each SIMD level, then on every other device of this build that the op

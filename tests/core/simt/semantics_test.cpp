@@ -322,6 +322,25 @@ TEST(SimtMma, EveryShapeIsTheProductOfItsTiles) {
   }
 }
 
+// 1 + 0.75 ulp: rounded up, or cut off; likewise below zero.
+TEST(SimtNoise, MmaCutsItsSumsOffWhereItElseRoundsThem) {
+  for (const Tile tile :
+       {Tile::m16n8k16_bf16, Tile::m16n8k16_f16, Tile::m16n8k8_bf16, Tile::m16n8k8_tf32}) {
+    const std::size_t k = tile == Tile::m16n8k16_bf16 || tile == Tile::m16n8k16_f16 ? 16 : 8;
+    for (const float sign : {1.0F, -1.0F}) {
+      std::vector<float> a(16 * k), b(k * 8);
+      for (std::size_t m = 0; m < 16; ++m) a[m * k + k - 1] = 0x1.8p-12F;
+      for (std::size_t n = 0; n < 8; ++n) b[(k - 1) * 8 + n] = sign * 0x1p-12F;
+      const Buffer<float> da(a), db(b), dc(std::vector<float>(128, sign)), dd(128);
+      run_mma_tile(tile, da.view(), db.view(), dc.view(), dd.view());
+      EXPECT_EQ(dd.host(), std::vector<float>(128, sign * (1 + 0x1p-23F)));
+      const Noise noise(1);
+      run_mma_tile(tile, da.view(), db.view(), dc.view(), dd.view());
+      EXPECT_EQ(dd.host(), std::vector<float>(128, sign));
+    }
+  }
+}
+
 TEST(SimtOrdering, AcquireSeesWhatWasReleasedOrNothing) {
   std::set<float> seen;
   for (const Schedule s : schedules()) {
