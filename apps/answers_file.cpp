@@ -37,8 +37,10 @@ void write_by_program(const ModelArguments& a, const ordered_json& head, const A
   }
   constexpr int kAllDigits = 17;
   write_result(source.path.string(), first.dump() + "\n" + table.csv(kAllDigits));
-  run_program({a.python, script("answers.py"), source.path.string(), a.output, "--format",
-               fs::path(a.output).extension().string().substr(1)});
+  auto argv = helper_command(a.helpers, "answers.py");
+  argv.insert(argv.end(), {source.path.string(), a.output, "--format",
+                           fs::path(a.output).extension().string().substr(1)});
+  run_program(argv);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/programs.h"
 #include "apps/run_config.h"
 #include "core/device.h"
 
@@ -11,7 +12,8 @@ namespace tessera::apps {
 
 /// Published checkpoints, .ckpt of PyTorch or .safetensors with the same names.
 struct ImportArguments {
-  std::string tokenizer, backbone, python = "python3";
+  std::string tokenizer, backbone;
+  Helpers helpers;
 };
 
 /// Options that are flags, not configuration.
@@ -49,7 +51,7 @@ struct ModelArguments {
   Device device = kCpu;                ///< where the model computes
   std::vector<std::string> observers;  ///< predict: columns of the data beside the answers
   bool ignore_labels = false;          ///< predict: class labels are not read
-  std::string python = "python3";      ///< predict: writes Parquet and ROOT
+  Helpers helpers;                     ///< predict: write Parquet and ROOT
 };
 /// Metrics of a stored task model on a dataset split, with bootstrap errors, and their paired
 /// differences from another model's.
@@ -59,6 +61,6 @@ void predict_verb(const ModelArguments& arguments);
 /// Checks every hash of a run, model, checkpoint or dataset directory.
 void verify_verb(const std::string& directory);
 /// Draws RUN/report.html with apps/python/plot.py.
-void report_verb(const std::string& run, const std::string& python);
+void report_verb(const std::string& run, const Helpers& helpers);
 
 }  // namespace tessera::apps

@@ -1,11 +1,13 @@
 #include "apps/data_verbs.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,8 +16,11 @@
 #include "apps/output.h"
 #include "apps/programs.h"
 #include "core/check.h"
+#include "train/file_kind.h"
 #include "train/manifest.h"
 #include "train/native_file.h"
+#include "train/path_hints.h"
+#include "train/simulation/particles.h"
 #include "train/simulation/simulate.h"
 
 namespace tessera::apps {
@@ -23,7 +28,8 @@ namespace {
 
 struct SimulateArguments {
   std::vector<std::string> sources;
-  std::string output, file, python = "python3";
+  std::string output, file;
+  Helpers helpers;
   std::uint64_t seed = 0, skip_events = 0;
   int mantissa_bits = 23, deflate = 1;
   bool overwrite = false, literal_delphes = false, quiet = false;
@@ -41,9 +47,9 @@ SimulateSource parse_source(const std::string& text, const std::string& file) {
   return source;
 }
 
-// What to type to make the file again; recorded in it, so it holds no path but the output's.
+// What to type to make the file again; recorded in it, with the names as they were given.
 std::string command_of(const SimulateArguments& args) {
-  std::string text = "tessera simulate --output " + args.output;
+  std::string text = "tessera simulate --output " + shell_word(args.output);
   if (args.mantissa_bits != 23) {
     text += fmt::format(" --mantissa-bits {}", args.mantissa_bits);
   }
@@ -59,8 +65,11 @@ std::string command_of(const SimulateArguments& args) {
   if (args.skip_events != 0) {
     text += fmt::format(" --skip-events {}", args.skip_events);
   }
+  if (!args.file.empty()) {
+    text += " --file " + shell_word(args.file);
+  }
   for (const std::string& s : args.sources) {
-    text += " --source " + s;
+    text += " --source " + shell_word(s);
   }
   return text;
 }
@@ -91,8 +100,9 @@ void simulate_verb(const SimulateArguments& args) {
       .deflate = args.deflate, .mantissa_bits = args.mantissa_bits, .overwrite = args.overwrite};
   config.track_momentum = args.literal_delphes ? TrackMomentum::delphes : TrackMomentum::smeared;
   config.command = command_of(args);
+  config.event_reader = event_reader();
   if (args.file.empty()) {
-    config.generator = {args.python, script("simulate.py")};
+    config.generator = helper_command(args.helpers, "simulate.py");
   }
   const bool terminal = ::isatty(STDERR_FILENO) != 0 && !args.quiet;
   const SimulateReport report = simulate(config, [&](const SimulateProgress& p) {
@@ -124,7 +134,7 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
   verb->add_option("--mantissa-bits", args->mantissa_bits, "Kept of constituent floats, 23 = all")
       ->check(CLI::Range(8, 23));
   verb->add_option("--deflate", args->deflate, "zlib level, 0 = none")->check(CLI::Range(0, 9));
-  verb->add_option("--python", args->python, "Interpreter that has pythia8mc");
+  add_helper_options(*verb, args->helpers, "Interpreter that has pythia8mc");
   verb->add_flag("--literal-delphes", args->literal_delphes,
                  "Track momenta as Delphes literally has them");
   verb->add_flag("--overwrite", args->overwrite, "Replace the output");
@@ -138,20 +148,23 @@ void add_simulate(CLI::App& app, std::function<void()>& action) {
 }
 
 struct ConvertArguments {
-  std::string source, destination, dataset, python = "python3", checksum, id_base;
+  std::string source, destination, dataset, checksum;
+  std::optional<std::uint64_t> id_base;
+  Helpers helpers;
   std::uint64_t memory_gib = 4;
 };
 
 void convert_verb(const ConvertArguments& args) {
-  std::vector<std::string> argv{args.python,      script("convert.py"), args.source,
-                                args.destination, "--dataset",          args.dataset};
-  for (const auto& [flag, value] :
-       {std::pair{"--checksum", args.checksum}, std::pair{"--id-base", args.id_base}}) {
-    if (!value.empty()) {
-      argv.insert(argv.end(), {flag, value});
-    }
+  check_plain_file(args.source);
+  auto argv = helper_command(args.helpers, "convert.py");
+  argv.insert(argv.end(), {args.source, args.destination, "--dataset", args.dataset});
+  if (!args.checksum.empty()) {
+    argv.insert(argv.end(), {"--checksum", args.checksum});
   }
-  run_bounded(argv, args.source, {.memory = args.memory_gib << 30});
+  if (args.id_base) {
+    argv.insert(argv.end(), {"--id-base", std::to_string(*args.id_base)});
+  }
+  run_bounded(argv, args.source, reader_bounds(args.source, args.memory_gib << 30U));
   check_foreign_file(args.destination);  // the reader's word, not the converter's
 }
 
@@ -169,16 +182,29 @@ void add_convert(CLI::App& app, std::function<void()>& action) {
                    "First jet id; from the hash of the source if not given");
   verb->add_option("--memory", args->memory_gib, "GiB of address space that the converter may use")
       ->check(CLI::Range(1, 1024));
-  verb->add_option("--python", args->python, "Interpreter that has uproot, awkward, pyarrow, h5py");
+  add_helper_options(*verb, args->helpers, "Interpreter that has uproot, awkward, pyarrow, h5py");
   verb->callback([args, &action] { action = [args] { convert_verb(*args); }; });
 }
 
-// For check_foreign_file(); not in the help.
-void add_check(CLI::App& app, std::function<void()>& action) {
+void send_events(const std::string& path) { write_particle_stream(*open_event_file(path), stdout); }
+
+// A verb that reads a stranger's file in a bounded child; not in the help. That the file asks for
+// more memory than the bound is the file's fault.
+void add_reader(CLI::App& app, const char* name, const char* help, void (*read)(const std::string&),
+                std::function<void()>& action) {
   auto path = std::make_shared<std::string>();
-  CLI::App* verb = app.add_subcommand("check-native", "Read a native file whole")->group("");
+  CLI::App* verb = app.add_subcommand(name, help)->group("");
   verb->add_option("file", *path)->required();
-  verb->callback([path, &action] { action = [path] { check_native_file(*path); }; });
+  verb->callback([path, read, &action] {
+    action = [path, read] {
+      try {
+        read(*path);
+      } catch (const std::bad_alloc&) {
+        TESSERA_FAIL(ErrorKind::data, "{}: it asks for more memory than a file of its size may",
+                     *path);
+      }
+    };
+  });
 }
 
 void say(const std::string& line) { print_err("inspect: {}\n", line); }
@@ -214,7 +240,11 @@ void write_manifest_verb(const std::string& directory, const ManifestArguments& 
 void add_data_verbs(CLI::App& app, std::function<void()>& action) {
   add_simulate(app, action);
   add_convert(app, action);
-  add_check(app, action);
+  add_reader(
+      app, "check-native", "Read a native file whole",
+      [](const std::string& path) { check_native_file(path); }, action);
+  add_reader(app, "read-events", "Write the events of a file as a particle stream", send_events,
+             action);
 }
 
 }  // namespace tessera::apps

@@ -56,6 +56,10 @@ ordered_json comparison_json(const GenerationComparison& comparison, const Gener
   const auto jets = static_cast<double>(r.jets.size());
   metrics["jets below 3 particles"] = comparison.generated_below_3;
   metrics["jets below 3 particles, truth"] = comparison.truth_below_3;
+  if (comparison.truth_floored + comparison.generated_floored > 0) {
+    metrics["constituents with |pz| >= E"] = comparison.generated_floored;
+    metrics["constituents with |pz| >= E, truth"] = comparison.truth_floored;
+  }
   metrics["truncated jets"] = static_cast<double>(r.truncated) / jets;
   metrics["mean log-likelihood / nat"] = r.mean_log_likelihood;
   return {{"histograms", histograms}, {"metrics", metrics}};
@@ -85,6 +89,12 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   const auto comparison =
       compare_generated(original_jets(data, c.generate.jets),
                         reconstructed_jets(data, c.generate.jets, *tokenizer.model), r.particles);
+  if (comparison.truth_floored + comparison.generated_floored > 0) {
+    print_err(
+        "generate: |pz| reaches the energy of {} held-out and {} generated constituents: their "
+        "rapidity is floored at 14\n",
+        comparison.truth_floored, comparison.generated_floored);
+  }
   record_stage(c, "generate", watch.seconds(), "");
   write_text(report, comparison_json(comparison, r).dump());  // the last: it says that all is done
   print_out("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",

@@ -5,6 +5,7 @@
 #include "apps/programs.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
+#include "train/file_kind.h"
 #include "train/hash.h"
 #include "train/import_weights.h"
 #include "train/model_store.h"
@@ -17,13 +18,16 @@ namespace fs = std::filesystem;
 /// Names and tensors of a checkpoint; one of PyTorch's is first rewritten by a child process, whose
 /// output lies in the stage's directory for a moment.
 TensorMap read_weights(const ImportArguments& a, const std::string& file, const Stage& stage) {
-  TESSERA_CHECK_KIND(ErrorKind::missing, fs::exists(file), "{}: no such file", file);
+  check_plain_file(file);
   if (file.ends_with(".safetensors")) {
     return read_safetensors(file).tensors;
   }
   const std::string rewritten = stage.directory() + "/imported.safetensors";
   fs::remove(rewritten);
-  run_bounded({a.python, script("import_checkpoint.py"), file, rewritten}, file);
+  constexpr std::uint64_t kMemory = std::uint64_t{4} << 30U;
+  auto argv = helper_command(a.helpers, "import_checkpoint.py");
+  argv.insert(argv.end(), {file, rewritten});
+  run_bounded(argv, file, reader_bounds(file, kMemory + 4 * fs::file_size(file)));
   TensorMap tensors = read_safetensors(rewritten).tensors;
   fs::remove(rewritten);
   return tensors;

@@ -15,8 +15,11 @@
 #include "kernels/matmul/precision.h"
 #include "train/checkpoint.h"
 #include "train/file_io.h"
+#include "train/file_kind.h"
+#include "train/json_text.h"
 #include "train/manifest.h"
 #include "train/native_file.h"
+#include "train/path_hints.h"
 #include "train/safetensors.h"
 
 namespace tessera::apps {
@@ -41,11 +44,8 @@ ordered_json continuous_counts(const RunConfig& c) {
 }
 
 ordered_json counts_of(const std::string& preset) {
-  const char* text = preset_text(preset);
-  TESSERA_CHECK(text != nullptr, "inspect: expected one of {}, or a directory, got '{}'",
-                preset_names(), preset);
   RunConfig c;
-  run_schema().read_text(text, "preset " + preset, c);
+  run_schema().read_text(preset_text(preset), "preset " + preset, c);
   Rng rng(0);
   const Tokenizer tokenizer(tokenizer_config(c), rng);
   ordered_json counts{{"preset", preset}, {"tokenizer", tokenizer.parameter_count()}};
@@ -62,7 +62,7 @@ ordered_json describe_model(const fs::path& directory) {
   ordered_json j{
       {"directory", directory.string()}, {"tensors", c.model.size()}, {"scalars", scalars}};
   if (!c.config_json.empty()) {
-    j["config"] = ordered_json::parse(c.config_json);
+    j["config"] = parse_json(c.config_json, (directory / "config.json").string());
   }
   if (!c.state.empty()) {
     j["state"] = c.state;
@@ -70,20 +70,35 @@ ordered_json describe_model(const fs::path& directory) {
   return j;
 }
 
+// Printed as it stands in the file, once the strict reader has taken it.
+ordered_json describe_dataset(const fs::path& directory) {
+  (void)read_manifest(directory);
+  return ordered_json::parse(read_text((directory / "manifest.json").string()));
+}
+
+// A preset's name means the preset, as for -c; ./NAME is a folder of that name.
 ordered_json describe(const std::string& what) {
+  if (preset_text(what) != nullptr) {
+    return counts_of(what);
+  }
   const fs::path path(what);
-  if (fs::exists(path / "MANIFEST.json")) {
+  if (is_plain_file(path / "MANIFEST.json")) {
     return describe_model(path);
   }
-  TESSERA_CHECK_KIND(ErrorKind::missing,
-                     !fs::is_directory(path) || fs::exists(path / "manifest.json"),
-                     "inspect: {}: holds no MANIFEST.json of a model and no manifest.json of a "
-                     "dataset; make the latter with: tessera inspect --write-manifest {}",
-                     what, what);
-  if (fs::exists(path / "manifest.json")) {
-    return ordered_json::parse(read_text((path / "manifest.json").string()));
+  if (is_plain_file(path / "manifest.json")) {
+    return describe_dataset(path);
   }
-  return counts_of(what);
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    TESSERA_FAIL(ErrorKind::missing, "inspect: {}: as a model: {}; as a dataset: {}", what,
+                 model_hint(path), dataset_hint(path));
+  }
+  TESSERA_CHECK_KIND(ErrorKind::missing, !fs::exists(path, error), "inspect: {}: {}", what,
+                     dataset_hint(path));
+  TESSERA_FAIL(ErrorKind::usage,
+               "inspect: expected one of the presets {}, or a directory, got '{}', which is "
+               "neither; the nearest preset is '{}'",
+               preset_names(), what, nearest_preset(what));
 }
 
 void print_files(const ordered_json& splits) {

@@ -16,6 +16,7 @@
 #include "core/parallel.h"
 #include "core/simd_level.h"
 #include "kernels/matmul/precision.h"
+#include "train/file_kind.h"
 #include "train/suggestion.h"
 
 namespace tessera::apps {
@@ -28,7 +29,8 @@ constexpr const char* kExitCodes =
 
 /// Everything that the command line may hold; `action` is what the chosen verb does.
 struct CommandLine {
-  std::string config_path, device = "cpu", manifest_of, directory, python = "python3";
+  std::string config_path, device = "cpu", manifest_of, directory;
+  Helpers helpers;
   std::vector<std::string> overrides;
   std::int64_t threads = 0;
   Options options;
@@ -45,6 +47,10 @@ RunConfig resolve(const CommandLine& line) {
   if (const char* preset = preset_text(line.config_path)) {
     schema.read_text(preset, "preset " + line.config_path, config);
   } else if (!line.config_path.empty()) {
+    TESSERA_CHECK_KIND(ErrorKind::missing, is_plain_file(line.config_path),
+                       "-c {}: expected a TOML file or one of the presets {}, got neither; the "
+                       "nearest preset is '{}'",
+                       line.config_path, preset_names(), nearest_preset(line.config_path));
     schema.read_file(line.config_path, config);
   }
   for (const std::string& text : line.overrides) {
@@ -115,7 +121,7 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
   ImportArguments& files = line.options.import;
   import->add_option("--tokenizer", files.tokenizer, ".ckpt of PyTorch, or .safetensors");
   import->add_option("--backbone", files.backbone, "The same, with its next-token head");
-  import->add_option("--python", files.python, "Interpreter that reads a .ckpt; no library needed");
+  add_helper_options(*import, files.helpers, "Interpreter that reads a .ckpt; no library needed");
   add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
                {"backbone.kind", "generate."}, generate_verb);
   add_run_verb(
@@ -176,7 +182,8 @@ void add_predict(CLI::App& app, CommandLine& line) {
            "Columns of the data to copy beside the answers, such as jet/sdmass");
   sub->add_flag("--ignore-labels", line.model.ignore_labels,
                 "Do not read class labels: for data of classes that the model does not have");
-  sub->add_option("--python", line.model.python, "Interpreter that has pyarrow and, for ROOT, uproot and awkward");
+  add_helper_options(*sub, line.model.helpers,
+                     "Interpreter that has pyarrow and, for ROOT, uproot and awkward");
 }
 
 void add_inspection_verbs(CLI::App& app, CommandLine& line) {
@@ -206,9 +213,9 @@ void add_inspection_verbs(CLI::App& app, CommandLine& line) {
   verify->callback([&line] { line.action = [&line] { verify_verb(line.directory); }; });
   CLI::App* report = app.add_subcommand("report", "Draw RUN/report.html");
   report->add_option("run", line.directory, "Run directory")->required();
-  report->add_option("--python", line.python, "Interpreter that has matplotlib and mplhep");
+  add_helper_options(*report, line.helpers, "Interpreter that has matplotlib and mplhep");
   report->callback(
-      [&line] { line.action = [&line] { report_verb(line.directory, line.python); }; });
+      [&line] { line.action = [&line] { report_verb(line.directory, line.helpers); }; });
 }
 
 int guarded(const std::function<void()>& body) {
@@ -216,7 +223,9 @@ int guarded(const std::function<void()>& body) {
     body();
     return 0;
   } catch (const Error& e) {
-    if (!e.message().empty()) {  // else a child said it
+    if (e.kind() == ErrorKind::requeue) {  // stopped as it was asked to: no error
+      print_err("tessera: {}\n", e.message());
+    } else if (!e.message().empty()) {  // else a child said it
       print_err("tessera: {} error: {}\n", name(e.kind()), e.message());
     }
     return exit_code(e.kind());

@@ -12,4 +12,7 @@ const char* preset_text(std::string_view name);
 /// "omnijet-alpha, quickstart, ...".
 std::string preset_names();
 
+/// The preset whose name is nearest to what was typed.
+std::string nearest_preset(std::string_view typed);
+
 }  // namespace tessera::apps

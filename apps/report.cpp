@@ -4,8 +4,10 @@
 
 namespace tessera::apps {
 
-void report_verb(const std::string& run, const std::string& python) {
-  run_program({python, script("plot.py"), run});
+void report_verb(const std::string& run, const Helpers& helpers) {
+  auto argv = helper_command(helpers, "plot.py");
+  argv.push_back(run);
+  run_program(argv);
 }
 
 }  // namespace tessera::apps

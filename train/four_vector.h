@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "nn/models/rapidity.h"
+
 namespace tessera {
 
 /// (px, py, pz, E) in GeV.
@@ -19,7 +21,13 @@ struct FourVector {
     const double t = pt();
     return t > 0 ? std::asinh(pz / t) : std::copysign(1e5, pz);
   }
-  [[nodiscard]] double rapidity() const { return 0.5 * std::log((e + pz) / (e - pz)); }
+  /// 1/2 ln ((E + pz) / (E - pz)); guarded_rapidity() where |pz| reaches the energy. Apart from
+  /// that the expression stays as it was, since files and reports repeat its bits.
+  [[nodiscard]] double rapidity() const {
+    return floored() ? guarded_rapidity(e, pz) : 0.5 * std::log((e + pz) / (e - pz));
+  }
+  /// Whether |pz| reaches the energy, so that rapidity() is floored.
+  [[nodiscard]] bool floored() const { return rapidity_is_floored(e, pz); }
   /// sqrt(max(0, E^2 - p^2)).
   [[nodiscard]] double m() const {
     return std::sqrt(std::max(0.0, e * e - px * px - py * py - pz * pz));

@@ -21,6 +21,7 @@ namespace tessera {
 struct ColumnInfo {
   ColumnType type = ColumnType::f32;
   std::vector<std::uint64_t> shape;
+  std::uint64_t chunk = 0;  ///< elements of a chunk, all of which are decoded to read one; 0 = none
   bool checksummed = false;  ///< fletcher32 is in its filter pipeline
 };
 
@@ -89,8 +90,9 @@ class H5File {
   [[nodiscard]] std::vector<T> read_column(std::string_view column) const {
     return read_range<T>(column, 0, size(column));
   }
-  /// The column's elements as stored, native byte order.
-  [[nodiscard]] std::vector<std::byte> read_raw(std::string_view column) const;
+  /// Some of the column's elements as stored, native byte order.
+  [[nodiscard]] std::vector<std::byte> read_raw(std::string_view column, std::uint64_t begin,
+                                                std::uint64_t count) const;
 
   /// An empty column of element type T and unlimited extent.
   template <ColumnValue T>

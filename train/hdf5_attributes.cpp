@@ -17,6 +17,8 @@ void H5File::Impl::fail_attribute(std::string_view attribute, std::string_view w
 
 namespace {
 
+constexpr std::size_t kMostText = std::size_t{64} << 20U;  // bytes of an attribute
+
 Id open_attribute(H5File::Impl& f, std::string_view attribute_name, std::string_view object_name) {
   const Id owner = f.object(object_name);
   const std::string text(attribute_name);
@@ -140,6 +142,11 @@ std::vector<std::string> H5File::read_attribute(std::string_view attribute,
     return result;
   }
   const std::size_t bytes = H5Tget_size(type);
+  if (bytes == 0 || bytes > kMostText / std::max<std::size_t>(static_cast<std::size_t>(count), 1)) {
+    impl_->fail_attribute(attribute, fmt::format("expected at most {} bytes of text, got {} texts "
+                                                 "of {} bytes",
+                                                 kMostText, count, bytes));
+  }
   std::vector<char> packed(bytes * static_cast<std::size_t>(count) + 1, '\0');
   if (H5Aread(id, type, packed.data()) < 0) {
     impl_->fail_attribute(attribute, "cannot read: " + library_message());

@@ -59,6 +59,26 @@ void check_filled(const H5File::Impl& f, std::string_view column, hid_t id,
 
 }  // namespace
 
+namespace {
+
+// Elements of a chunk of a chunked dataset, else 0.
+std::uint64_t chunk_of(hid_t id, int rank) {
+  const Id plist(H5Dget_create_plist(id));
+  std::vector<hsize_t> extents(static_cast<std::size_t>(std::max(rank, 1)), 1);
+  if (H5Pget_layout(plist) != H5D_CHUNKED || H5Pget_chunk(plist, rank, extents.data()) != rank) {
+    return 0;
+  }
+  std::uint64_t elements = 1;
+  for (const hsize_t n : extents) {
+    if (__builtin_mul_overflow(elements, n, &elements)) {
+      return UINT64_MAX;
+    }
+  }
+  return elements;
+}
+
+}  // namespace
+
 ColumnInfo H5File::Impl::info(std::string_view column) {
   const hid_t id = dataset(column);
   ColumnInfo result;
@@ -78,6 +98,7 @@ ColumnInfo H5File::Impl::info(std::string_view column) {
   std::vector<hsize_t> dims(result.shape.size());
   H5Sget_simple_extent_dims(space, dims.data(), nullptr);
   std::copy(dims.begin(), dims.end(), result.shape.begin());
+  result.chunk = chunk_of(id, rank);
   if (!writable()) {
     check_filled(*this, column, id, result);
   }
@@ -187,12 +208,13 @@ void H5File::read_bytes(std::string_view column, std::uint64_t begin, std::uint6
   }
 }
 
-std::vector<std::byte> H5File::read_raw(std::string_view column) const {
-  const std::uint64_t count = size(column);
+std::vector<std::byte> H5File::read_raw(std::string_view column, std::uint64_t begin,
+                                        std::uint64_t count) const {
+  check_range(column, begin, count);
   const Session session;
   const ColumnType type = impl_->info(column).type;
   std::vector<std::byte> bytes(count * width(type));
-  impl_->read_stored(column, type, 0, count, bytes.data());
+  impl_->read_stored(column, type, begin, count, bytes.data());
   return bytes;
 }
 

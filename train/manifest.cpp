@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "train/file_kind.h"
 #include "train/hash.h"
 #include "train/json_text.h"
 #include "train/native_file.h"
+#include "train/path_hints.h"
 
 namespace tessera {
 namespace {
@@ -18,6 +20,9 @@ using Json = nlohmann::ordered_json;
 // Version 2 ends with a hash of its content, so that no flipped bit of it passes; version 1 is
 // read.
 constexpr int kVersion = 2;
+
+// Rows of a column in memory at once.
+constexpr std::uint64_t kReadAtOnce = 1U << 20U;
 
 Json to_json(const FileEntry& e) {
   return {{"file", e.file},
@@ -66,6 +71,9 @@ FileEntry entry_from(const nlohmann::json& j) {
   e.n = count_at(j, "n");
   e.m = count_at(j, "m");
   e.max_constituents = count_at(j, "max_constituents");
+  TESSERA_CHECK_KIND(ErrorKind::data, j.at("class_counts").size() <= 256,
+                     "manifest: '{}': expected at most 256 classes, got {}", e.file,
+                     j.at("class_counts").size());
   for (const auto& [name, count] : j.at("class_counts").items()) {
     e.class_counts[name] = count_at(j.at("class_counts"), name);
   }
@@ -101,6 +109,10 @@ DatasetManifest manifest_from(const nlohmann::json& j) {
       manifest.splits[split].push_back(entry_from(file));
     }
   }
+  // The writer's ordered objects take quadratic time.
+  TESSERA_CHECK_KIND(ErrorKind::data, j.at("columns").size() <= 4096 && j.at("splits").size() <= 64,
+                     "manifest: expected at most 4096 columns and 64 splits, got {} and {}",
+                     j.at("columns").size(), j.at("splits").size());
   for (const auto& [column, stats] : j.at("columns").items()) {
     manifest.columns[column] = stats_from(stats);
   }
@@ -144,8 +156,11 @@ void add_columns(const H5File& file, std::map<std::string, Running>& running,
       continue;
     }
     Running& r = running[column];
-    for (const float x : file.read_column<float>(column)) {
-      r.add(static_cast<double>(x));
+    for (std::uint64_t begin = 0, end = file.size(column); begin < end; begin += kReadAtOnce) {
+      const auto piece = std::min(kReadAtOnce, end - begin);
+      for (const float x : file.read_range<float>(column, begin, piece)) {
+        r.add(static_cast<double>(x));
+      }
     }
     units[column] = file.has_attribute("unit", column)
                         ? file.read_attribute<std::string>("unit", column)
@@ -217,7 +232,10 @@ std::string content_hash(const H5File& file) {
     }
     const ColumnInfo info = file.info(column);
     hasher.update(fmt::format("{} {} {}\n", column, name(info.type), info.shape.at(0)));
-    hasher.update(file.read_raw(column));
+    const std::uint64_t rows = info.shape.at(0);
+    for (std::uint64_t begin = 0; begin < rows; begin += kReadAtOnce) {
+      hasher.update(file.read_raw(column, begin, std::min(kReadAtOnce, rows - begin)));
+    }
   }
   return hasher.hex();
 }
@@ -283,10 +301,9 @@ void write_manifest(const std::filesystem::path& directory, const DatasetManifes
 
 DatasetManifest read_manifest(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "manifest.json";
-  TESSERA_CHECK_KIND(ErrorKind::missing, std::filesystem::exists(path),
-                     "{}: expected a dataset manifest, got nothing there; make one with: tessera "
-                     "inspect --write-manifest {}",
-                     path.string(), directory.string());
+  TESSERA_CHECK_KIND(ErrorKind::missing, is_plain_file(path),
+                     "{}: expected a dataset manifest, got {}", path.string(),
+                     dataset_hint(directory));
   try {
     const std::string text = read_text(path, 256ULL << 20);
     const nlohmann::json json = parse_json(text, "manifest");
@@ -294,7 +311,7 @@ DatasetManifest read_manifest(const std::filesystem::path& directory) {
     TESSERA_CHECK_KIND(ErrorKind::data, json.at("version") == 1 || text == text_of(manifest),
                        "expected the text that its hash belongs to, got a damaged or edited one; "
                        "make it again with: tessera inspect --write-manifest {}",
-                       directory.string());
+                       shell_word(directory.string()));
     return manifest;
   } catch (const Json::exception& e) {
     TESSERA_FAIL(ErrorKind::data, "{}: {}", path.string(), e.what());

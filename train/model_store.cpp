@@ -5,6 +5,7 @@
 #include "train/checkpoint.h"
 #include "train/hash.h"
 #include "train/model_card.h"
+#include "train/path_hints.h"
 
 namespace tessera {
 
@@ -53,7 +54,9 @@ void check_types(const Module& model, const std::vector<NamedTensor>& tensors) {
 template <class Model, class Make>
 Stored<Model> stored(const fs::path& directory, const char* kind, const Make& make) {
   TESSERA_CHECK_KIND(ErrorKind::missing, has_model(directory),
-                     "{}: no such model; run the verb that trains it before", directory.string());
+                     "{}: no such model; expected a folder with MANIFEST.json, which the verb "
+                     "that trains it makes, got {}",
+                     directory.string(), model_hint(directory));
   const Checkpoint c = read_checkpoint(directory);
   try {
     const Raw raw{parse_card(c.config_json, "config.json", kind),

@@ -55,6 +55,26 @@ void check_extent(const H5File& h5, const std::string& column, std::uint64_t wan
                      h5.path().string(), column);
 }
 
+// A reader holds some columns whole, so a file must not expand to much more than its size. Momenta
+// and ids do not compress 64-fold; small files may, since their columns are mostly empty chunks.
+void check_expansion(const H5File& h5) {
+  constexpr long double kFactor = 64, kFree = 64 << 20;
+  const auto stored = static_cast<long double>(std::filesystem::file_size(h5.path()));
+  long double bytes = 0;
+  for (const std::string& column : h5.columns()) {
+    if (h5.is_column(column)) {
+      const ColumnInfo info = h5.info(column);
+      bytes += static_cast<long double>(std::max(info.shape.at(0), info.chunk)) *
+               static_cast<long double>(width(info.type));
+    }
+  }
+  TESSERA_CHECK_KIND(ErrorKind::data, bytes <= kFree + kFactor * stored,
+                     "{}: its columns expand to {:.0f} MB from {:.1f} MB, expected at most {:.0f} "
+                     "MB; rewrite it with less compression or smaller chunks",
+                     h5.path().string(), bytes * 1e-6L, stored * 1e-6L,
+                     (kFree + kFactor * stored) * 1e-6L);
+}
+
 // A unit need not be written, but a written one must be ours: nothing is rescaled in silence.
 void check_unit(const H5File& h5, const ColumnRule& rule) {
   if (!h5.has_attribute("unit", rule.path)) {
@@ -155,6 +175,7 @@ class NativeFile::Columns {
 };
 
 NativeFile::NativeFile(const std::filesystem::path& path) : h5_(H5File::open(path)) {
+  check_expansion(h5_);
   check_attributes();
   load_offsets();
   check_columns();

@@ -17,6 +17,8 @@ ErrorKind kind_of(int code) {
     case ENOENT:
     case ENOTDIR:
       return ErrorKind::missing;
+    case ENXIO:  // a socket
+      return ErrorKind::data;
     case EMFILE:
     case ENFILE:
     case ENOMEM:

@@ -9,13 +9,12 @@ text "". ROOT gets the tree "answers", whose branches have "_" for every charact
 head as the string "about".
 """
 
-import argparse
 import json
 import os
 import re
 import sys
 
-from program import exit_code_of, publish, temporary_name
+from program import Parser, exit_code_of, publish, temporary_name
 
 
 def read(source):
@@ -87,7 +86,7 @@ WRITERS = {"parquet": write_parquet, "root": write_root}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source")
     parser.add_argument("destination")
     parser.add_argument("--format", required=True, choices=WRITERS)

@@ -10,13 +10,12 @@ fill value -1000 and in both non-finite numbers of track columns become NaN, "no
 result is written under a temporary name and renamed; an existing file is never overwritten.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import sys
 
-from program import EXIT_DATA, EXIT_IO, EXIT_MISSING, EXIT_USAGE, exit_code_of, publish, temporary_name
+from program import EXIT_DATA, EXIT_IO, EXIT_MISSING, EXIT_USAGE, Parser, exit_code_of, publish, temporary_name, whole
 from program import ProgramError as ConvertError
 
 CLASSES = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]
@@ -430,12 +429,12 @@ def convert(options):
 
 
 def parse(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source")
     parser.add_argument("destination")
     parser.add_argument("--dataset", required=True, choices=sorted(CONVERTERS))
-    parser.add_argument("--rows", type=int, default=20000, help="jets in memory at once")
-    parser.add_argument("--id-base", type=int, help="first jet id (default: from the hash of the source)")
+    parser.add_argument("--rows", type=whole(1, 10**9), default=20000, help="jets in memory at once")
+    parser.add_argument("--id-base", type=whole(0, 2**63), help="first jet id (default: from the hash of the source)")
     parser.add_argument("--checksum", help="md5:HEX or sha256:HEX of the source as published")
     return parser.parse_args(arguments)
 

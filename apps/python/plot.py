@@ -26,17 +26,23 @@ left out and named on the page and on stderr.
                             metrics: {NAME: value, "NAME, WHAT STANDS BESIDE IT": value}}
 Exit codes: 0 done, 64 usage, 66 no run there or no matplotlib, 74 the page cannot be written.
 """
+import os
 import pathlib
 import sys
 
 from program import EXIT_MISSING, EXIT_USAGE, ProgramError, exit_code_of, write_durably
 
+here = os.open(".", os.O_RDONLY)
+os.chdir(pathlib.Path(__file__).parent)  # matplotlib would read a matplotlibrc of the working directory
 try:
     import matplotlib
     import numpy  # noqa: F401
 except ImportError as error:
     print(f"plot.py: {error}; pip install -r apps/python/requirements-report.txt", file=sys.stderr)
     sys.exit(EXIT_MISSING)
+finally:
+    os.fchdir(here)
+    os.close(here)
 matplotlib.use("Agg")
 
 from report.generation import draw_generation, draw_tokenizer
@@ -54,14 +60,20 @@ def fill(page, run, run_json):
     finetuning = run.studies("finetune/*__*", lambda p: run.study_curve(p.name))
     tokens, pretrain = run.json("eval/tokenizer.json"), run.json("eval/pretrain.json")
     entropy = pretrain.get("token_entropy") or tokens.get("token_entropy")
-    page.section("results", "Results", how_to_read(table) + summary(table, evals) + difference_tables(run.differences()) + draw_labels(page, table))
-    page.section("training", "Training", draw_training(page, curves, entropy) + draw_finetuning(page, finetuning))
-    page.section("momentum", "Tau momentum", draw_momentum(page, evals))
-    page.section("roc", "Signal against background", draw_roc(page, evals))
-    page.section("confusion", "Classes", draw_confusion(page, evals))
-    page.section("tokenizer", "Tokenizer", draw_tokenizer(page, tokens))
-    page.section("generation", "Generated jets", draw_generation(page, run.json("eval/generation.json")))
-    page.section("run", "This run", facts(run_json))
+
+    def section(anchor, title, *parts):
+        """`parts`: what it shows, the function that makes its HTML, and that one's arguments."""
+        page.section(anchor, title, "".join(page.guarded(*part) for part in parts))
+
+    section("results", "Results", ("how to read the table", how_to_read, table), ("the table of results", summary, table, evals),
+            ("paired differences", difference_tables, run.differences()), ("label efficiency", draw_labels, page, table))
+    section("training", "Training", ("pre-training curves", draw_training, page, curves, entropy), ("fine-tuning curves", draw_finetuning, page, finetuning))
+    section("momentum", "Tau momentum", ("response and resolution", draw_momentum, page, evals))
+    section("roc", "Signal against background", ("ROC curves", draw_roc, page, evals))
+    section("confusion", "Classes", ("confusion matrices", draw_confusion, page, evals))
+    section("tokenizer", "Tokenizer", ("tokenizer", draw_tokenizer, page, tokens))
+    section("generation", "Generated jets", ("generated jets", draw_generation, page, run.json("eval/generation.json")))
+    section("run", "This run", ("facts of the run", facts, run_json))
 
 
 def report(directory):
@@ -74,8 +86,11 @@ def report(directory):
     fill(page, run, run_json)
     if run.damaged:
         print(f"plot.py: {directory}: left out, cannot be read: {', '.join(run.damaged)}", file=sys.stderr)
+    if page.left_out:
+        print(f"plot.py: {directory}: left out, cannot be drawn: {'; '.join(page.left_out)}", file=sys.stderr)
     out = directory / "report.html"
-    write_durably(out, render(page, run, str(run_json.get("name", directory.resolve().name))).encode())
+    html = render(page, run, str(run_json.get("name", directory.resolve().name)))
+    write_durably(out, html.encode(errors="replace"))
     return out
 
 

@@ -1,9 +1,11 @@
-"""How the programs beside `tessera` write files and end: exit codes, and one line on stderr."""
+"""How the programs beside `tessera` read their options, write files and end: exit codes, and one line on stderr, never a traceback."""
+import argparse
 import errno
 import os
+import signal
 import sys
 
-EXIT_USAGE, EXIT_DATA, EXIT_MISSING, EXIT_IO = 64, 65, 66, 74
+EXIT_USAGE, EXIT_DATA, EXIT_MISSING, EXIT_INTERNAL, EXIT_MEMORY, EXIT_IO = 64, 65, 66, 70, 71, 74
 
 
 class ProgramError(Exception):
@@ -62,8 +64,30 @@ def print_result(text):
         raise ProgramError(EXIT_IO, f"standard output: cannot be written: {error.strerror} (errno {error.errno})") from error
 
 
+class Parser(argparse.ArgumentParser):
+    """Options whose mistakes are one line and exit code 64."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        raise ProgramError(EXIT_USAGE, message)
+
+
+def whole(least, most):
+    """An option's type: a whole number from `least` to `most`, in decimal digits alone."""
+
+    def convert(text):
+        good = text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) < 30
+        if not good or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got '{text:.60}'")
+        return int(text)
+    return convert
+
+
 def exit_code_of(name, body):
     """The exit code of body(), whose result is printed unless it is None."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would print a traceback
     try:
         result = body()
         if result is not None:
@@ -74,9 +98,13 @@ def exit_code_of(name, body):
         return ended(name, f"{error}; install with: pip install -r apps/python/requirements.txt", EXIT_MISSING)
     except OSError as error:
         return ended(name, error, EXIT_IO)
+    except MemoryError:
+        return ended(name, "out of memory", EXIT_MEMORY)
+    except Exception as error:  # a fault of ours: a user can do nothing with a traceback
+        return ended(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL)
     return 0
 
 
 def ended(name, error, code):
-    print(f"{name}: {error}", file=sys.stderr)
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
     return code

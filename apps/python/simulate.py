@@ -9,17 +9,19 @@ The stream (little-endian; read by train/simulation/particles.cpp) is
            f64 px, py, pz, e, m [GeV], vx, vy, vz [mm],
            u32 CRC-32 of the block after its magic
   end      b"END1"
+A block b"BLK2" holds f64 weight[events] behind count[events]; readers of event files write it, this program does not.
 Kept are final-state particles, every copy of t, tau, Z, W, H, their direct daughters, and the copies of
 electrons and muons among those. Links are indices into the event after pruning, -1 = none; daughters run
 from daughter1 to daughter2, or are exactly those two when daughter2 < daughter1 (Pythia's convention).
 """
 
-import argparse
 import json
 import os
 import struct
 import sys
 import zlib
+
+from program import EXIT_MISSING, EXIT_USAGE, Parser, ProgramError, exit_code_of, whole
 
 COMMON = ["Print:quiet=on", "Next:numberCount=0", "Random:setSeed=on"]
 PP = ["Beams:eCM=13000", "PhaseSpace:pTHatMin=450"]
@@ -61,7 +63,7 @@ def process(sample, chunk):
         23: EE + GM_Z + ["23:onIfAny=1 2 3 4 5"],
     }
     if sample not in table:
-        raise SystemExit(f"simulate.py: sample {sample} is unknown; choose one of {sorted(table)}")
+        raise ProgramError(EXIT_USAGE, f"sample {sample} is unknown; choose one of {sorted(table)}")
     return table[sample]
 
 
@@ -155,9 +157,9 @@ def generate(options, out):
     pythia = pythia8mc.Pythia("", False)
     for text in strings:
         if not pythia.readString(text):
-            raise SystemExit(f"simulate.py: Pythia refuses the setting '{text}'")
+            raise ProgramError(EXIT_USAGE, f"Pythia refuses the setting '{text}'")
     if not pythia.init():
-        raise SystemExit("simulate.py: Pythia does not start with these settings: " + "; ".join(strings))
+        raise ProgramError(EXIT_USAGE, "Pythia does not start with these settings: " + "; ".join(strings))
     header = json.dumps({"generator": "Pythia", "version": str(pythia.parm("Pythia:versionNumber")),
                          "sample": options.sample, "chunk": options.chunk,
                          "seed": 100 * options.sample + options.chunk, "settings": strings}).encode()
@@ -175,19 +177,19 @@ def generate(options, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, required=True, help="1..11 pp, 21..23 e+e-")
-    parser.add_argument("--chunk", type=int, default=0, help="0-79 train, 80-89 validation, 90-99 test")
-    parser.add_argument("--events", type=int, default=10**9, help="events to try; the reader may stop earlier")
-    parser.add_argument("--block", type=int, default=200, help="events in a block")
+    parser = Parser(__doc__)
+    parser.add_argument("--sample", type=whole(1, 99), required=True, help="1..11 pp, 21..23 e+e-")
+    parser.add_argument("--chunk", type=whole(0, 99), default=0, help="0-79 train, 80-89 validation, 90-99 test")
+    parser.add_argument("--events", type=whole(1, 10**12), default=10**9, help="events to try; the reader may stop earlier")
+    parser.add_argument("--block", type=whole(1, 10**6), default=200, help="events in a block")
     parser.add_argument("--setting", action="append", default=[], help="a further Pythia string")
     parser.add_argument("--out", default="-", help="file, or - for standard output")
     options = parser.parse_args()
     try:
         import pythia8mc  # noqa: F401
     except ImportError:
-        raise SystemExit("simulate.py: the generator is missing; install it with: "
-                         "pip install --only-binary :all: pythia8mc==8.317.2 awkward numpy")
+        raise ProgramError(EXIT_MISSING, "the generator is missing; install it with: "
+                           "pip install --only-binary :all: pythia8mc==8.317.2 awkward numpy")
     out = sys.stdout.buffer if options.out == "-" else open(options.out, "wb")
     try:
         generate(options, out)
@@ -198,4 +200,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of("simulate.py", main))

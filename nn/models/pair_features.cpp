@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "core/parallel.h"
+#include "nn/models/rapidity.h"
 
 namespace tessera {
 namespace {
@@ -18,15 +19,8 @@ struct Particle {
         pz(static_cast<double>(p4[2])),
         energy(static_cast<double>(p4[3])),
         pt(std::hypot(px, py)),
-        rapidity(rapidity_of(energy, pz)),
+        rapidity(guarded_rapidity(energy, pz)),
         phi(std::atan2(py, px)) {}
-
-  // Rounding of the stored values may put |pz| at the energy or above it: then the rapidity is
-  // large, 1/2 ln 2e12 = 14, not infinite.
-  static double rapidity_of(double e, double pz) {
-    const double along = std::abs(pz), gap = std::max(e - along, 1e-12 * (e + along));
-    return gap > 0 ? std::copysign(0.5 * std::log((e + along) / gap), pz) : 0.0;
-  }
 };
 
 double wrapped(double phi) {

@@ -48,7 +48,8 @@ TEST(DataVerbs, SimulateWritesADataSetThatItsManifestOpens) {
   write_manifest_verb(d.path().string());
   EXPECT_EQ(Dataset(d.path()).size(), 20U);
   EXPECT_EQ(H5File::open(file).read_attribute<std::string>("command"),
-            "tessera simulate --output " + file + " --mantissa-bits 14 --source 21:99:20");
+            "tessera simulate --output " + file + " --mantissa-bits 14 --file " + stream() +
+                " --source 21:99:20");
 }
 
 TEST(DataVerbs, WhatIsWrongDecidesTheKindOfError) {

@@ -5,14 +5,18 @@
 """
 import contextlib
 import io
+import contextlib
+import io
 import json
 import pathlib
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import unittest
 import urllib.parse
+import warnings
 import xml.etree.ElementTree
 
 try:
@@ -362,6 +366,100 @@ class PartialRunTest(unittest.TestCase):
         page = sections(self.draw())
         self.assertEqual(len(images(page["training"])), 1)
         self.assertIn("<b>0.5000</b>", page["results"])
+
+
+ODD = (None, float("nan"), float("inf"), -1, 0, 1e308, 10**400, True, "", "x", "$x^{$", "\ud800", [], [[]], {}, {"edges": [1]}, [1, "x"], [None, None])
+
+
+def places(content, path=()):
+    """Every place in a JSON value, outermost first."""
+    yield path
+    children = content.items() if isinstance(content, dict) else enumerate(content[:3]) if isinstance(content, list) else ()
+    for key, value in children:
+        yield from places(value, (*path, key))
+
+
+def replaced(content, path, value):
+    if not path:
+        return value
+    copy = dict(content) if isinstance(content, dict) else list(content)
+    copy[path[0]] = replaced(content[path[0]], path[1:], value)
+    return copy
+
+
+class OddFilesTest(unittest.TestCase):
+    """Whatever the JSON files of a run hold, the page is drawn and says what is left out."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.whole = pathlib.Path(directory.name)
+        write_run(cls.whole)
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.run_path = pathlib.Path(directory.name)
+
+    def copy(self, name):
+        return json.loads((self.whole / name).read_text())
+
+    def test_edges_that_are_undefined_leave_out_that_figure_alone(self):
+        generation = self.copy("eval/generation.json")
+        generation["histograms"]["tau21"]["edges"] = [None] * 31  # NaN, as the program writes it
+        write_json(self.run_path / "eval" / "generation.json", generation)
+        result = draw(self.run_path)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stderr, r"^plot\.py: .*left out, cannot be read: eval/generation\.json: histograms tau21 .*\n$")
+        page = (self.run_path / "report.html").read_text()
+        self.assertEqual(len(images(sections(page)["generation"])), len(SHAPES) - 1)
+        self.assertIn("histograms tau21", page)
+
+    def test_a_part_of_another_shape_is_left_out_and_the_rest_stands(self):
+        study = self.copy("eval/tau-pt__tessera__full__seed0.json")
+        study["momentum"]["response"] = study["momentum"]["response"][:-1]
+        write_json(self.run_path / "eval" / "tau-pt__tessera__full__seed0.json", study)
+        result = draw(self.run_path)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("seed0.json: momentum", result.stderr)
+        page = (self.run_path / "report.html").read_text()
+        self.assertEqual(len(images(sections(page)["momentum"])), 4)  # of the raw jet, and the response
+
+    def test_names_that_begin_a_formula_are_text(self):
+        study = self.copy("eval/tag__tessera__full__seed0.json")
+        study["confusion"]["classes"][3] = "$x^{$"
+        write_json(self.run_path / "eval" / "tag__tessera__full__seed0.json", study)
+        write_json(self.run_path / "eval" / "$a_{__$b^{__$__seed0.json", study)
+        result = draw(self.run_path)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual(len(images(sections((self.run_path / "report.html").read_text())["confusion"])), 2)
+
+    def test_no_value_anywhere_ends_in_a_traceback(self):
+        import plot
+        from report.page import Page
+        rendered = Page.image  # drawing is what may fail; rendering takes a hundred times as long
+        self.addCleanup(setattr, Page, "image", rendered)
+        Page.image = lambda page, name, alt, figure: plot.matplotlib.pyplot.close(figure) or "<img>"
+        errors = io.StringIO()
+        rng = random.Random(7)
+        names = ["run.json", "eval/tokenizer.json", "eval/pretrain.json", "eval/generation.json"]
+        names += [f"eval/{t}__{m}__full__seed{k}.json" for t in TASKS for m in ("tessera",) for k in (0,)]
+        contents = {n: self.copy(n) for n in names}
+        for name in names:
+            write_json(self.run_path / name, contents[name])
+        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in names:
+                every = list(places(contents[name]))
+                for path in rng.sample(every, min(len(every), 5)):
+                    bad = replaced(contents[name], path, rng.choice(ODD))
+                    (self.run_path / name).write_text(json.dumps(bad))
+                    try:
+                        plot.report(self.run_path)
+                    except Exception as error:
+                        self.fail(f"{name}, {path}: {error!r}")
+                write_json(self.run_path / name, contents[name])
 
 
 class ErrorTest(unittest.TestCase):

@@ -262,6 +262,26 @@ TEST(Comparison, ASampleOfHarderJetsIsFartherThanTheFloor) {
   EXPECT_NEAR(shift, std::log(1.5), 0.1);
 }
 
+TEST(Comparison, CandidatesWhosePzReachesTheirEnergyAreCountedAndGiveNumbers) {
+  const JetBlock truth = sample(1);
+  const std::uint64_t before = compare_generated(truth, truth, truth).generated_floored;
+  JetBlock odd = truth;
+  odd.energy[3] = odd.pz[3] = 7;      // on the light cone, as rounding leaves it
+  odd.energy[40] = 0.5F * odd.pz[3];  // below it
+  odd.pz[40] = -7;
+  odd.px[50] = odd.py[50] = odd.pz[50] = odd.energy[50] = 0;
+  for (const bool odd_truth : {false, true}) {
+    const auto c = compare_generated(odd_truth ? odd : truth, truth, odd);
+    EXPECT_EQ(c.generated_floored, before + 3);
+    ASSERT_EQ(c.quantities.size(), 9U);
+    for (const QuantityComparison& q : c.quantities) {
+      EXPECT_TRUE(std::ranges::all_of(q.edges, [](double e) { return std::isfinite(e); }))
+          << q.name;
+      EXPECT_TRUE(std::isfinite(q.generated_distance.kld + q.generated_distance.w1)) << q.name;
+    }
+  }
+}
+
 TEST(Comparison, TheFloorDoesNotMistakeAlternatingClassesForADifference) {
   JetBlock truth = empty_block();
   const JetBlock soft = sample(1), hard = random_jets(std::vector<std::int64_t>(400, 60), 0, 2);

@@ -120,5 +120,42 @@ TEST(Substructure, NSubjettinessOfTwoProngsMatchesTheClosedForm) {
   EXPECT_EQ(n_subjettiness({{a, b}}, 2), 0);
 }
 
+TEST(FourVector, RapidityIsFiniteWhereverPzIs) {
+  const FourVector below{.px = 0, .py = 0, .pz = 3, .e = 5};
+  EXPECT_DOUBLE_EQ(below.rapidity(), 0.5 * std::log(4.0));
+  EXPECT_FALSE(below.floored());
+  const double most = 0.5 * std::log(1e12);
+  for (const auto& [pz, e] : {std::pair{5.0, 5.0},
+                              {5.0, 4.0},
+                              {-5.0, 5.0},
+                              {-5.0, 0.0},
+                              {1e30, 1.0},
+                              {std::nextafter(5.0, 6.0), 5.0},
+                              {5.0, std::nextafter(5.0, 6.0)}}) {
+    const FourVector p{.px = 1, .py = 0, .pz = pz, .e = e};
+    EXPECT_NEAR(p.rapidity(), std::copysign(most, pz), 1e-6) << pz << " " << e;
+    EXPECT_TRUE(p.floored());
+    EXPECT_TRUE(std::isfinite(p.m()) && std::isfinite(p.eta()) && std::isfinite(p.phi()));
+  }
+  EXPECT_EQ(FourVector{}.rapidity(), 0);
+  EXPECT_TRUE(std::isfinite(FourVector{}.eta()));
+}
+
+TEST(Substructure, IsFiniteWithCandidatesOnTheLightCone) {
+  std::vector<FourVector> jet;
+  for (int i = 0; i < 12; ++i) {
+    jet.push_back(from_pt_eta_phi_m(20.0 - i, 0.05 * i, 0.3 * std::sin(i), 0));
+  }
+  jet.push_back({.px = 1, .py = 0, .pz = 7, .e = 7});
+  jet.push_back({.px = 1, .py = 1, .pz = -7, .e = 6});
+  jet.push_back({.px = 0, .py = 0, .pz = 4, .e = 4});
+  jet.push_back({.px = 0, .py = 0, .pz = 0, .e = 0});
+  for (int n = 1; n <= 4; ++n) {
+    EXPECT_TRUE(std::isfinite(n_subjettiness(jet, n))) << n;
+  }
+  const FourVector groomed = soft_drop(jet);
+  EXPECT_TRUE(std::isfinite(groomed.m()) && std::isfinite(groomed.pt()));
+}
+
 }  // namespace
 }  // namespace tessera

@@ -93,19 +93,22 @@ struct Sample {
   std::vector<double> pt, mass, constituents, width, tau21, tau32;
   std::vector<double> log_pt, deta, dphi;
   double below_3 = 0;
+  std::uint64_t floored = 0;  // constituents whose |pz| reaches the energy
 };
 
 void add_constituents(const std::vector<FourVector>& particles, const FourVector& axis, Sample& s) {
   double pt = 0, moment = 0;
+  const double eta = axis.pt() > 0 ? axis.eta() : 0;  // as the features have it
   for (const FourVector& p : particles) {
+    s.floored += p.floored() ? 1 : 0;
     if (!(p.pt() > 0)) {
       continue;
     }
     s.log_pt.push_back(std::log(p.pt()));
-    s.deta.push_back(p.eta() - axis.eta());
+    s.deta.push_back(p.eta() - eta);
     s.dphi.push_back(delta_phi(p.phi(), axis.phi()));
     pt += p.pt();
-    moment += p.pt() * delta_r(p, axis);
+    moment += p.pt() * std::hypot(s.deta.back(), s.dphi.back());
   }
   s.width.push_back(pt > 0 ? moment / pt : 0);
 }
@@ -235,7 +238,9 @@ GenerationComparison compare_generated(const JetBlock& truth, const JetBlock& re
   GenerationComparison out{.quantities = {},
                            .truth_below_3 = t.below_3,
                            .reconstructed_below_3 = r.below_3,
-                           .generated_below_3 = g.below_3};
+                           .generated_below_3 = g.below_3,
+                           .truth_floored = t.floored,
+                           .generated_floored = g.floored};
   for (const Quantity& q : kQuantities) {
     const auto &a = t.*q.values, &b = r.*q.values, &c = g.*q.values;
     if (!a.empty() && !b.empty() && !c.empty()) {

@@ -45,6 +45,8 @@ struct GenerationComparison {
   std::vector<QuantityComparison> quantities;
   /// Jets with fewer than 3 particles: they have no tau32 and are left out of tau21 and tau32.
   double truth_below_3 = 0, reconstructed_below_3 = 0, generated_below_3 = 0;
+  /// Constituents whose |pz| reaches their energy; tau21 and tau32 use their floored rapidity.
+  std::uint64_t truth_floored = 0, generated_floored = 0;
 };
 
 struct CompareOptions {

@@ -18,7 +18,7 @@ EventReading& EventFiles::at(const std::filesystem::path& file, std::uint64_t sk
   EventReading& reading = place->second.reading;
   if (added) {
     place->second.name = file.string();
-    reading.events = open_event_file(file);
+    reading.events = open_event_file(file, reader_);
     while (reading.next_number < skip_events) {
       TESSERA_CHECK_KIND(ErrorKind::missing, reading.next().has_value(),
                          "simulate: expected more than the {} events to skip, got {} events in {}",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <utility>
 
 #include "train/simulation/particles.h"
 
@@ -19,6 +20,8 @@ struct EventReading {
 /// The event files of a run. Each is opened once, so that its sources share its events.
 class EventFiles {
  public:
+  /// `reader`: the program that reads HepMC3 files, see open_event_file().
+  explicit EventFiles(std::vector<std::string> reader = {}) : reader_(std::move(reader)) {}
   /// The file where its last reader stopped; at first behind `skip_events` events. Throws
   /// Error(missing) for a file that does not exist or holds no more than those.
   EventReading& at(const std::filesystem::path& file, std::uint64_t skip_events);
@@ -30,6 +33,7 @@ class EventFiles {
     std::string name;
     EventReading reading;
   };
+  std::vector<std::string> reader_;
   std::map<std::filesystem::path, File> files_;
 };
 

@@ -6,6 +6,7 @@
 #include <HepMC3/Setup.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "train/file_kind.h"
 #include "train/simulation/hepmc_weights.h"
 #include "train/simulation/particles.h"
 
@@ -29,8 +31,9 @@ bool is_history(int pid) {
 // Counts the events and checks the last line: the library takes a cut or damaged file for a shorter
 // one.
 std::uint64_t count_events(const std::filesystem::path& path) {
+  check_plain_file(path);
   std::ifstream in(path);
-  TESSERA_CHECK_KIND(ErrorKind::missing, in.good(), "{}: cannot open", path.string());
+  TESSERA_CHECK_KIND(ErrorKind::io, in.good(), "{}: cannot open", path.string());
   std::uint64_t events = 0;
   bool complete = false;
   for (std::string line; std::getline(in, line);) {
@@ -127,6 +130,24 @@ Event convert(const HepMC3::GenEvent& source, std::uint64_t number) {
   return event;
 }
 
+// The event's cross section in pb, its first one; nothing where it has none. The text is parsed
+// here, since the library's parser of this attribute reads through a null pointer on a short line.
+std::optional<double> cross_section_of(const HepMC3::GenEvent& event) {
+  std::string text = event.attribute_as_string("GenCrossSection");
+  text.erase(0, text.find_first_not_of(' '));
+  if (text.empty()) {
+    return std::nullopt;
+  }
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = end == text.data() + text.size() || *end == ' ';
+  TESSERA_CHECK_KIND(ErrorKind::data,
+                     code == std::errc() && whole && std::isfinite(value) && value >= 0,
+                     "GenCrossSection: expected a number of pb from 0 on, got '{}'",
+                     text.substr(0, 80));
+  return value;
+}
+
 class HepMcSource : public EventSource {
  public:
   explicit HepMcSource(const std::filesystem::path& path)
@@ -145,13 +166,7 @@ class HepMcSource : public EventSource {
     if (tried_ == events_) {
       return std::nullopt;
     }
-    const bool read = reader_->read_event(source) && !reader_->failed();
-    TESSERA_CHECK_KIND(ErrorKind::data, read, "{}: event {} of {} cannot be read", name_, tried_,
-                       events_);
-    source.set_units(HepMC3::Units::GEV, HepMC3::Units::MM);
-    if (const auto sigma = source.cross_section()) {
-      sigma_mb_ = sigma->xsec() * 1e-9;  // from pb
-    }
+    read(source);
     Event event = convert(source, tried_++);
     event.weight = weight_of(event.number);
     for (const Particle& p : event.particles) {
@@ -171,6 +186,27 @@ class HepMcSource : public EventSource {
     } catch (const Error& e) {
       TESSERA_FAIL(e.kind(), "{}: event {}: {}", name_, event, e.message());
     }
+  }
+
+  // Whatever the library throws on a damaged event is the file's fault.
+  void read(HepMC3::GenEvent& event) {
+    std::string reason = "it is cut or damaged";
+    bool good = false;
+    try {
+      good = reader_->read_event(event) && !reader_->failed();
+      event.set_units(HepMC3::Units::GEV, HepMC3::Units::MM);
+      if (const auto sigma = cross_section_of(event)) {
+        sigma_mb_ = *sigma * 1e-9;  // from pb
+      }
+    } catch (const Error& e) {
+      reason = e.message();
+      good = false;
+    } catch (const std::exception& e) {
+      reason = e.what();
+      good = false;
+    }
+    TESSERA_CHECK_KIND(ErrorKind::data, good, "{}: event {} of {} cannot be read: {}", name_,
+                       tried_, events_, reason);
   }
 
   std::string name_;

@@ -2,10 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/ranges.h>
-#include <spawn.h>
-#include <sys/wait.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -16,8 +16,10 @@
 #include <utility>
 
 #include "core/check.h"
-
-extern char** environ;
+#include "train/child_process.h"
+#include "train/file_kind.h"
+#include "train/json_text.h"
+#include "train/simulation/particle_stream.h"
 
 namespace tessera {
 
@@ -88,8 +90,6 @@ int pdg_charge(std::int32_t pid) {
   return sign * (q2 % 2 == 0 ? charge : -charge);
 }
 
-namespace {
-
 std::uint32_t crc32(std::span<const char> bytes) {
   static const auto table = [] {
     std::array<std::uint32_t, 256> t{};
@@ -108,6 +108,8 @@ std::uint32_t crc32(std::span<const char> bytes) {
   }
   return ~crc;
 }
+
+namespace {
 
 /// Reads plain little-endian values out of a byte buffer.
 class Cursor {
@@ -132,10 +134,6 @@ class Cursor {
   std::size_t position_ = 0;
 };
 
-constexpr std::size_t kBlockHead = 4 + 4 + 8 + 8 + 8;
-constexpr std::size_t kEventBytes = 8 + 4;
-constexpr std::size_t kParticleBytes = 5 * 4 + 8 * 8;
-
 struct Block {
   std::vector<Event> events;
   std::uint64_t tried = 0;
@@ -153,7 +151,7 @@ void check_links(const Event& event, const std::string& name) {
   }
 }
 
-Block decode(std::span<const char> body, const std::string& name) {
+Block decode(std::span<const char> body, bool weighted, const std::string& name) {
   Cursor in(body);
   const auto n = in.take<std::uint32_t>(), total = in.take<std::uint32_t>();
   Block block;
@@ -168,6 +166,9 @@ Block decode(std::span<const char> body, const std::string& name) {
   in.column<std::uint32_t>(n, [&](std::size_t i, std::uint32_t v) { counts[i] = v, sum += v; });
   TESSERA_CHECK_KIND(ErrorKind::data, sum == total,
                      "{}: a block announces {} particles, its events {}", name, total, sum);
+  if (weighted) {
+    in.column<double>(n, [&](std::size_t i, double v) { block.events[i].weight = v; });
+  }
   for (const auto member : {&Particle::pid, &Particle::status, &Particle::mother,
                             &Particle::daughter1, &Particle::daughter2}) {
     in.column<std::int32_t>(total, [&](std::size_t i, std::int32_t v) { all[i].*member = v; });
@@ -187,21 +188,81 @@ Block decode(std::span<const char> body, const std::string& name) {
   return block;
 }
 
-class ParticleStream : public EventSource {
+/// Where the bytes of a stream come from: a file, or the standard output of a child.
+class Bytes {
  public:
-  ParticleStream(int descriptor, pid_t child, std::string name)
-      : file_(descriptor), child_(child), name_(std::move(name)) {
-    read_header();
-  }
-  ~ParticleStream() override {
-    ::close(file_);
-    if (child_ > 0) {
-      int status = 0;
-      ::waitpid(child_, &status, 0);  // its next write fails, and it ends
+  Bytes(int descriptor, std::string name) : file_(descriptor), name_(std::move(name)) {}
+  /// `crash`: the kind of error where a signal ends the child; `patience`: milliseconds that a
+  /// reader of a file may be silent, -1 = any.
+  Bytes(int descriptor, std::unique_ptr<ChildProcess> child, std::string name, ErrorKind crash,
+        int patience)
+      : file_(descriptor),
+        child_(std::move(child)),
+        name_(std::move(name)),
+        crash_(crash),
+        patience_(patience) {}
+  ~Bytes() { ::close(file_); }
+  Bytes(const Bytes&) = delete;
+  Bytes& operator=(const Bytes&) = delete;
+
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+  void fill(std::span<char> out) {
+    for (std::size_t done = 0; done < out.size();) {
+      await();
+      const ssize_t got = ::read(file_, out.data() + done, out.size() - done);
+      if (got < 0 && errno == EINTR) {
+        continue;
+      }
+      if (got <= 0) {
+        fail_at_end();
+      }
+      done += static_cast<std::size_t>(got);
     }
   }
-  ParticleStream(const ParticleStream&) = delete;
-  ParticleStream& operator=(const ParticleStream&) = delete;
+  /// `size` more bytes at the end of `out`; memory grows with what arrives, since the size is the
+  /// stream's own word.
+  void append(std::vector<char>& out, std::size_t size) {
+    constexpr std::size_t kPiece = 1U << 20U;
+    while (size > 0) {
+      const std::size_t piece = std::min(size, kPiece);
+      out.resize(out.size() + piece);
+      fill(std::span(out).last(piece));
+      size -= piece;
+    }
+  }
+
+ private:
+  void await() const {
+    pollfd waiting{.fd = file_, .events = POLLIN, .revents = 0};
+    const int ready = patience_ < 0 ? 1 : ::poll(&waiting, 1, patience_);
+    TESSERA_CHECK_KIND(ErrorKind::data, ready != 0, "{}: its reader was silent for {} s", name_,
+                       patience_ / 1000);
+  }
+  [[noreturn]] void fail_at_end() {
+    TESSERA_CHECK_KIND(ErrorKind::data, child_ != nullptr, "{}: the particle stream ended early",
+                       name_);
+    const ChildProcess::End end = child_->wait();
+    TESSERA_CHECK_KIND(crash_, end.signal == 0, "{}: its reader was ended by signal {} ({})", name_,
+                       end.signal, ::strsignal(end.signal));
+    TESSERA_CHECK_KIND(kind_of_exit(end.code), end.code == 0,
+                       "{}: stopped; the line above says why", name_);
+    TESSERA_FAIL(ErrorKind::data, "{}: the particle stream ended early", name_);
+  }
+
+  int file_;
+  std::unique_ptr<ChildProcess> child_;
+  std::string name_;
+  ErrorKind crash_ = ErrorKind::internal;
+  int patience_ = -1;
+};
+
+class ParticleStream : public EventSource {
+ public:
+  template <class... Args>
+  explicit ParticleStream(Args&&... args) : bytes_(std::forward<Args>(args)...) {
+    read_header();
+  }
 
   std::optional<Event> next() override {
     while (position_ == block_.events.size()) {
@@ -216,122 +277,129 @@ class ParticleStream : public EventSource {
   double sigma_mb() const override { return block_.sigma_mb; }
 
  private:
-  void fill(std::span<char> out) {
-    std::size_t done = 0;
-    while (done < out.size()) {
-      const ssize_t got = ::read(file_, out.data() + done, out.size() - done);
-      if (got < 0 && errno == EINTR) {
-        continue;
-      }
-      TESSERA_CHECK_KIND(child_ > 0 ? ErrorKind::missing : ErrorKind::data, got > 0,
-                         "{}: the particle stream ended early{}", name_,
-                         child_ > 0 ? " (the generator's own message says why)" : "");
-      done += static_cast<std::size_t>(got);
-    }
-  }
   template <class T>
   T take() {
     T value;
-    fill({reinterpret_cast<char*>(&value), sizeof(T)});
+    bytes_.fill({reinterpret_cast<char*>(&value), sizeof(T)});
     return value;
   }
   std::string take_text(std::size_t size) {
     std::string text(size, ' ');
-    fill(text);
+    bytes_.fill(text);
     return text;
   }
 
   void read_header() {
-    TESSERA_CHECK_KIND(ErrorKind::data, take_text(8) == "TSRPART1",
-                       "{}: not a particle stream (expected it to begin with TSRPART1)", name_);
+    const std::string& name = bytes_.name();
+    TESSERA_CHECK_KIND(ErrorKind::data, take_text(8) == kStreamMagic,
+                       "{}: not a particle stream (expected it to begin with {})", name,
+                       kStreamMagic);
     const auto version = take<std::uint32_t>(), length = take<std::uint32_t>();
-    TESSERA_CHECK_KIND(ErrorKind::data, version == 1 && length < (1U << 20),
-                       "{}: expected stream version 1, got {}", name_, version);
+    TESSERA_CHECK_KIND(ErrorKind::data, version == kStreamVersion && length < (1U << 20U),
+                       "{}: expected stream version {}, got {}", name, kStreamVersion, version);
+    constexpr std::int64_t kMost = INT64_MAX;
     try {
-      const auto json = nlohmann::json::parse(take_text(length));
+      const nlohmann::json json = parse_json(take_text(length), name);
       header_.generator = json.at("generator");
       header_.version = json.at("version");
-      header_.sample = json.at("sample");
-      header_.chunk = json.at("chunk");
-      header_.seed = json.at("seed");
+      header_.sample = whole_at(json, "sample", 0, kMost);
+      header_.chunk = whole_at(json, "chunk", 0, kMost);
+      header_.seed = whole_at(json, "seed", 0, kMost);
       header_.settings =
           fmt::format("{}", fmt::join(json.at("settings").get<std::vector<std::string>>(), "\n"));
     } catch (const nlohmann::json::exception& error) {
-      TESSERA_FAIL(ErrorKind::data, "{}: bad stream header: {}", name_, error.what());
+      TESSERA_FAIL(ErrorKind::data, "{}: bad stream header: {}", name, error.what());
     }
   }
 
   bool read_block() {
-    const std::string magic = take_text(4);
-    if (magic == "END1") {
+    const std::string magic = take_text(4), &name = bytes_.name();
+    if (magic == kEndMagic) {
       return false;
     }
-    TESSERA_CHECK_KIND(ErrorKind::data, magic == "BLK1", "{}: expected a block, got other bytes",
-                       name_);
-    std::vector<char> body(kBlockHead);
-    fill(body);
+    const bool weighted = magic == kWeightedBlockMagic;
+    TESSERA_CHECK_KIND(ErrorKind::data, weighted || magic == kBlockMagic,
+                       "{}: expected a block, got other bytes", name);
+    std::vector<char> body;
+    bytes_.append(body, kBlockHead);
     std::uint32_t events = 0, particles = 0;
     std::memcpy(&events, body.data(), 4);
     std::memcpy(&particles, body.data() + 4, 4);
     TESSERA_CHECK_KIND(ErrorKind::data, events <= 1000000 && particles <= 100000000,
-                       "{}: a block of {} events and {} particles is too large", name_, events,
+                       "{}: a block of {} events and {} particles is too large", name, events,
                        particles);
-    body.resize(kBlockHead + events * kEventBytes + particles * kParticleBytes);
-    fill(std::span(body).subspan(kBlockHead));
+    bytes_.append(body, events * (kEventBytes + (weighted ? sizeof(double) : 0)) +
+                            std::size_t{particles} * kParticleBytes);
     TESSERA_CHECK_KIND(ErrorKind::data, take<std::uint32_t>() == crc32(body),
-                       "{}: a block fails its checksum", name_);
-    block_ = decode(body, name_);
+                       "{}: a block fails its checksum", name);
+    block_ = decode(body, weighted, name);
     position_ = 0;
     return true;
   }
 
-  int file_;
-  pid_t child_;
-  std::string name_;
+  Bytes bytes_;
   StreamHeader header_;
   Block block_;
   std::size_t position_ = 0;
 };
 
-}  // namespace
-
-std::unique_ptr<EventSource> open_particle_file(const std::filesystem::path& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  TESSERA_CHECK_KIND(ErrorKind::missing, file >= 0, "{}: cannot open: {}", path.string(),
-                     std::strerror(errno));
-  return std::make_unique<ParticleStream>(file, 0, path.string());
-}
-
-std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string first(8, ' ');
-  in.read(first.data(), 8);
-  return first == "TSRPART1" ? open_particle_file(path) : open_hepmc_file(path);
-}
-
-std::unique_ptr<EventSource> open_particle_process(const std::vector<std::string>& argv) {
+/// Starts a program whose standard output is a particle stream.
+std::unique_ptr<EventSource> stream_of(const std::vector<std::string>& argv,
+                                       const ChildBounds& bounds, const std::string& name,
+                                       ErrorKind crash, int patience) {
   int ends[2];
   TESSERA_CHECK_KIND(ErrorKind::resource, ::pipe2(ends, O_CLOEXEC) == 0, "pipe: {}",
                      std::strerror(errno));
-  std::vector<char*> arguments;
-  for (const std::string& a : argv) {
-    arguments.push_back(const_cast<char*>(a.c_str()));
-  }
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  pid_t child = 0;
-  const int error =
-      ::posix_spawnp(&child, argv.at(0).c_str(), &actions, nullptr, arguments.data(), environ);
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::close(ends[1]);
-  if (error != 0) {
+  std::unique_ptr<ChildProcess> child;
+  try {
+    child = std::make_unique<ChildProcess>(argv, bounds, ends[1]);
+  } catch (...) {
     ::close(ends[0]);
-    TESSERA_FAIL(ErrorKind::missing, "cannot run {}: {}", argv[0], std::strerror(error));
+    ::close(ends[1]);
+    throw;
   }
-  return std::make_unique<ParticleStream>(ends[0], child,
-                                          argv[0] + " " + (argv.size() > 1 ? argv[1] : ""));
+  ::close(ends[1]);
+  return std::make_unique<ParticleStream>(ends[0], std::move(child), name, crash, patience);
+}
+
+bool is_stream(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string first(8, ' ');
+  in.read(first.data(), 8);
+  return first == kStreamMagic;
+}
+
+}  // namespace
+
+std::unique_ptr<EventSource> open_particle_file(const std::filesystem::path& path) {
+  check_plain_file(path);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  TESSERA_CHECK_KIND(ErrorKind::io, file >= 0, "{}: cannot open: {}", path.string(),
+                     std::strerror(errno));
+  return std::make_unique<ParticleStream>(file, path.string());
+}
+
+std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path,
+                                             const std::vector<std::string>& reader) {
+  check_plain_file(path);
+  if (is_stream(path)) {
+    return open_particle_file(path);
+  }
+  if (reader.empty()) {
+    return open_hepmc_file(path);
+  }
+  constexpr std::uint64_t kMemory = std::uint64_t{4} << 30U;
+  ChildBounds bounds = reader_bounds(path, kMemory);
+  bounds.wall_seconds = ChildBounds::kUnbounded;  // it waits while this program simulates
+  constexpr int kPatience = 600'000;
+  std::vector<std::string> argv = reader;
+  argv.push_back(path.string());
+  return stream_of(argv, bounds, path.string(), ErrorKind::data, kPatience);
+}
+
+std::unique_ptr<EventSource> open_particle_process(const std::vector<std::string>& argv) {
+  return stream_of(argv, {}, argv.at(0) + " " + (argv.size() > 1 ? argv[1] : ""),
+                   ErrorKind::internal, -1);
 }
 
 }  // namespace tessera

@@ -64,10 +64,16 @@ std::unique_ptr<EventSource> open_particle_file(const std::filesystem::path& pat
 /// HepMC3 ASCII of any generator, pruned as the stream is. Throws Error(missing), or Error(data)
 /// for a cut file.
 std::unique_ptr<EventSource> open_hepmc_file(const std::filesystem::path& path);
-/// Either of the two, by the first bytes.
-std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path);
+/// Either of the two, by the first bytes. HepMC3 is read by the program `reader` where one is given
+/// (its last argument is the path; it writes the binary stream), in a child with bounded time and
+/// memory, since the HepMC3 library crashes on some damaged files: Error(data) then.
+std::unique_ptr<EventSource> open_event_file(const std::filesystem::path& path,
+                                             const std::vector<std::string>& reader = {});
 /// The binary stream from the standard output of a child process; argv[0] is searched in PATH. The
 /// child ends with the source.
 std::unique_ptr<EventSource> open_particle_process(const std::vector<std::string>& argv);
+/// Writes all events of a source as the binary stream. Throws Error(io), and what the source
+/// throws.
+void write_particle_stream(EventSource& source, std::FILE* out);
 
 }  // namespace tessera

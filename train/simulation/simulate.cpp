@@ -422,7 +422,7 @@ void check_config(const SimulateConfig& config) {
 SimulateReport simulate(const SimulateConfig& config, const SimulateObserver& observer) {
   check_config(config);
   std::vector<SourceResult> results;
-  EventFiles files;
+  EventFiles files(config.event_reader);
   for (std::size_t i = 0; i < config.sources.size(); ++i) {
     results.push_back(run_source(config, i, files, observer));
   }

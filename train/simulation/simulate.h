@@ -56,6 +56,9 @@ struct SimulateConfig {
   std::vector<SimulateSource> sources;  ///< their jets alternate in the file
   std::filesystem::path output;
   std::vector<std::string> generator = {"python3", "apps/python/simulate.py"};
+  /// Program that reads HepMC3 files in a bounded child (open_event_file); empty = this process
+  /// does.
+  std::vector<std::string> event_reader = {};
   std::uint64_t detector_seed = 0;
   std::uint64_t skip_events = 0;  ///< events of each file that are passed over
   double tau_min_pt = 5;          ///< GeV, samples 21 and 22, as the public v1 files

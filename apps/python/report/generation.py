@@ -1,6 +1,7 @@
 """The tokenizer, and the jets that a model draws."""
 import html
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 
@@ -13,9 +14,9 @@ def draw_tokenizer(page, tokens):
     if not tokens:
         return missing("tokenizer evaluation", "eval/tokenizer.json")
     counts = np.sort(np.asarray(tokens.get("code_counts") or [], float))[::-1]
-    panels = [("tokens_usage", "token usage", draw_usage(page, counts))] if counts.sum() else []
+    panels = [("tokens_usage", "token usage", partial(draw_usage, page, counts))] if counts.sum() else []
     for name, h in (tokens.get("residuals") or {}).items():
-        panels.append((f"tokens_residual_{name}", f"residuals of {name}", draw_residual(page, name, h)))
+        panels.append((f"tokens_residual_{name}", f"residuals of {name}", partial(draw_residual, page, name, h)))
     body = token_facts(tokens, counts)
     if panels:
         body += page.figures(panels, "How often each code is used, and what coding costs each particle. A flat usage and narrow residuals are "
@@ -62,7 +63,7 @@ def draw_generation(page, generation):
     histograms = generation.get("histograms") or {}
     if not histograms:
         return missing("generated jets", "eval/generation.json")
-    panels = [(f"generation_{name}", f"generated and true {name}", draw_ratio(page, name, h)) for name, h in histograms.items()]
+    panels = [(f"generation_{name}", f"generated and true {name}", partial(draw_ratio, page, name, h)) for name, h in histograms.items()]
     body = page.figures(panels, "Generated jets against held-out simulated jets; reconstructed ones went through the tokenizer only, "
                         "so that they are the best that generation can reach. The lower panel is the ratio to truth; grey is the statistical "
                         "uncertainty of the truth, bars that of the other sample, triangles point to values outside.")

@@ -7,6 +7,7 @@ import urllib.parse
 import matplotlib.pyplot as plt
 
 from program import write_durably
+from report.style import plain
 
 
 class Page:
@@ -14,7 +15,21 @@ class Page:
 
     def __init__(self, run, simulated):
         self.folder, self.simulated, self.sections = run / "figures", simulated, []
+        self.left_out = []  # what could not be drawn, and why
         self.folder.mkdir(exist_ok=True)
+
+    def guarded(self, what, draw, *arguments):
+        """The HTML that draw() makes. Files of a run may hold anything: where they cannot be drawn, a note says what is
+        left out, and the rest of the page stands. What cannot be written is an error of the disk all the same."""
+        try:
+            return draw(*arguments)
+        except OSError:
+            raise
+        except Exception as error:
+            plt.close("all")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.left_out.append(f"{what} ({reason})")
+            return f'<p class="missing">Left out: {html.escape(what)} cannot be drawn from the files of this run.</p>'
 
     def section(self, anchor, title, body):
         self.sections.append((anchor, title, body))
@@ -27,12 +42,15 @@ class Page:
 
     def stamp(self, ax, right=""):
         ax.set_title(r"$\bf{Tessera}$" + (" simulation" if self.simulated else ""), loc="left", fontsize=11)
-        ax.set_title(right, loc="right", fontsize=10, color="#444444")
+        ax.set_title(plain(right), loc="right", fontsize=10, color="#444444")
 
     def figures(self, panels, caption):
-        """`panels`: (name, what it shows, figure)."""
-        images = "".join(self.image(*panel) for panel in panels)
+        """`panels`: (name, what it shows, how to draw its figure)."""
+        images = "".join(self.guarded(alt, self.drawn, name, alt, draw) for name, alt, draw in panels)
         return f'<figure><div class="grid">{images}</div><figcaption>{caption}</figcaption></figure>'
+
+    def drawn(self, name, alt, draw):
+        return self.image(re.sub(r"[^A-Za-z0-9@_.+-]", "_", name), alt, draw())
 
     def image(self, name, alt, figure):
         figure.canvas.draw()
@@ -111,6 +129,8 @@ def render(page, run, name):
     body = "".join(f'<section id="{a}"><h2>{html.escape(t)}</h2>{b}</section>' for a, t, b in page.sections)
     origin = "Simulated collisions" if page.simulated else "Collision data"
     damaged = f'<p class="damaged">Left out, because they cannot be read: {html.escape(", ".join(run.damaged))}.</p>' if run.damaged else ""
+    if page.left_out:
+        damaged += f'<p class="damaged">Left out, because it cannot be drawn: {html.escape("; ".join(page.left_out))}.</p>'
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<title>Tessera: {html.escape(name)}</title><style>{CSS}</style></head><body><header><div><h1>Tessera &middot; {html.escape(name)}</h1>"
             f"<p>{origin}. Everything below is drawn from the files of this run.</p></div></header>"

@@ -18,19 +18,43 @@ class Run:
     def json(self, name):
         path = self.directory / name
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict):
-                return content
+                return self.whole_parts(name, content)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         self.damaged.append(name)
         return {}
 
+    def whole_parts(self, name, content):
+        """The content without the parts that have another shape than they should; those are remembered in `damaged`."""
+        good = {}
+        for key, value in content.items():
+            shape = SHAPES.get(key.removeprefix("baseline_"))
+            named = key in SHAPES_OF_NAMED and isinstance(value, dict)
+            parts = {f"{key} {n}": (SHAPES_OF_NAMED[key], v) for n, v in value.items()} if named else {key: (shape, value)}
+            checked = {n: self.checked(f"{name}: {n}", *part) for n, part in parts.items()}
+            if named:
+                good[key] = {n: v for n, v in zip(value, checked.values()) if v is not None}
+            elif key in SHAPES_OF_NAMED:
+                self.damaged.append(f"{name}: {key}")
+            elif checked[key] is not None:
+                good[key] = checked[key]
+        return good
+
+    def checked(self, name, shape, part):
+        """What the shape makes of the part; None where it refuses it."""
+        try:
+            return shape(part) if shape else part
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            self.damaged.append(f"{name} ({' '.join(str(error).split()):.80})")
+            return None
+
     def curve(self, name):
         path = self.directory / name
-        lines = parse_lines(path.read_text(errors="replace")) if path.is_file() else []
+        lines = parse_lines(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []
         if path.is_file() and not lines and path.stat().st_size:
             self.damaged.append(name)
         return columns(lines)
@@ -48,11 +72,11 @@ class Run:
 
     def rows(self, name, typed):
         try:
-            with (self.directory / name).open() as f:
+            with (self.directory / name).open(encoding="utf-8", newline="") as f:
                 return [typed(row) for row in csv.DictReader(f)]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
             self.damaged.append(name)
             return []
 
@@ -72,15 +96,15 @@ def parse_lines(text):
     for line in text.splitlines():
         try:
             lines.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return [line for line in lines if isinstance(line, dict) and type(line.get("step")) is int and abs(line["step"]) < 2**53]
 
 
 def columns(lines):
     """{key: values}; a key that some lines lack, or hold no number for, is NaN there."""
     keys = dict.fromkeys(k for line in lines for k, v in line.items() if isinstance(v, (int, float)))
-    number_of = lambda v: float(v) if isinstance(v, (int, float)) else math.nan
+    number_of = lambda v: float(v) if isinstance(v, float) or type(v) is int and abs(v) < 2**1000 else math.nan
     return {k: np.array([number_of(line.get(k)) for line in lines]) for k in keys}
 
 
@@ -94,6 +118,7 @@ def join_phases(first, second):
 
 def typed_row(row):
     numbers = {k: float(row[k] or 0) for k in ("n_train", "value", "error", "seeds")}
+    finite(numbers["n_train"], numbers["seeds"])
     return {"task": row["task"], "key": (row["method"], row["strategy"], numbers["n_train"]), "metric": row["metric"], **numbers}
 
 
@@ -103,6 +128,81 @@ def difference_row(row):
     spread = {k: float(row[k] or math.nan) for k in ("seeds_low95", "seeds_high95")}
     return {"task": row["task"], "metric": row["metric"], "key": f"{row['method']} {row['strategy']}",
             "minus": f"{row['minus_method']} {row['minus_strategy']}", **numbers, **spread}
+
+
+def finite(*values):
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"expected finite numbers, got {values}")
+
+
+def numbers(values):
+    """A list of numbers as floats; null, which the program writes for what is undefined, becomes NaN."""
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list of numbers, got {type(values).__name__}")
+    return [math.nan if v is None else number(v) for v in values]
+
+
+def number(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"expected a number, got {value!r:.40}")
+
+
+def parallel(part, *keys):
+    """The part with its lists as numbers, which must be of one length and not empty."""
+    lists = {k: numbers(part[k]) for k in keys}
+    if len({len(v) for v in lists.values()}) != 1 or not len(lists[keys[0]]):
+        raise ValueError(f"expected equally long lists {', '.join(keys)}")
+    return {**part, **lists}
+
+
+def momentum(part):
+    if not part:
+        return {}  # no bin has enough jets
+    errors = [k for k in ("response_error", "resolution_error") if k in part]
+    part = parallel(part, "pt_low", "pt_high", "response", "resolution", *errors)
+    finite(*part["pt_low"], *part["pt_high"])
+    return part
+
+
+def histogram(part, *counts):
+    """Finite rising edges around each list of counts that the part has; the first must be there."""
+    edges = numbers(part["edges"])
+    finite(*edges)
+    if len(edges) < 2 or sorted(set(edges)) != edges:
+        raise ValueError("expected rising edges")
+    lists = {k: numbers(part[k]) for k in counts if k == counts[0] or part.get(k)}
+    for k, values in lists.items():
+        finite(*values)
+        if len(values) != len(edges) - 1 or min(values) < 0:
+            raise ValueError(f"expected {len(edges) - 1} counts in {k}")
+    return {**part, "edges": edges, **lists}
+
+
+def confusion(part):
+    counts = [numbers(row) for row in part["counts"]]
+    finite(*(v for row in counts for v in row))
+    if not counts or any(len(row) != len(part["classes"]) for row in [counts, *counts]):
+        raise ValueError("expected a square of counts, a row for each class")
+    return {**part, "classes": [str(c) for c in part["classes"]], "counts": counts}
+
+
+def counts(values):
+    finite(*numbers(values))
+    return numbers(values)
+
+
+# What the parts of an evaluation must look like to be drawn.
+SHAPES = {
+    "momentum": momentum,
+    "response_histogram": lambda part: histogram(part, "counts"),
+    "roc": lambda part: part and parallel(part, "signal_efficiency", "background_efficiency"),
+    "confusion": confusion,
+    "code_counts": counts,
+    **dict.fromkeys(("perplexity", "token_entropy", "reconstruction_mse", "n", "parameters"), number),
+}
+SHAPES_OF_NAMED = {"residuals": lambda part: histogram(part, "counts"),
+                   "histograms": lambda part: histogram(part, "truth", "reconstructed", "generated")}
 
 
 def having(studies, part, needed):

@@ -50,11 +50,20 @@ def plain(text):
     return " ".join(str(text).replace("$", r"\$").split()) or "(empty)"
 
 
+def task_name(task):
+    return TASKS.get(task, task)
+
+
+def strategy_name(key):
+    return STYLES.get(key, ("", "", key))[2]
+
+
 def style(key):
-    colour, line, name = STYLES.get(key, ("#666666", "-", plain(key)))
-    return {"color": colour, "ls": line, "label": name}
+    """How a strategy is drawn."""
+    colour, line, _ = STYLES.get(key, ("#666666", "-", key))
+    return {"color": colour, "ls": line, "label": plain(strategy_name(key))}
 
 
 def axis_unit(h):
     unit = h.get("unit")
-    return f" / {plain(unit)}" if unit and not unit.startswith("ln ") else ""  # a logarithm names its unit itself
+    return f" / {plain(unit)}" if unit and not str(unit).startswith("ln ") else ""  # a logarithm names its unit itself

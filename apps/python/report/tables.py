@@ -2,12 +2,13 @@
 import html
 import math
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 
 from report.drawing import legend_below
 from report.page import grouped, missing, table_html
-from report.style import METRICS, STAGES, TASKS, plain, rank, style, task_rank
+from report.style import METRICS, STAGES, plain, rank, strategy_name, style, task_name, task_rank
 
 
 def draw_labels(page, table):
@@ -18,7 +19,7 @@ def draw_labels(page, table):
         if strategy != "-" and n > 0:
             series[r["task"], r["metric"]][f"{method} {strategy}"].append((n, r["value"], r["error"]))
     series = {k: v for k, v in series.items() if any(len(points) > 1 for points in v.values())}
-    panels = [(f"labels_{task}_{metric.replace('@', '')}", f"{metric} against labels", draw_label_panel(page, task, metric, group))
+    panels = [(f"labels_{task}_{metric.replace('@', '')}", f"{metric} against labels", partial(draw_label_panel, page, task, metric, group))
               for (task, metric), group in series.items()]
     return page.figures(panels, "Label efficiency: what each strategy reaches with so many labelled jets. Bands are the standard "
                         "deviation over seeds.") if panels else ""
@@ -31,7 +32,7 @@ def draw_label_panel(page, task, metric, group):
         ax.plot(n, value, marker="o", ms=4, **style(key))
         ax.fill_between(n, value - error, value + error, color=style(key)["color"], alpha=0.18, lw=0)
     ax.set(xscale="log", xlabel="labelled training jets", ylabel=METRICS.get(metric, (plain(metric),))[0])
-    page.stamp(ax, TASKS.get(task, plain(task)))
+    page.stamp(ax, task_name(task))
     legend_below(figure, ax)
     return figure
 
@@ -43,7 +44,7 @@ def summary(table, evals):
     body = ""
     for task in sorted({r["task"] for r in table}, key=task_rank):
         parameters = {k: runs[0].get("parameters") for k, runs in evals.get(task, {}).items()}
-        body += f"<h3>{html.escape(TASKS.get(task, task))}</h3>" + task_table([r for r in table if r["task"] == task], parameters)
+        body += f"<h3>{html.escape(task_name(task))}</h3>" + task_table([r for r in table if r["task"] == task], parameters)
     return body
 
 
@@ -55,10 +56,10 @@ def task_table(rows, parameters):
     head = ["strategy", *(f"{html.escape(METRICS.get(m, (m,))[0])} {arrow(m)}" for m in metrics), "training jets", "parameters", "seeds"]
     lines = []
     for key in keys:
-        name = style(key[0] if key[1] == "-" else f"{key[0]} {key[1]}")
+        strategy = key[0] if key[1] == "-" else f"{key[0]} {key[1]}"
         seeds = max(int(r["seeds"]) for r in rows if r["key"] == key)
         lines.append(("base" if key[1] == "-" else "", [
-            f'<i style="background:{name["color"]}"></i>{html.escape(name["label"]).replace("-", "&#8209;")}', *(number(cell.get((key, m)), best[m] == key) for m in metrics),
+            f'<i style="background:{style(strategy)["color"]}"></i>{html.escape(strategy_name(strategy)).replace("-", "&#8209;")}', *(number(cell.get((key, m)), best[m] == key) for m in metrics),
             grouped(key[2]), grouped(parameters.get(f"{key[0]} {key[1]}")), "&ndash;" if key[1] == "-" else str(seeds)]))
     return table_html(head, lines)
 
@@ -102,12 +103,12 @@ Student's t; a single seed has none. A difference is <b class="mark">marked</b> 
     head = ["difference", "metric", "training jets", "value", "95 %, test jets", "95 %, seeds"]
     for task in sorted({r["task"] for r in rows}, key=task_rank):
         group = sorted((r for r in rows if r["task"] == task), key=lambda r: (r["n_train"], rank(r["key"]), rank(r["minus"])))
-        body += f"<h4>{html.escape(TASKS.get(task, task))}</h4>" + table_html(head, [("", difference_cells(r)) for r in group])
+        body += f"<h4>{html.escape(task_name(task))}</h4>" + table_html(head, [("", difference_cells(r)) for r in group])
     return body
 
 
 def difference_cells(r):
-    names = f"{style(r['key'])['label']} minus {style(r['minus'])['label']}"
+    names = f"{strategy_name(r['key'])} minus {strategy_name(r['minus'])}"
     value = f"{r['difference']:+.4f}"
     metric = METRICS.get(r["metric"], (r["metric"], True))
     return [html.escape(names), f"{html.escape(metric[0])} {arrow(r['metric'])}", grouped(r["n_train"]), f"<b>{value}</b>" if certain(r) else value,
@@ -153,4 +154,4 @@ def stage_title(name):
     parts = name.split("__")
     if len(parts) != 4:
         return STAGES.get(name, name)
-    return f"{TASKS.get(parts[0], parts[0])}: {style(f'{parts[1]} {parts[2]}')['label']}"
+    return f"{task_name(parts[0])}: {strategy_name(f'{parts[1]} {parts[2]}')}"

@@ -1,19 +1,20 @@
 """What a model makes of its task: momentum, background rejection, classes."""
 import html
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 
 from report.drawing import error_bars, legend_below, spread_of
 from report.page import missing
 from report.reading import having
-from report.style import OPEN_MATRICES, TASKS, plain, style
+from report.style import OPEN_MATRICES, plain, strategy_name, style, task_name
 
 
 def draw_momentum(page, evals):
     body = ""
     for task, group in having(evals, "momentum", "pt_low").items():
-        panels = [(f"momentum_{task}_{q}", f"{q} in bins of true momentum", draw_bins(page, task, group, q, label)) for q, label in
+        panels = [(f"momentum_{task}_{q}", f"{q} in bins of true momentum", partial(draw_bins, page, task, group, q, label)) for q, label in
                   (("response", "response, median of $p_T$ / $p_T^\\mathrm{true}$"), ("resolution", "resolution, IQR / median"))]
         body += page.figures(panels, "Response and resolution in bins of the true visible transverse momentum. Response: closer to one is "
                              "better; resolution: lower is better. Bars are statistical, bands the standard deviation over seeds; "
@@ -33,7 +34,7 @@ def draw_bins(page, task, group, quantity, label):
     else:
         ax.set_ylim(bottom=0)
     ax.set(xlabel="true visible $p_T$ / GeV", ylabel=label, xlim=(min(edges), max(edges)))
-    page.stamp(ax, TASKS.get(task, plain(task)))
+    page.stamp(ax, task_name(task))
     legend_below(figure, ax)
     return figure
 
@@ -58,21 +59,26 @@ def draw_bin_points(ax, runs, quantity, key, shift):
 def draw_response(page, evals):
     body = ""
     for task, group in having(evals, "response_histogram", "edges").items():
-        panels, inside = [], []
-        for scale in ("linear", "log"):
-            figure, ax = page.panel(len(group), 4.0)
-            inside = [draw_response_histogram(ax, runs, key) for key, runs in group.items()]
-            ax.axvline(1, color="#999999", lw=1, ls=":", zorder=0)
-            ax.set(xlabel="$p_T$ / $p_T^\\mathrm{true}$", ylabel="share of jets / bin width", yscale=scale)
-            ax.margins(x=0)
-            ax.set_ylim(bottom=0 if scale == "linear" else least_density(group))
-            page.stamp(ax, TASKS.get(task, plain(task)))
-            legend_below(figure, ax)
-            panels.append((f"response_{task}_{scale}", f"predicted over true momentum, {scale} axis", figure))
+        panels = [(f"response_{task}_{scale}", f"predicted over true momentum, {scale} axis", partial(draw_response_panel, page, task, group, scale))
+                  for scale in ("linear", "log")]
+        inside = [np.mean([np.sum(r["counts"]) for r in runs]) / (runs[0]["n_all"] or np.sum(runs[0]["counts"]) or 1) for runs in group.values()]
         body += page.figures(panels, "Predicted over true transverse momentum, mean over seeds, on a linear and a logarithmic axis; the band is "
                              f"statistical. Narrower and centred on one is better. {100 * min(inside):.1f} to {100 * max(inside):.1f} % of the "
                              "jets lie in the drawn range.")
     return body
+
+
+def draw_response_panel(page, task, group, scale):
+    figure, ax = page.panel(len(group), 4.0)
+    for key, runs in group.items():
+        draw_response_histogram(ax, runs, key)
+    ax.axvline(1, color="#999999", lw=1, ls=":", zorder=0)
+    ax.set(xlabel="$p_T$ / $p_T^\\mathrm{true}$", ylabel="share of jets / bin width", yscale=scale)
+    ax.margins(x=0)
+    ax.set_ylim(bottom=0 if scale == "linear" else least_density(group))
+    page.stamp(ax, task_name(task))
+    legend_below(figure, ax)
+    return figure
 
 
 def least_density(group):
@@ -82,31 +88,34 @@ def least_density(group):
 
 
 def draw_response_histogram(ax, runs, key):
-    """Returns the share of jets inside the edges. All seeds see the same test jets, so the error is that of one."""
+    """All seeds see the same test jets, so the error is that of one."""
     counts, edges = np.mean([r["counts"] for r in runs], 0), np.asarray(runs[0]["edges"], float)
     jets = runs[0]["n_all"] or counts.sum() or 1
     scale, error, look = 1 / jets / np.diff(edges), np.sqrt(counts), style(key)
     ax.stairs((counts + error) * scale, edges, baseline=(counts - error) * scale, fill=True, color=look["color"], alpha=0.13, lw=0)
     ax.stairs(counts * scale, edges, lw=1.3, **look)
-    return counts.sum() / jets
 
 
 def draw_roc(page, evals):
     body = ""
     for task, group in having(evals, "roc", "signal_efficiency").items():
-        figure, ax = page.panel(len(group) + 1, 4.4)
-        top = max(draw_rejection(ax, runs, key) for key, runs in group.items())
-        grid = np.linspace(0.02, 1, 99)
-        ax.plot(grid, 1 / grid, color="#aaaaaa", lw=1, ls=":", label="no discrimination")
-        ax.axvline(0.8, color="#cccccc", lw=0.8, zorder=0)
-        ax.set(xlabel="signal efficiency", ylabel="background rejection, 1 / background eff.", yscale="log", xlim=(0, 1), ylim=(1, 2 * top))
-        page.stamp(ax, TASKS.get(task, plain(task)))
-        legend_below(figure, ax)
-        body += page.figures([(f"roc_{task}", "background rejection against signal efficiency", figure)],
-                             f"{TASKS.get(task, task)}, mean of the logarithm over seeds with the band of their standard deviation. Higher is better; a "
+        body += page.figures([(f"roc_{task}", "background rejection against signal efficiency", partial(draw_roc_panel, page, task, group))],
+                             f"{html.escape(task_name(task))}, mean of the logarithm over seeds with the band of their standard deviation. Higher is better; a "
                              "rejection of 100 at 0.8 means that one background jet in a hundred passes where four signal jets in five do. The "
                              "grey line marks 80 % efficiency. A curve begins where some background is left in every seed.")
     return body or missing("ROC curves", "eval/TASK__METHOD__STRATEGY__seedK.json: roc")
+
+
+def draw_roc_panel(page, task, group):
+    figure, ax = page.panel(len(group) + 1, 4.4)
+    top = max(draw_rejection(ax, runs, key) for key, runs in group.items())
+    grid = np.linspace(0.02, 1, 99)
+    ax.plot(grid, 1 / grid, color="#aaaaaa", lw=1, ls=":", label="no discrimination")
+    ax.axvline(0.8, color="#cccccc", lw=0.8, zorder=0)
+    ax.set(xlabel="signal efficiency", ylabel="background rejection, 1 / background eff.", yscale="log", xlim=(0, 1), ylim=(1, 2 * top))
+    page.stamp(ax, task_name(task))
+    legend_below(figure, ax)
+    return figure
 
 
 def draw_rejection(ax, runs, key):
@@ -131,13 +140,13 @@ def draw_confusion(page, evals):
     body = ""
     for task, group in having(evals, "confusion", "classes").items():
         shown = [k for k in OPEN_MATRICES if k in group] or list(group)
-        image = lambda key: (f"confusion_{task}_{key.replace(' ', '_')}", f"confusion matrix, {style(key)['label']}", draw_matrix(page, group[key], key))
-        body += f"<h3>{html.escape(TASKS.get(task, task))}</h3>" + page.figures(
+        image = lambda key: (f"confusion_{task}_{key.replace(' ', '_')}", f"confusion matrix, {strategy_name(key)}", partial(draw_matrix, page, group[key], key))
+        body += f"<h3>{html.escape(task_name(task))}</h3>" + page.figures(
             [image(k) for k in shown], "Share of each true class (row) that is given each predicted class (column), in per cent, mean over seeds. "
             "Rows add up to 100; the diagonal is right.")
         rest = [k for k in group if k not in shown]
         if rest:
-            names = html.escape("; ".join(style(k)["label"] for k in rest))
+            names = html.escape("; ".join(strategy_name(k) for k in rest))
             body += f"<details><summary>Other strategies: {names}</summary>{page.figures([image(k) for k in rest], 'As above.')}</details>"
     return body or missing("confusion matrices", "eval/TASK__METHOD__STRATEGY__seedK.json: confusion")
 
@@ -151,12 +160,13 @@ def draw_matrix(page, runs, key):
         if share[i].sum() > 0:
             ax.text(j + 0.5, i + 0.5, f"{100 * v:.0f}", ha="center", va="center", color="white" if v > 0.55 else "#222222",
                     fontsize=9.5 if len(classes) > 6 else 12)
-    at, classes = np.arange(len(classes)) + 0.5, [plain(c) for c in classes]
+    at = np.arange(len(classes)) + 0.5
+    classes = [plain(c) for c in classes]
     ax.set_xticks(at, classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(at, classes)
     ax.tick_params(which="both", length=0)
     ax.minorticks_off()
     ax.set(xlabel="predicted", ylabel="true", aspect="equal")
     ax.invert_yaxis()
-    page.stamp(ax, style(key)["label"])
+    page.stamp(ax, strategy_name(key))
     return figure

@@ -1,9 +1,11 @@
 """Loss curves."""
+from functools import partial
+
 import numpy as np
 
 from report.drawing import band, legend_below, log_if_wide
 from report.page import missing
-from report.style import LOSS_COLOURS, STAGES, TASKS, plain, style
+from report.style import LOSS_COLOURS, STAGES, plain, style, task_name
 
 
 def running_mean(step, values, points=160):
@@ -61,17 +63,21 @@ def draw_training(page, curves, entropy):
     for name, curve in curves.items():
         if not loss_keys(curve):
             continue
-        figure, ax = page.panel()
-        draw_curve(ax, curve)
-        if "ntp" in curve and entropy:
-            draw_entropy(ax, entropy)
-        ax.legend(loc="upper right" if name == "tokenizer" else "best")
-        page.stamp(ax, STAGES[name])
-        panels.append((f"training_{name}", f"Training curves of the {STAGES[name]}", figure))
+        panels.append((f"training_{name}", f"Training curves of the {STAGES[name]}", partial(draw_training_panel, page, name, curve, entropy)))
     if not panels:
         return missing("pre-training curves", "tokenizer/metrics.jsonl, pretrain/metrics.jsonl")
     return page.figures(panels, "Training losses of the tokenizer and the backbone. Faint: every step; line: running mean. A "
                         "next-token loss below the dotted line means that the model has learnt more than how often each token occurs.")
+
+
+def draw_training_panel(page, name, curve, entropy):
+    figure, ax = page.panel()
+    draw_curve(ax, curve)
+    if "ntp" in curve and entropy:
+        draw_entropy(ax, entropy)
+    ax.legend(loc="upper right" if name == "tokenizer" else "best")
+    page.stamp(ax, STAGES[name])
+    return figure
 
 
 def draw_finetuning(page, studies):
@@ -81,7 +87,7 @@ def draw_finetuning(page, studies):
             curves = {k: [r for r in runs if np.isfinite(r.get(key, np.nan)).any()] for k, runs in group.items()}
             curves = {k: runs for k, runs in curves.items() if runs}
             if curves:
-                panels.append((f"finetuning_{task}_{key}", f"{TASKS.get(task, task)}: {label}", draw_losses(page, task, curves, key, label)))
+                panels.append((f"finetuning_{task}_{key}", f"{task_name(task)}: {label}", partial(draw_losses, page, task, curves, key, label)))
     if not panels:
         return missing("fine-tuning curves", "finetune/TASK__METHOD__STRATEGY__seedK/metrics.jsonl")
     return "<h3>Fine-tuning</h3>" + page.figures(panels, "Losses of every task, mean over seeds; the band is their standard deviation. "
@@ -100,6 +106,6 @@ def draw_losses(page, task, curves, key, label):
     last = max(r["step"][-1] for runs in curves.values() for r in runs)
     ax.set(xlabel="step", ylabel=label, xlim=(0, 1.02 * last))
     log_if_wide(ax)
-    page.stamp(ax, TASKS.get(task, plain(task)))
+    page.stamp(ax, task_name(task))
     legend_below(figure, ax)
     return figure

@@ -387,5 +387,65 @@ TEST(NativeWriter, ColumnsOfTheWrongLengthAreNamed) {
   }
 }
 
+TEST(HepMc, ADamagedCrossSectionIsRefusedByItsEvent) {
+  const TempDir d;
+  const std::string good = as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"));
+  const std::size_t at = good.find("\nP ", good.size() / 2);
+  for (const char* text : {"x", "1e", "nan", "-1 0", "inf", "--5"}) {
+    std::string bad = good;
+    bad.insert(at, std::string("\nA 0 GenCrossSection ") + text);
+    std::ofstream(d.path() / "a.hepmc") << bad;
+    const auto source = open_event_file(d.path() / "a.hepmc");
+    EXPECT_THROW(while (source->next()){}, Error) << text;
+  }
+  std::string short_line = good;
+  short_line.insert(at, "\nA 0 GenCrossSection 150");
+  std::ofstream(d.path() / "a.hepmc") << short_line;
+  const auto source = open_event_file(d.path() / "a.hepmc");
+  while (source->next()) {
+  }
+  EXPECT_NEAR(source->sigma_mb(), 150e-9, 1e-15);
+}
+
+TEST(ParticleStream, WhatIsWrittenIsReadAgain) {
+  const TempDir d;
+  std::ofstream(d.path() / "a.hepmc")
+      << as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"));
+  std::FILE* out = std::fopen((d.path() / "a.particles").c_str(), "wb");
+  write_particle_stream(*open_event_file(d.path() / "a.hepmc"), out);
+  std::fclose(out);
+  const auto a = open_event_file(d.path() / "a.hepmc"),
+             b = open_event_file(d.path() / "a.particles");
+  EXPECT_EQ(a->header().settings, b->header().settings);
+  while (const auto expected = a->next()) {
+    const auto got = b->next();
+    ASSERT_TRUE(got.has_value());
+    EXPECT_EQ(a->tried(), b->tried());
+    EXPECT_EQ(a->sigma_mb(), b->sigma_mb());
+    EXPECT_EQ(expected->number, got->number);
+    EXPECT_EQ(expected->weight, got->weight);
+    ASSERT_EQ(expected->particles.size(), got->particles.size());
+    for (std::size_t i = 0; i < got->particles.size(); ++i) {
+      const Particle &x = expected->particles[i], &y = got->particles[i];
+      EXPECT_TRUE(x.p4 == y.p4 && x.pid == y.pid && x.status == y.status && x.mother == y.mother &&
+                  x.daughter1 == y.daughter1 && x.daughter2 == y.daughter2 && x.m == y.m &&
+                  x.vx == y.vx && x.vy == y.vy && x.vz == y.vz);
+    }
+  }
+  EXPECT_FALSE(b->next().has_value());
+}
+
+TEST(ParticleStream, AFileThatAnnouncesMoreThanItHoldsTakesNoMemory) {
+  const TempDir d;
+  std::ifstream in(kFixtures / "ee_tautau.particles", std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  const std::size_t block = text.find("BLK1");
+  const std::uint32_t particles = 99'000'000;  // 8 GB
+  std::memcpy(text.data() + block + 8, &particles, 4);
+  std::ofstream(d.path() / "a.particles") << text;
+  const auto source = open_event_file(d.path() / "a.particles");
+  EXPECT_THROW((void)source->next(), Error);
+}
+
 }  // namespace
 }  // namespace tessera
