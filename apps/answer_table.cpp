@@ -40,7 +40,8 @@ std::string cell(const AnswerValues& values, std::size_t row, int digits) {
 
 ordered_json json_cell(const AnswerValues& values, std::size_t row) {
   return std::visit(
-      [&](const auto& v) { return no_value(v[row]) ? ordered_json() : ordered_json(v[row]); }, values);
+      [&](const auto& v) { return no_value(v[row]) ? ordered_json() : ordered_json(v[row]); },
+      values);
 }
 
 }  // namespace

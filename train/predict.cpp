@@ -1,5 +1,8 @@
 #include "train/predict.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/autograd.h"
 #include "train/class_names.h"
 #include "train/mixed_batches.h"
@@ -29,15 +32,26 @@ void for_each_answer(const TaskModel& model, const std::shared_ptr<const Dataset
   });
 }
 
+// A NaN among answers would look like a jet without an answer.
+void check_finite(const std::vector<float>& rows, const Batch& batch) {
+  const auto bad = std::ranges::find_if_not(rows, [](float y) { return std::isfinite(y); });
+  const auto jet = static_cast<std::size_t>(bad - rows.begin()) * batch.size() / rows.size();
+  TESSERA_CHECK_KIND(ErrorKind::numeric, bad == rows.end(),
+                     "predict: expected finite outputs of the model, got {} for the jet with id {}",
+                     *bad, batch.ids[jet]);
+}
+
 }  // namespace
 
 Answers predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
                 FeatureConfig features) {
   Answers a{.columns = model.config.outputs, .jets = without_empty(*data, {}), .outputs = {}};
-  for_each_answer(model, data, a.jets, std::move(features), [&](const Batch&, const Tensor& y) {
-    const auto rows = y.to_vector<float>();
-    a.outputs.insert(a.outputs.end(), rows.begin(), rows.end());
-  });
+  for_each_answer(model, data, a.jets, std::move(features),
+                  [&](const Batch& batch, const Tensor& y) {
+                    const auto rows = y.to_vector<float>();
+                    check_finite(rows, batch);
+                    a.outputs.insert(a.outputs.end(), rows.begin(), rows.end());
+                  });
   return a;
 }
 
