@@ -202,11 +202,13 @@ def read(path):
         return file.read()
 
 
-def columns_of(path):
+def columns_of(path, names=()):
+    """The bytes of the columns of these names, or of all: a mutant's listing may be damaged where no reader of ours looks."""
     with h5py.File(path) as file:
-        columns = {}
-        file.visititems(lambda name, item: columns.update({name: item[...].tobytes()}) if isinstance(item, h5py.Dataset) else None)
-        return columns
+        found = list(names)
+        if not names:
+            file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        return {name: file[name][...].tobytes() for name in found}
 
 
 class Hdf5:
@@ -236,7 +238,7 @@ class Hdf5:
             with open(os.path.join(folder, "manifest.json")) as file:
                 entry = json.load(file)["splits"]["test"][0]
             expect(entry["xxh3_128"] == xxhash.xxh3_128(mutant).hexdigest(), "the manifest has another hash than the file")
-            expect(columns_of(path) == self.columns, "a changed column was accepted")
+            expect(columns_of(path, self.columns) == self.columns, "a changed column was accepted")
 
 
 class Model:
