@@ -79,14 +79,14 @@ std::string csv_line(const Study& a, const Study& b, const Difference& d) {
                      d.seeds);
 }
 
-void print_line(const Study& a, const Study& b, const Difference& d) {
+std::string shown_line(const Study& a, const Study& b, const Difference& d) {
   const auto range = [](const Interval& i) {
     return std::isfinite(i.low) ? fmt::format("{:+.4f} to {:+.4f}", i.low, i.high)
                                 : std::string("one seed");
   };
-  print_out("{:8} {:24} {:7} {:12} {:+9.4f}  {:>20}  {:>20}\n", a.task,
-            a.strategy + " - " + b.strategy, a.train_jets, d.metric, d.value, range(d.test95),
-            range(d.seeds95));
+  return fmt::format("{:8} {:24} {:7} {:12} {:+9.4f}  {:>20}  {:>20}\n", a.task,
+                     a.strategy + " - " + b.strategy, a.train_jets, d.metric, d.value,
+                     range(d.test95), range(d.seeds95));
 }
 
 }  // namespace
@@ -131,7 +131,7 @@ void write_differences(const RunConfig& c, const std::vector<Study>& studies) {
       "task,method,strategy,minus_method,minus_strategy,n_train,metric,difference,test_low68,"
       "test_high68,test_low95,test_high95,seed_sd,seeds_low68,seeds_high68,seeds_low95,"
       "seeds_high95,seeds\n";
-  print_out(
+  std::string shown = fmt::format(
       "\nPaired differences from scratch; 95 % intervals over test jets and over seeds.\n"
       "{:8} {:24} {:>7} {:12} {:>9}  {:>20}  {:>20}\n",
       "task", "difference", "n_train", "metric", "value", "test jets", "seeds");
@@ -146,13 +146,14 @@ void write_differences(const RunConfig& c, const std::vector<Study>& studies) {
              paired_differences(comparison.replicated[a], comparison.replicated[b])) {
           csv += csv_line(group[a], group[b], d);
           if (group[a].method == group[b].method && group[b].strategy == "scratch") {
-            print_line(group[a], group[b], d);
+            shown += shown_line(group[a], group[b], d);
           }
         }
       }
     }
   }
   write_text(c.run.directory + "/differences.csv", csv);
+  write_out(shown);
 }
 
 }  // namespace tessera::apps

@@ -67,7 +67,7 @@ std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) 
 
 void write_results(const RunConfig& c, const std::vector<Row>& rows) {
   std::string csv = "task,method,strategy,n_train,metric,value,error,seeds\n";
-  print_out(
+  std::string shown = fmt::format(
       "\n{}, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
       "{:>7} {:12} {:>9} {:>9} {:>5}\n",
       all_simulated(c) ? "Simulated jets" : "Jets", "task", "method", "strategy", "n_train",
@@ -76,10 +76,11 @@ void write_results(const RunConfig& c, const std::vector<Row>& rows) {
     const MeanSd m = mean_sd(r.values);
     csv += fmt::format("{},{},{},{},{},{:.6g},{:.3g},{}\n", r.task, r.method, r.strategy, r.n_train,
                        r.metric, m.mean, m.sd, r.values.size());
-    print_out("{:8} {:10} {:14} {:7} {:12} {:9.4f} {:9.4f} {:5}\n", r.task, r.method, r.strategy,
-              r.n_train, r.metric, m.mean, m.sd, r.values.size());
+    shown += fmt::format("{:8} {:10} {:14} {:7} {:12} {:9.4f} {:9.4f} {:5}\n", r.task, r.method,
+                         r.strategy, r.n_train, r.metric, m.mean, m.sd, r.values.size());
   }
   write_text(c.run.directory + "/table.csv", csv);
+  write_out(shown);
 }
 
 // A response has no better side: it is to be one.
@@ -120,7 +121,7 @@ Curves scratch_curves(const std::vector<Row>& rows) {
 void write_label_multipliers(const RunConfig& c, const std::vector<Row>& rows) {
   const Curves curves = scratch_curves(rows);
   std::string csv = "task,method,strategy,n_train,metric,value,bound,label_multiplier\n";
-  print_out("\nLabel multiplier: jets from scratch over jets at equal metric.\n");
+  std::string shown = "\nLabel multiplier: jets from scratch over jets at equal metric.\n";
   for (const Row& r : rows) {
     const auto curve = curves.find(curve_of(r));
     const auto better = better_of(r.metric);
@@ -132,10 +133,11 @@ void write_label_multipliers(const RunConfig& c, const std::vector<Row>& rows) {
         label_multiplier(curve->second, static_cast<double>(r.n_train), value, *better);
     csv += fmt::format("{},{},{},{},{},{:.6g},{},{:.4g}\n", r.task, r.method, r.strategy, r.n_train,
                        r.metric, value, sign(m.bound), m.multiplier);
-    print_out("{:8} {:10} {:14} {:7} {:12} {:>2}{:8.2f}\n", r.task, r.method, r.strategy, r.n_train,
-              r.metric, sign(m.bound), m.multiplier);
+    shown += fmt::format("{:8} {:10} {:14} {:7} {:12} {:>2}{:8.2f}\n", r.task, r.method, r.strategy,
+                         r.n_train, r.metric, sign(m.bound), m.multiplier);
   }
   write_text(c.run.directory + "/label_multiplier.csv", csv);
+  write_out(shown);
 }
 
 }  // namespace

@@ -142,10 +142,19 @@ void H5File::close() {
   auto& made = std::get<NewFile>(impl->state);
   {
     const Session session;
-    TESSERA_CHECK_KIND(ErrorKind::resource, made.end(), "{}: cannot close: {}",
-                       impl->path.string(), library_message());
+    TESSERA_CHECK_KIND(ErrorKind::resource, made.end(), "{}: cannot close: {}", impl->path.string(),
+                       library_message());
   }
-  made.io.replace_text(impl->path, hdf5::content(*made.image));
+  const bool replaces = std::filesystem::exists(impl->path);
+  try {
+    made.io.replace_text(impl->path, hdf5::content(*made.image));
+  } catch (const Error&) {
+    std::error_code ignored;
+    if (!replaces) {  // it has its name, and perhaps not after a power loss
+      std::filesystem::remove(impl->path, ignored);
+    }
+    throw;
+  }
 }
 
 const std::filesystem::path& H5File::path() const { return impl_->path; }

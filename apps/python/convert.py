@@ -233,6 +233,8 @@ class NativeWriter:
         try:
             publish(self.disk.descriptor, self.temporary, self.path)
         except OSError as error:
+            if os.path.exists(self.path):  # it has its name, and perhaps not after a power loss
+                os.remove(self.path)
             raise self.failed(error) from error
 
     def failed(self, error):

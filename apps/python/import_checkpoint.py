@@ -20,7 +20,7 @@ import struct
 import sys
 import zipfile
 
-from program import EXIT_DATA, EXIT_MISSING, EXIT_USAGE, ProgramError as Refused, exit_code_of
+from program import EXIT_DATA, EXIT_MISSING, EXIT_USAGE, ProgramError as Refused, exit_code_of, write_durably
 
 # PyTorch's storage class: (bytes of an element, dtype in safetensors). Half is widened, which is exact.
 STORAGES = {"FloatStorage": (4, "F32"), "DoubleStorage": (8, "F64"), "BFloat16Storage": (2, "BF16"), "HalfStorage": (2, "F16"),
@@ -195,17 +195,14 @@ def write_safetensors(path, state, metadata):
         offset += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            f.write(tensors[name][1])
+    write_durably(path, b"".join([len(text).to_bytes(8, "little"), text, *(tensors[name][1] for name in order)]))
 
 
-def convert(source, destination):
+def checked_state(source):
     if not os.path.isfile(source):
         raise Refused(EXIT_MISSING, "no such file")
     try:
-        state = read_state(source)
+        return read_state(source)
     except Refused:
         raise
     except RecursionError:
@@ -214,16 +211,20 @@ def convert(source, destination):
         raise Refused(EXIT_DATA, "asks for more memory than there is") from None
     except Exception as error:  # a damaged pickle or archive fails in a hundred ways
         raise Refused(EXIT_DATA, f"damaged: {type(error).__name__}: {error!s:.200}".replace("\n", " ")) from None
+
+
+def convert(source, destination):
+    try:
+        state = checked_state(source)
+    except Refused as error:
+        raise Refused(error.code, f"{source}: {error}") from None
     write_safetensors(destination, state, {"source": os.path.basename(source)})
 
 
 def main(arguments):
     if len(arguments) != 2:
         raise Refused(EXIT_USAGE, "usage: import_checkpoint.py SOURCE.ckpt DESTINATION.safetensors")
-    try:
-        convert(*arguments)
-    except Refused as error:
-        raise Refused(error.code, f"{arguments[0]}: {error}") from None
+    convert(*arguments)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ class FullDiskOfARun : public FullDisk {
   std::string finetune() const {
     return verb("finetune",
                 "finetune.tasks=tau-pt finetune.methods=deepsets"
-                " finetune.strategies=full");
+                " finetune.strategies=full run.checkpoint_every=1000");
   }
   static std::vector<std::string> with_model(const std::string& stage,
                                              std::vector<std::string> results) {
