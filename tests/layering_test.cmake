@@ -1,6 +1,7 @@
 # The guards of the layering, over the text of the sources:
 #   cmake -DROOT=<source tree> -P tests/layering_test.cmake
-# fails on an upward include, a dependency outside its gate, or a device word outside core/gpu.
+# fails on an upward include, a dependency outside its gate, a device word outside core/gpu, or a print that does not go
+# through apps/output.h, which notices lost output.
 # -DSELF_TEST=ON plants one violation of each kind and demands that it is found.
 
 cmake_minimum_required(VERSION 3.25)
@@ -30,6 +31,9 @@ set(GATES
 # Device words that belong into core/gpu alone.
 set(DEVICE_WORDS "(^|[^A-Za-z0-9_])(asm[ (]|__asm|__shfl|__shared__|__syncthreads|__syncwarp|__ballot|__activemask|threadIdx|blockIdx)|<<<")
 
+# Ways of printing that nobody checks.
+set(PRINTS "fmt::print|std::(cout|cerr|clog|puts|printf)")
+
 # Only the layers; tests and bench see all.
 function(layering_violations root out)
   set(found)
@@ -51,6 +55,12 @@ function(layering_violations root out)
           endif()
         endforeach()
       endforeach()
+      if(NOT file MATCHES "^core/")
+        file(STRINGS ${root}/${file} prints REGEX "${PRINTS}")
+        foreach(line IN LISTS prints)
+          list(APPEND found "${file}: prints past apps/output.h: ${line}")
+        endforeach()
+      endif()
       if(NOT file MATCHES "^core/gpu/")
         file(STRINGS ${root}/${file} words REGEX "${DEVICE_WORDS}")
         foreach(line IN LISTS words)
@@ -73,12 +83,13 @@ function(self_test)
   file(WRITE ${tree}/nn/gate.cpp "#include <hdf5.h>\n")
   file(WRITE ${tree}/kernels/x/x_cuda.cu "int i = threadIdx.x;\n")
   file(WRITE ${tree}/kernels/x/y_cuda.cu "kernel<<<1, 32>>>()\n")
+  file(WRITE ${tree}/apps/print.cpp "fmt::print(1)\n")
   file(WRITE ${tree}/train/hdf5.cpp "#include <hdf5.h>\n// threadIdx in a comment\nint basm = 0;\n")
   layering_violations(${tree} found)
   file(REMOVE_RECURSE ${tree})
   list(LENGTH found n)
-  if(NOT n EQUAL 4)
-    message(FATAL_ERROR "layering_test: expected 4 planted violations, found ${n}: ${found}")
+  if(NOT n EQUAL 5)
+    message(FATAL_ERROR "layering_test: expected 5 planted violations, found ${n}: ${found}")
   endif()
 endfunction()
 
