@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <functional>
@@ -226,14 +227,14 @@ TEST(Dataset, BadValuesAreErrorsThatNameDatasetAndRow) {
   EXPECT_EQ(error_after([](JetBlock& b) { b.d0[1] = std::nanf(""); }), "");
 }
 
-// Lowers the number of descriptors that the process may have to `more` than it has now.
+// Lets the process open about `more` descriptors beyond those that it has.
 class FewDescriptors {
  public:
   explicit FewDescriptors(rlim_t more) {
     ::getrlimit(RLIMIT_NOFILE, &before_);
-    // the listing has a descriptor of its own
-    const auto open = std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}) - 1;
-    const rlimit few{static_cast<rlim_t>(open) + more, before_.rlim_max};
+    const int lowest = ::dup(STDERR_FILENO);  // the limit is one of numbers
+    ::close(lowest);
+    const rlimit few{static_cast<rlim_t>(lowest) + more, before_.rlim_max};
     ::setrlimit(RLIMIT_NOFILE, &few);
   }
   ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
