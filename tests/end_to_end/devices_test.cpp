@@ -210,8 +210,8 @@ double relative_error(std::vector<float> got, const std::vector<float>& expected
   return norm(got) / std::max(norm(expected), least);
 }
 
-// Both sides are f32, each good to 1e-5 an op; a gradient passes through dozens of them.
-constexpr double kGradient = 1e-4;
+// Both sides are f32, each good to a few 1e-7 an op; a gradient passes through dozens of them.
+constexpr double kGradient = 1e-5;
 
 // A gradient that is zero but for rounding, as those of biases in front of a batch norm, is held
 // against this share of the whole gradient.
@@ -231,7 +231,7 @@ std::vector<float> where_gradient_counts(const std::vector<float>& weights,
 }
 
 void expect_agreement(const Step& got, const Step& cpu) {
-  EXPECT_NEAR(got.loss, cpu.loss, 1e-5 * std::abs(cpu.loss));
+  EXPECT_NEAR(got.loss, cpu.loss, 2e-6 * std::abs(cpu.loss));
   ASSERT_EQ(got.names, cpu.names);
   double square = 0;
   for (const auto& g : cpu.gradients) {
