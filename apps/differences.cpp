@@ -96,16 +96,18 @@ std::string answers_path(const RunConfig& c, const std::string& study) {
 }
 
 void write_answers(const std::string& path, const Predictions& p) {
-  const std::string temporary = path + ".tmp";
-  fs::create_directories(fs::path(path).parent_path());
-  fs::remove(temporary);
   const std::vector<std::int64_t> ids(p.ids.begin(), p.ids.end());
-  write_safetensors(temporary, {{"ids", column(ids)},
-                                {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
-                                {"target", column(p.target)},
-                                {"pt_reco", column(p.pt_reco)},
-                                {"pt_true", column(p.pt_true)}});
-  fs::rename(temporary, path);
+  const FileIo io;
+  io.make_directory(fs::path(path).parent_path());
+  io.replace(path, [&](const fs::path& temporary) {
+    write_safetensors(temporary,
+                      {{"ids", column(ids)},
+                       {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
+                       {"target", column(p.target)},
+                       {"pt_reco", column(p.pt_reco)},
+                       {"pt_true", column(p.pt_true)}},
+                      {}, io);
+  });
 }
 
 Predictions read_answers(const std::string& path) {

@@ -5,9 +5,10 @@
 
 #include "apps/differences.h"
 #include "apps/evaluation.h"
-#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "apps/table.h"
+#include "train/file_io.h"
+#include "train/json_text.h"
 #include "train/model_store.h"
 
 namespace tessera::apps {
@@ -103,6 +104,64 @@ Choice best_of_grid(const Inputs& in, FinetuneJob job, const Splits& data) {
   return choice;
 }
 
+// What the model does not tell: kept beside it, in case the stage is stopped before its evaluation.
+std::string notes_path(const Stage& stage) { return stage.directory() + "/training.json"; }
+
+void write_notes(const Stage& stage, const Choice& choice) {
+  const ordered_json j{{"train_jets", choice.result.train_jets},
+                       {"validation_loss", choice.result.validation_loss},
+                       {"lr", choice.lr},
+                       {"lr_grid", choice.tried}};
+  write_text(notes_path(stage), j.dump(1) + "\n");
+}
+
+// Runs of older versions have no notes: what can be is computed again, the tries of a grid are not.
+Choice computed_notes(const Inputs& in, const Study& study, const Splits& data,
+                      std::unique_ptr<TaskModel> model) {
+  Choice choice;
+  const Predictions validation = predict_labelled(*model, data.validation, data.features);
+  const auto jets = std::ssize(select_jets(model->config.task, *data.train));
+  choice.result = {.model = std::move(model),
+                   .validation_loss = validation.loss,
+                   .train_jets = std::min<std::int64_t>(study.train_jets, jets)};
+  choice.lr = in.config.finetune.trainer.lr;
+  return choice;
+}
+
+/// The choice of a stage that was stopped behind its training.
+Choice stored_choice(const Inputs& in, const Study& study, const Stage& stage, const Splits& data) {
+  auto model = load_task_model(stage.model()).model;
+  model->to(in.options.device);
+  const std::string path = notes_path(stage);
+  try {
+    const nlohmann::json j = parse_json(read_text(path), path);
+    Choice choice;
+    choice.result = {.model = std::move(model),
+                     .validation_loss = j.at("validation_loss"),
+                     .train_jets = j.at("train_jets")};
+    choice.lr = j.at("lr");
+    choice.tried = j.at("lr_grid");
+    return choice;
+  } catch (const Error&) {
+  } catch (const nlohmann::json::exception&) {
+  }
+  warn_damaged(path);
+  return computed_notes(in, study, data, std::move(model));
+}
+
+Choice trained_choice(const Inputs& in, const Study& study, std::int64_t seed, const Stage& stage,
+                      const Splits& data) {
+  FinetuneJob job = finetune_job(in.config, study, seed, *data.train);
+  job.model.tokenizer.distance = in.distance;  // as the stored one has it, whatever the run says
+  const std::string card = task_card(job.model, data.features);
+  job.files = stage.files(card);
+  job.device = in.options.device;
+  Choice choice = best_of_grid(in, job, data);
+  write_notes(stage, choice);
+  stage.keep(card, *choice.result.model);
+  return choice;
+}
+
 ordered_json evaluation_of(const Choice& choice, const Predictions& test, const Splits& data) {
   const TaskModel& model = *choice.result.model;
   const Task task = model.config.task;
@@ -120,29 +179,22 @@ ordered_json evaluation_of(const Choice& choice, const Predictions& test, const 
 
 void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   const RunConfig& c = in.config;
-  const std::string name = study.name(seed);
-  const Stage stage(c, in.options, "finetune/" + name, settings_for(in, study, seed));
-  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
-  const std::string answers = answers_path(c, name);
+  const std::string name = study.name(seed), stage_name = "finetune/" + name;
+  const std::string report = "eval/" + name + ".json", answers = "eval/" + name + ".safetensors";
+  const Stage stage(c, in.options, stage_name, settings_for(in, study, seed), task_use(study.task),
+                    {model_product(stage_name), report, answers});
   if (stage.done()) {
-    if (!std::filesystem::exists(answers)) {  // of a run that an older version made
-      write_answers(answers, predict_labelled(*load_task_model(stage.model()).model, data.test,
-                                              data.features));
-    }
     return;
   }
-  FinetuneJob job = finetune_job(c, study, seed, *data.train);
-  job.model.tokenizer.distance = in.distance;  // as the stored one has it, whatever the run says
-  const std::string card = task_card(job.model, data.features);
-  job.files = stage.files(card);
-  job.device = in.options.device;
+  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
   const Stopwatch watch;
-  const Choice choice = best_of_grid(in, job, data);
-  const Predictions test = predict_labelled(*choice.result.model, data.test, data.features);
-  write_answers(answers, test);
-  write_text(c.run.directory + "/eval/" + name + ".json", evaluation_of(choice, test, data).dump());
-  stage.finish(card, *choice.result.model);
-  record_stage(c, name, watch.seconds(), state_hash(*choice.result.model));
+  const Choice choice = stage.trained() ? stored_choice(in, study, stage, data)
+                                        : trained_choice(in, study, seed, stage, data);
+  const TaskModel& model = *choice.result.model;
+  const Predictions test = predict_labelled(model, data.test, data.features);
+  write_answers(answers_path(c, name), test);
+  write_text(c.run.directory + "/" + report, evaluation_of(choice, test, data).dump());
+  stage.finish({watch.seconds(), state_hash(model)});
 }
 
 }  // namespace
@@ -155,6 +207,8 @@ void finetune_verb(const RunConfig& c, const Options& options) {
       run_study(inputs, study, seed);
     }
   }
+  // Both of one call, also where several run side by side.
+  const FileLock lock(c.run.directory + "/tables.lock", IfLocked::wait);
   write_tables(c, studies);
   write_differences(c, studies);
 }

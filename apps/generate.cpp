@@ -1,10 +1,7 @@
 // tessera generate: jets drawn from the pre-trained model, as a data file and against the truth.
 #include <nlohmann/json.hpp>
 
-#include <filesystem>
-
 #include "apps/output.h"
-#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/generate.h"
 #include "train/metrics/generation_quality.h"
@@ -69,21 +66,22 @@ ordered_json comparison_json(const GenerationComparison& comparison, const Gener
 template <class Model>
 void generate_from(const Stored<Model>& model, const RunConfig& c, const Options& options) {
   const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
+  const std::string drawn = "generate/jets.h5", report = "eval/generation.json";
   const Stage stage(c, options, "generate",
                     settings_of(c, {"data.", "generate.", "run.seed"}) + precision_setting(c) +
-                        "model " + state_hash(*model.model) + "\n");
-  model.model->to(options.device);
-  tokenizer.model->to(options.device);
-  const std::string report = c.run.directory + "/eval/generation.json";
-  if (std::filesystem::exists(report)) {
-    print_err("generate: done before, kept ({})\n", report);
+                        "model " + state_hash(*model.model) + "\n",
+                    unlabelled_use(c), {drawn, report});
+  if (stage.done()) {
+    print_err("generate: done before, kept ({})\n", c.run.directory + "/" + report);
     return;
   }
+  model.model->to(options.device);
+  tokenizer.model->to(options.device);
   const Stopwatch watch;
   const GenerateJob job = job_of(c);
   const GenerateResult r = generate_jets(job, model.model->backbone, model.model->head,
                                          *tokenizer.model, console_progress(options, job.jets));
-  const std::string file = stage.directory() + "/jets.h5";
+  const std::string file = c.run.directory + "/" + drawn;
   write_generated(file, r, job, "tessera generate", {.overwrite = true});
   const UnlabelledData data = pretraining_data(c);
   const auto comparison =
@@ -95,8 +93,8 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
         "rapidity is floored at 14\n",
         comparison.truth_floored, comparison.generated_floored);
   }
-  record_stage(c, "generate", watch.seconds(), "");
-  write_text(report, comparison_json(comparison, r).dump());  // the last: it says that all is done
+  write_text(c.run.directory + "/" + report, comparison_json(comparison, r).dump());
+  stage.finish({.seconds = watch.seconds(), .weights = ""});
   print_out("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",
             r.jets.size(), file, static_cast<double>(r.jets.size()) / r.seconds);
   for (const QuantityComparison& q : comparison.quantities) {

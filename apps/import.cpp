@@ -3,7 +3,6 @@
 
 #include "apps/output.h"
 #include "apps/programs.h"
-#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/file_kind.h"
 #include "train/hash.h"
@@ -43,7 +42,7 @@ void import_model(const RunConfig& c, const Options& options, const std::string&
                   const std::string& file, const std::string& card, Module& model,
                   std::span<const ImportRule> rules) {
   const std::string table = name == "tokenizer" ? "tokenizer." : "backbone.";
-  const Stage stage(c, options, name, settings_for(c, table, file));
+  const Stage stage(c, options, name, settings_for(c, table, file), {}, {model_product(name)});
   if (stage.done()) {
     print_err("{}: imported before, kept ({})\n", name, stage.model());
     return;
@@ -51,8 +50,8 @@ void import_model(const RunConfig& c, const Options& options, const std::string&
   const Stopwatch watch;
   const ImportReport report =
       import_weights(model, read_weights(options.import, file, stage), rules, file);
-  stage.finish(card, model);
-  record_stage(c, name, watch.seconds(), state_hash(model));
+  stage.keep(card, model);
+  stage.finish({watch.seconds(), state_hash(model)});
   print_out("{}: {} tensors of {}, {} left out; {} parameters in {}\n", name, report.used.size(),
             file, report.left_out.size(), model.parameter_count(), stage.model());
 }

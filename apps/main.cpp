@@ -12,7 +12,6 @@
 #include "apps/output.h"
 #include "apps/presets.h"
 #include "apps/revision.h"
-#include "apps/stages.h"
 #include "core/parallel.h"
 #include "core/simd_level.h"
 #include "kernels/matmul/precision.h"
@@ -51,6 +50,12 @@ RunConfig resolve(const CommandLine& line) {
                        "-c {}: expected a TOML file or one of the presets {}, got neither; the "
                        "nearest preset is '{}'",
                        line.config_path, preset_names(), nearest_preset(line.config_path));
+    std::error_code
+        code;  // all defaults would be a wrong reading of a file that power loss emptied
+    TESSERA_CHECK_KIND(ErrorKind::data, std::filesystem::file_size(line.config_path, code) > 0,
+                       "{}: expected a configuration, got an empty file; a verb that is called "
+                       "without it writes config.toml of a run again",
+                       line.config_path);
     schema.read_file(line.config_path, config);
   }
   for (const std::string& text : line.overrides) {
@@ -283,7 +288,6 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return say(app, e);
   }
-  catch_signals();
   return guarded([&] {
     (void)simd_level();  // a wrong TESSERA_SIMD is refused by every verb
     line.action();

@@ -143,6 +143,11 @@ UnlabelledData pretraining_data(const RunConfig& c) {
                 c.data.unlabelled);
   UnlabelledData data = unlabelled_data(c);
   data.classes = c.pretrain.classes;
+  for (const auto* split : {&data.train, &data.validation}) {
+    for (const auto& set : *split) {
+      (void)unlabelled_jets(data, *set);  // a class without a jet is refused before any training
+    }
+  }
   return data;
 }
 
@@ -195,6 +200,7 @@ std::vector<Study> studies_of(const RunConfig& c) {
   std::vector<Study> studies;
   const char* model = name(tokens_in(c) ? Method::omnijet : Method::tessera);
   const bool alone = c.finetune.train_jets.size() == 1;
+  TESSERA_CHECK(!c.finetune.train_jets.empty(), "finetune.train_jets: expected a number, got none");
   for (const std::string& task : split_list(c.finetune.tasks)) {
     (void)parse_task(task);
     for (const std::int64_t jets : c.finetune.train_jets) {
@@ -209,6 +215,11 @@ std::vector<Study> studies_of(const RunConfig& c) {
       }
     }
   }
+  TESSERA_CHECK(
+      !studies.empty(),
+      "finetune: expected a task, and a method or a strategy for it, got finetune.tasks = "
+      "'{}', finetune.methods = '{}', finetune.strategies = '{}'",
+      c.finetune.tasks, c.finetune.methods, c.finetune.strategies);
   return studies;
 }
 

@@ -2,7 +2,6 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/output.h"
-#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
 
@@ -11,12 +10,14 @@ namespace {
 
 using nlohmann::ordered_json;
 
-void write_report(const RunConfig& c, const PretrainMeasure& m) {
-  write_text(c.run.directory + "/eval/pretrain.json",
+constexpr const char* kReport = "eval/pretrain.json";
+
+void report(const RunConfig& c, const PretrainMeasure& m) {
+  write_text(c.run.directory + "/" + kReport,
              ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
 }
 
-void print_report(const PretrainMeasure& m) {
+void print(const PretrainMeasure& m) {
   print_out(
       "pretrain: on held-out jets, next token {:.3f} nat, masked particle {}; unigram entropy "
       "{:.3f} nat: margin {:.3f}\n",
@@ -24,20 +25,36 @@ void print_report(const PretrainMeasure& m) {
       m.unigram - m.ntp);
 }
 
-/// Trains, measures and stores either backbone; `measure` takes the model.
-template <class Job, class Measure>
-void run(const RunConfig& c, const Options& options, const Stage& stage, Job job,
-         const std::string& card, const Tokenizer& tokenizer, const UnlabelledData& data,
+/// What both kinds of backbone are trained from.
+struct Inputs {
+  const RunConfig& config;
+  const Options& options;
+  const Stage& stage;
+  const Tokenizer& tokenizer;
+  const UnlabelledData& data;
+};
+
+/// Trains, stores and measures either backbone, or only measures the stored one; `load` reads it,
+/// `measure` takes it.
+template <class Job, class Load, class Measure>
+void run(const Inputs& in, Job job, const std::string& card, const Load& load,
          const Measure& measure) {
   const Stopwatch watch;
-  job.files = stage.files(card);
-  job.device = options.device;
-  const auto model = pretrain(job, tokenizer, data, console_observer(options));
+  using Model = typename decltype(load(std::string()).model)::element_type;
+  std::unique_ptr<Model> model;
+  if (in.stage.trained()) {
+    model = load(in.stage.model()).model;
+    model->to(in.options.device);
+  } else {
+    job.files = in.stage.files(card);
+    job.device = in.options.device;
+    model = pretrain(job, in.tokenizer, in.data, console_observer(in.options));
+    in.stage.keep(card, *model);
+  }
   const PretrainMeasure m = measure(*model);
-  write_report(c, m);
-  stage.finish(card, *model);
-  record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
-  print_report(m);
+  report(in.config, m);
+  in.stage.finish({watch.seconds(), state_hash(*model)});
+  print(m);
 }
 
 }  // namespace
@@ -49,21 +66,23 @@ void pretrain_verb(const RunConfig& c, const Options& options) {
   const Tokenizer& tokenizer = *stored.model;
   const UnlabelledData data = pretraining_data(c);
   check_contract(stored.features, data.features, "pretrain: the tokenizer");
+  check_same_data(c, "tokenizer", unlabelled_use(c));
   const Stage stage(c, options, "pretrain",
                     settings_of(c, {"data.", "backbone.", "pretrain.", "run.seed", "run.compat"}) +
-                        precision_setting(c) + "tokenizer " + tokenizer_hash(tokenizer) + "\n");
+                        precision_setting(c) + "tokenizer " + tokenizer_hash(tokenizer) + "\n",
+                    unlabelled_use(c), {model_product("pretrain"), kReport});
   if (stage.done()) {
     print_err("pretrain: done before, kept ({})\n", stage.model());
     return;
   }
+  const Inputs in{c, options, stage, tokenizer, data};
   if (tokens) {
-    run(c, options, stage, gpt_pretrain_job(c), gpt_pretrain_card(gpt_config(c), data.features),
-        tokenizer, data,
+    run(in, gpt_pretrain_job(c), gpt_pretrain_card(gpt_config(c), data.features),
+        load_gpt_pretrained,
         [&](const GptPretrainModel& m) { return measure_pretraining(m, tokenizer, data); });
   } else {
     const PretrainJob job = pretrain_job(c);
-    run(c, options, stage, job, pretrain_card(job.backbone, job.objective, data.features),
-        tokenizer, data,
+    run(in, job, pretrain_card(job.backbone, job.objective, data.features), load_pretrained,
         [&](const PretrainModel& m) { return measure_pretraining(m, tokenizer, data, job.seed); });
   }
 }

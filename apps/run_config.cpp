@@ -36,7 +36,7 @@ Schema<TrainerConfig> trainer_schema(std::int64_t fewest_steps) {
   s.add("weight_decay", [](T& t) { return &t.weight_decay; },
         {.min = 0, .max = 1, .help = "On matrices; on everything where run.compat is reference"});
   s.add("beta2", [](T& t) { return &t.beta2; },
-        {.min = 0, .max = 1, .help = "Decay of AdamW's second moments"});
+        {.min = 0, .max = 1, .below_max = true, .help = "Decay of AdamW's second moments"});
   s.add("clip", [](T& t) { return &t.clip_norm; },
         {.min = 0, .max = 1e6, .help = "Largest gradient norm; 0 = no bound"});
   return s;
@@ -241,6 +241,9 @@ void add_generation(S& s) {
 // Keys that came after the first runs, at the value that these had: no setting to them.
 constexpr std::string_view kYounger[] = {"run.precision = \"f32\"", "tokenizer.distance = \"f32\""};
 
+// Where datasets are is no setting: what they hold is (data_settings()).
+constexpr std::string_view kPaths[] = {"data.jets =", "data.taus ="};
+
 }  // namespace
 
 Schema<RunConfig> run_schema() {
@@ -273,11 +276,11 @@ std::string settings_of(const RunConfig& config, const std::vector<std::string>&
   std::string table, result;
   for (std::string line; std::getline(dump, line);) {
     const std::string key = table + "." + line;
-    const auto begins = [&](const std::string& prefix) { return key.starts_with(prefix); };
+    const auto begins = [&](std::string_view prefix) { return key.starts_with(prefix); };
     if (line.starts_with('[')) {
       table = line.substr(1, line.find(']') - 1);
     } else if (!line.empty() && std::ranges::any_of(prefixes, begins) &&
-               std::ranges::none_of(without, begins) &&
+               std::ranges::none_of(without, begins) && std::ranges::none_of(kPaths, begins) &&
                std::ranges::find(kYounger, key) == std::end(kYounger)) {
       result += key + "\n";
     }

@@ -77,8 +77,9 @@ Schema<RunConfig> run_schema();
 std::string help_of(const std::vector<std::string>& prefixes);
 
 /// The resolved lines "table.key = value" whose keys begin with one of the prefixes: what a stage
-/// depends on. Keys that begin with one of `without` are left out, and a key that is younger than
-/// the first runs where it has the meaning that these had.
+/// depends on. Keys that begin with one of `without` are left out, and so are the paths of
+/// datasets, since data is identified by content. Keys that were added later are omitted while they
+/// hold the value that older runs implied, so that old run directories still match.
 std::string settings_of(const RunConfig& config, const std::vector<std::string>& prefixes,
                         const std::vector<std::string>& without = {});
 

@@ -3,7 +3,6 @@
 
 #include "apps/evaluation.h"
 #include "apps/output.h"
-#include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
 
@@ -34,34 +33,51 @@ ordered_json residuals(const TokenizerMeasure& m) {
   return out;
 }
 
+ordered_json evaluation_of(const TokenizerMeasure& m) {
+  return {{"reconstruction_mse", m.reconstruction_mse},
+          {"usage", m.usage},
+          {"perplexity", m.perplexity},
+          {"token_entropy", m.token_entropy},
+          {"code_counts", m.counts},
+          {"residuals", residuals(m)}};
+}
+
+// The stored one where the stage was trained before, and only its measure is missing.
+std::unique_ptr<Tokenizer> trained_tokenizer(const RunConfig& c, const Options& options,
+                                             const Stage& stage, const UnlabelledData& data) {
+  if (stage.trained()) {
+    auto model = load_tokenizer(stage.model()).model;
+    model->to(options.device);
+    return model;
+  }
+  const std::string card = tokenizer_card(tokenizer_config(c), data.features);
+  TokenizerJob job = tokenizer_job(c);
+  job.files = stage.files(card);
+  job.device = options.device;
+  auto model = train_tokenizer(job, data, console_observer(options));
+  stage.keep(card, *model);
+  return model;
+}
+
 }  // namespace
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   check_vq_distance(tokenizer_config(c).distance, options.device);
+  const std::string report = "eval/tokenizer.json";
   const Stage stage(
       c, options, "tokenizer",
-      settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c));
+      settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c),
+      unlabelled_use(c), {model_product("tokenizer"), report});
   if (stage.done()) {
     print_err("tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
   const UnlabelledData data = unlabelled_data(c);
-  const std::string card = tokenizer_card(tokenizer_config(c), data.features);
   const Stopwatch watch;
-  TokenizerJob job = tokenizer_job(c);
-  job.files = stage.files(card);
-  job.device = options.device;
-  const auto model = train_tokenizer(job, data, console_observer(options));
+  const auto model = trained_tokenizer(c, options, stage, data);
   const TokenizerMeasure m = measure_tokenizer(*model, data);
-  const ordered_json report{{"reconstruction_mse", m.reconstruction_mse},
-                            {"usage", m.usage},
-                            {"perplexity", m.perplexity},
-                            {"token_entropy", m.token_entropy},
-                            {"code_counts", m.counts},
-                            {"residuals", residuals(m)}};
-  write_text(c.run.directory + "/eval/tokenizer.json", report.dump());
-  stage.finish(card, *model);
-  record_stage(c, "tokenizer", watch.seconds(), state_hash(*model));
+  write_text(c.run.directory + "/" + report, evaluation_of(m).dump());
+  stage.finish({watch.seconds(), state_hash(*model)});
   print_out(
       "tokenizer: on held-out jets, reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity "
       "{:.1f}, unigram entropy {:.3f} nat\n",

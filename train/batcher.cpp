@@ -172,10 +172,6 @@ struct Batcher::Impl {
   }
 
   void select() {
-    if (selection.empty()) {
-      selection.resize(dataset->size());
-      std::iota(selection.begin(), selection.end(), std::uint64_t{0});
-    }
     TESSERA_CHECK_KIND(ErrorKind::data, !selection.empty(),
                        "batcher: expected at least one jet, got none");
     for (const std::uint64_t jet : selection) {
@@ -253,13 +249,13 @@ struct Batcher::Impl {
 };
 
 Batcher::Batcher(std::shared_ptr<const Dataset> dataset, FeatureConfig features, BatchConfig config,
-                 std::uint64_t seed, std::vector<std::uint64_t> selection, Cursor start)
+                 std::uint64_t seed, JetSelection selection, Cursor start)
     : impl_(std::make_unique<Impl>()) {
   impl_->dataset = std::move(dataset);
   impl_->features = std::move(features);
   impl_->config = config;
   impl_->seed = seed;
-  impl_->selection = std::move(selection);
+  impl_->selection = jets_of(*impl_->dataset, std::move(selection));
   impl_->select();
   impl_->settle(start);
   impl_->next = impl_->producing = start;
@@ -287,14 +283,19 @@ std::uint64_t Batcher::batches_in_epoch(std::uint64_t epoch) const {
 std::uint64_t Batcher::jets() const { return impl_->selection.size(); }
 double Batcher::waited_seconds() const { return impl_->waited; }
 
-std::vector<std::uint64_t> without_empty(const Dataset& dataset,
-                                         std::vector<std::uint64_t> selection) {
-  if (selection.empty()) {
-    selection.resize(dataset.size());
-    std::iota(selection.begin(), selection.end(), std::uint64_t{0});
+std::vector<std::uint64_t> jets_of(const Dataset& dataset, JetSelection selection) {
+  if (selection) {
+    return std::move(*selection);
   }
-  std::erase_if(selection, [&](std::uint64_t jet) { return dataset.lengths()[jet] == 0; });
-  return selection;
+  std::vector<std::uint64_t> all(dataset.size());
+  std::iota(all.begin(), all.end(), std::uint64_t{0});
+  return all;
+}
+
+std::vector<std::uint64_t> without_empty(const Dataset& dataset, JetSelection selection) {
+  std::vector<std::uint64_t> jets = jets_of(dataset, std::move(selection));
+  std::erase_if(jets, [&](std::uint64_t jet) { return dataset.lengths()[jet] == 0; });
+  return jets;
 }
 
 namespace {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -68,6 +69,13 @@ struct Batch {
   }
 };
 
+/// Jets of a split by position: nothing set means all of them, a list means exactly these, so that
+/// an empty list is no jet at all.
+using JetSelection = std::optional<std::vector<std::uint64_t>>;
+
+/// The positions that a selection stands for.
+std::vector<std::uint64_t> jets_of(const Dataset& dataset, JetSelection selection);
+
 /// Builds the batch of given jets of a dataset, in that order.
 Batch make_batch(const Dataset& dataset, const FeatureConfig& features,
                  std::span<const std::uint64_t> jets);
@@ -76,10 +84,10 @@ Batch make_batch(const Dataset& dataset, const FeatureConfig& features,
 /// selection, configs, seed).
 class Batcher {
  public:
-  /// `selection`: positions in the dataset, each at most once; empty = all jets. Throws Error(data)
-  /// when nothing is left.
+  /// `selection`: positions in the dataset, each at most once. Throws Error(data) when it holds no
+  /// jet.
   Batcher(std::shared_ptr<const Dataset> dataset, FeatureConfig features, BatchConfig config,
-          std::uint64_t seed, std::vector<std::uint64_t> selection = {}, Cursor start = {});
+          std::uint64_t seed, JetSelection selection = {}, Cursor start = {});
   ~Batcher();
   Batcher(Batcher&&) noexcept;
 
@@ -97,9 +105,8 @@ class Batcher {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Jets with at least one constituent, of those in `selection` (empty = all): data.drop_empty.
-std::vector<std::uint64_t> without_empty(const Dataset& dataset,
-                                         std::vector<std::uint64_t> selection);
+/// Jets with at least one constituent, of those in `selection`: data.drop_empty.
+std::vector<std::uint64_t> without_empty(const Dataset& dataset, JetSelection selection);
 
 /// The first `count` of `selection` in the class-stratified order by hash of (id, seed): subsets of
 /// growing count are nested. Result sorted. `labels` belongs to the selection's

@@ -1,7 +1,5 @@
 #include "train/checkpoint.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -78,14 +76,39 @@ ParsedManifest read_manifest_file(const fs::path& directory) {
   return parsed;
 }
 
+// Every file that a reader would take from the directory.
+constexpr const char* kReadable[] = {
+    "config.json",     "model.safetensors", "optimizer.safetensors",
+    "ema.safetensors", "state.json",        "preprocess.json"};
+
+bool lists(const ParsedManifest& manifest, std::string_view file) {
+  return std::ranges::find(manifest.files, file, &ManifestFile::name) != manifest.files.end();
+}
+
+// A manifest vouches for the files that it lists, and for no others.
+void check_listed(const fs::path& directory, const ParsedManifest& manifest) {
+  TESSERA_CHECK_KIND(ErrorKind::data, !manifest.files.empty(),
+                     "{}: expected a list of files with their hashes, got an empty one",
+                     (directory / kManifest).string());
+  for (const char* file : kReadable) {
+    std::error_code code;
+    TESSERA_CHECK_KIND(ErrorKind::data,
+                       lists(manifest, file) || !fs::exists(directory / file, code),
+                       "{}: expected every file to be listed in {}, got one that it does not list",
+                       (directory / file).string(), kManifest);
+  }
+}
+
 ParsedManifest verified_manifest(const fs::path& directory) {
-  TESSERA_CHECK_KIND(ErrorKind::missing, fs::is_directory(directory),
+  std::error_code code;
+  TESSERA_CHECK_KIND(ErrorKind::missing, fs::is_directory(directory, code),
                      "{}: expected a checkpoint directory, got nothing there", directory.string());
   ParsedManifest manifest = read_manifest_file(directory);
+  check_listed(directory, manifest);
   for (const ManifestFile& f : manifest.files) {
     const fs::path path = directory / f.name;
-    const bool present = fs::is_regular_file(path);
-    const std::uint64_t bytes = present ? fs::file_size(path) : 0;
+    const bool present = fs::is_regular_file(path, code);
+    const std::uint64_t bytes = present ? fs::file_size(path, code) : 0;
     TESSERA_CHECK_KIND(ErrorKind::data, present && bytes == f.bytes,
                        "{}: expected {} bytes (manifest), got {}", path.string(), f.bytes, bytes);
     const std::string hash = hash_file(path);
@@ -190,11 +213,15 @@ fs::path make_run_directory(const fs::path& run_directory, const FileIo& io) {
 
 std::vector<std::uint64_t> steps_in(const fs::path& directory) {
   std::vector<std::uint64_t> steps;
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    if (const auto step = step_of(entry.path().filename().string())) {
+  std::error_code code;
+  for (fs::directory_iterator entry(directory, code), end; !code && entry != end;
+       entry.increment(code)) {
+    if (const auto step = step_of(entry->path().filename().string())) {
       steps.push_back(*step);
     }
   }
+  TESSERA_CHECK_KIND(ErrorKind::io, !code, "{}: cannot list it: {}", directory.string(),
+                     code.message());
   std::sort(steps.begin(), steps.end());
   return steps;
 }
@@ -208,9 +235,11 @@ CheckpointStore::CheckpointStore(fs::path run_directory, CheckpointOptions optio
       lock_(run_directory / "run.lock") {
   TESSERA_CHECK(options_.keep_last > 0, "checkpoint.keep_last: expected at least 1, got 0");
   std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(directory_)) {
-    if (entry.path().filename().string().find(".tmp.") != std::string::npos) {
-      leftovers.push_back(entry.path());
+  std::error_code code;  // a folder that cannot be listed fails at the first save
+  for (fs::directory_iterator entry(directory_, code), end; !code && entry != end;
+       entry.increment(code)) {
+    if (entry->path().filename().string().find(".tmp.") != std::string::npos) {
+      leftovers.push_back(entry->path());
     }
   }
   for (const fs::path& path : leftovers) {
@@ -226,11 +255,8 @@ void CheckpointStore::save(std::uint64_t step, const Checkpoint& content) {
     return;
   }
   check_finite(content.model);
-  const fs::path temporary = directory_ / fmt::format("{}.tmp.{}", step_name(step), ::getpid());
-  io_.remove_all(temporary);
-  write_checkpoint(temporary, step, content, io_);
-  io_.rename(temporary, path_of(step));
-  io_.sync_directory(directory_);
+  io_.replace(path_of(step),
+              [&](const fs::path& temporary) { write_checkpoint(temporary, step, content, io_); });
   io_.replace_text(directory_ / "latest", step_name(step) + "\n");
   prune(step);
 }

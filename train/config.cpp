@@ -76,12 +76,18 @@ std::string number_text(T value) {
 
 std::string limit_text(double x) { return std::isinf(x) ? "any" : fmt::format("{}", x); }
 
+std::string range_text(const FieldInfo& info) {
+  return fmt::format("{} to {}{}", limit_text(info.min), info.below_max ? "less than " : "",
+                     limit_text(info.max));
+}
+
 template <class T>
 void check_range(const FieldInfo& info, T value, const Place& place) {
   const auto x = static_cast<double>(value);
-  if (std::isnan(x) || std::isinf(x) || x < info.min || x > info.max) {
-    place.fail("expected {} to {}{}{}, got {}", limit_text(info.min), limit_text(info.max),
-               info.unit.empty() ? "" : " ", info.unit, value);
+  const bool beyond = info.below_max ? x >= info.max : x > info.max;
+  if (std::isnan(x) || std::isinf(x) || x < info.min || beyond) {
+    place.fail("expected {}{}{}, got {}", range_text(info), info.unit.empty() ? "" : " ", info.unit,
+               value);
   }
 }
 
@@ -365,7 +371,7 @@ std::string FieldTable::help(const void* defaults) const {
     if (!f.info.choices.empty()) {
       text += " (" + joined(f.info.choices) + ")";
     } else if (std::isfinite(f.info.min) || std::isfinite(f.info.max)) {
-      text += fmt::format(" ({} to {})", limit_text(f.info.min), limit_text(f.info.max));
+      text += " (" + range_text(f.info) + ")";
     }
     text += fmt::format("\n      {}\n", f.info.help);
   }

@@ -30,6 +30,7 @@ using FieldPointer =
 struct FieldInfo {
   double min = -std::numeric_limits<double>::infinity();  ///< numbers, and each element of a list
   double max = std::numeric_limits<double>::infinity();
+  bool below_max = false;  ///< max itself is not allowed
   std::string unit = {};
   std::string help = {};                  ///< one sentence
   std::vector<std::string> choices = {};  ///< texts: the allowed values

@@ -124,6 +124,9 @@ Dataset::Dataset(const std::filesystem::path& directory, const DatasetOptions& o
   TESSERA_CHECK_KIND(ErrorKind::missing, split != impl_->manifest.splits.end(),
                      "{}: expected a split '{}' in the manifest, got none", directory.string(),
                      options.split);
+  TESSERA_CHECK_KIND(ErrorKind::data, !split->second.empty(),
+                     "{}: expected a file in the split '{}' of the manifest, got none",
+                     directory.string(), options.split);
   for (const FileEntry& entry : split->second) {
     verify_file(directory, entry, options.verify);
     NativeFile file(directory / entry.file);
@@ -151,6 +154,7 @@ std::uint64_t Dataset::size() const { return impl_->first_jet.back(); }
 const std::vector<std::uint32_t>& Dataset::lengths() const { return impl_->lengths; }
 const std::vector<std::string>& Dataset::classes() const { return impl_->classes; }
 const DatasetManifest& Dataset::manifest() const { return impl_->manifest; }
+const std::string& Dataset::split() const { return impl_->options.split; }
 
 bool Dataset::holds(const std::string& column) const {
   return std::ranges::any_of(impl_->files,

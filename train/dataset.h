@@ -44,6 +44,7 @@ class Dataset {
   /// empty when unlabelled.
   [[nodiscard]] const std::vector<std::string>& classes() const;
   [[nodiscard]] const DatasetManifest& manifest() const;
+  [[nodiscard]] const std::string& split() const;
   /// Whether a file of the split has the column.
   [[nodiscard]] bool holds(const std::string& column) const;
   /// Throws Error(data), naming the first file that lacks it, unless all files with jets have the

@@ -312,6 +312,9 @@ DatasetManifest read_manifest(const std::filesystem::path& directory) {
                        "expected the text that its hash belongs to, got a damaged or edited one; "
                        "make it again with: tessera inspect --write-manifest {}",
                        shell_word(directory.string()));
+    const bool empty = std::ranges::all_of(manifest.splits,
+                                           [](const auto& split) { return split.second.empty(); });
+    TESSERA_CHECK_KIND(ErrorKind::data, !empty, "expected a file in a split, got none");
     return manifest;
   } catch (const Json::exception& e) {
     TESSERA_FAIL(ErrorKind::data, "{}: {}", path.string(), e.what());
@@ -344,6 +347,16 @@ bool simulated(const std::filesystem::path& directory) {
   const DatasetManifest manifest = read_manifest(directory);
   return std::ranges::none_of(
       manifest.splits, [&](const auto& split) { return std::ranges::any_of(split.second, real); });
+}
+
+std::string data_hash(const DatasetManifest& manifest) {
+  std::string text;
+  for (const auto& [split, files] : manifest.splits) {
+    for (const FileEntry& entry : files) {
+      text += fmt::format("{} {} {}\n", split, entry.bytes, entry.xxh3_128);
+    }
+  }
+  return hash_text(text);
 }
 
 std::string manifest_hash(const DatasetManifest& manifest) {

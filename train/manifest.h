@@ -70,6 +70,9 @@ DatasetManifest read_manifest(const std::filesystem::path& directory);
 void verify_file(const std::filesystem::path& directory, const FileEntry& entry, Verify verify);
 /// Whether no file of the dataset says that it is real data (attribute 'simulated' = 0).
 bool simulated(const std::filesystem::path& directory);
+/// What tells two datasets apart wherever they are: a hash over the splits and the hashes of their
+/// files, in order.
+std::string data_hash(const DatasetManifest& manifest);
 /// Hash of the manifest's content, stored in checkpoints to notice another data set.
 std::string manifest_hash(const DatasetManifest& manifest);
 

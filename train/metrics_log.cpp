@@ -28,9 +28,16 @@ std::optional<std::uint64_t> step_of_line(std::string_view line) {
   return code == std::errc{} ? std::optional(step) : std::nullopt;
 }
 
-// Bytes of the leading whole lines whose step is at most `last`.
-std::size_t bytes_to_keep(std::string_view text, std::uint64_t last) {
-  std::size_t keep = 0;
+/// Leading whole lines of a log.
+struct Kept {
+  std::size_t bytes = 0;
+  std::uint64_t last_step = 0;
+};
+
+// Those whose step is at most `last`.
+Kept lines_to_keep(std::string_view text, std::uint64_t last) {
+  Kept kept;
+  std::size_t& keep = kept.bytes;
   for (std::size_t end = text.find('\n'); end != std::string_view::npos;
        end = text.find('\n', keep)) {
     const auto step = step_of_line(text.substr(keep, end - keep));
@@ -38,8 +45,9 @@ std::size_t bytes_to_keep(std::string_view text, std::uint64_t last) {
       break;
     }
     keep = end + 1;
+    kept.last_step = *step;
   }
-  return keep;
+  return kept;
 }
 
 [[noreturn]] void fail(const std::filesystem::path& path, std::string_view what) {
@@ -72,15 +80,17 @@ std::string metrics_line(std::uint64_t step, const Metrics& metrics) {
 
 MetricsLog::MetricsLog(std::filesystem::path path, std::optional<std::uint64_t> resume_step)
     : path_(std::move(path)) {
-  std::size_t keep = 0;
-  if (resume_step && std::filesystem::exists(path_)) {
-    keep = bytes_to_keep(read_text(path_), *resume_step);
+  Kept kept;
+  std::error_code code;
+  if (resume_step && std::filesystem::exists(path_, code)) {
+    kept = lines_to_keep(read_text(path_), *resume_step);
   }
+  whole_ = kept.last_step == resume_step.value_or(0);
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0) {
     fail(path_, "open");
   }
-  if (::ftruncate(descriptor_, static_cast<off_t>(keep)) != 0) {
+  if (::ftruncate(descriptor_, static_cast<off_t>(kept.bytes)) != 0) {
     fail(path_, "truncate");
   }
 }
@@ -108,6 +118,10 @@ void MetricsLog::write(std::uint64_t step, const Metrics& metrics) {
 void MetricsLog::sync() {
   if (::fsync(descriptor_) != 0) {
     fail(path_, "fsync");
+  }
+  if (!name_is_durable_) {
+    FileIo().sync_directory(path_.parent_path());
+    name_is_durable_ = true;
   }
 }
 

@@ -24,13 +24,16 @@ class MetricsLog {
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
 
+  /// Whether the log held a line of the step to resume from; if not, lines were lost.
+  [[nodiscard]] bool whole() const { return whole_; }
   void write(std::uint64_t step, const Metrics& metrics);
-  /// fsync, before a checkpoint of this step is committed.
+  /// fsync, of the file and once of its name, before a checkpoint of this step is committed.
   void sync();
 
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
+  bool whole_ = true, name_is_durable_ = false;
 };
 
 }  // namespace tessera

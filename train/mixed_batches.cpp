@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/rng.h"
+#include "train/suggestion.h"
 
 namespace tessera {
 namespace {
@@ -17,22 +18,47 @@ std::string data_key(const std::string& cursor_key) { return cursor_key + ".data
 
 }  // namespace
 
-std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dataset& set) {
-  std::vector<std::uint64_t> jets = without_empty(set, {});
-  if (data.classes.empty()) {
-    return jets;
-  }
+namespace {
+
+// For each class of the dataset, whether it is asked for.
+std::vector<bool> wanted_classes(const UnlabelledData& data, const Dataset& set) {
   const std::vector<std::string>& names = set.classes();
   std::vector<bool> wanted(names.size(), false);
   for (const std::string& name : data.classes) {
     const auto found = std::ranges::find(names, name);
-    TESSERA_CHECK(found != names.end(), "unlabelled jets: expected a class of {}, got '{}'",
-                  fmt::join(names, ", "), name);
+    TESSERA_CHECK(
+        found != names.end(),
+        "pretrain.classes: expected classes of the dataset '{}', which has {}, got '{}'{}",
+        set.manifest().name, names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", ")),
+        name,
+        names.empty() ? "" : fmt::format("; the nearest one is '{}'", nearest_name(name, names)));
     wanted[static_cast<std::size_t>(found - names.begin())] = true;
   }
+  return wanted;
+}
+
+}  // namespace
+
+std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dataset& set) {
+  std::vector<std::uint64_t> jets = without_empty(set, std::nullopt);
+  if (data.classes.empty()) {
+    return jets;
+  }
+  const std::vector<bool> wanted = wanted_classes(data, set);
   set.require("label/class");
   const auto labels = set.class_labels();
+  std::vector<std::uint64_t> found(wanted.size(), 0);
   std::erase_if(jets, [&](std::uint64_t jet) { return !wanted[labels[jet]]; });
+  for (const std::uint64_t jet : jets) {
+    ++found[labels[jet]];
+  }
+  for (std::size_t k = 0; k < wanted.size(); ++k) {
+    TESSERA_CHECK_KIND(ErrorKind::data, !wanted[k] || found[k] > 0,
+                       "pretrain.classes: expected jets of class '{}' in the split '{}' of the "
+                       "dataset '{}', got none among its {} jets; its classes are {}",
+                       set.classes()[k], set.split(), set.manifest().name, set.size(),
+                       fmt::join(set.classes(), ", "));
+  }
   return jets;
 }
 
@@ -100,7 +126,7 @@ Cursor parse_cursor(const std::string& text) {
 void save_cursor(std::map<std::string, std::string>& state, const std::string& key, Cursor cursor,
                  const Dataset& data) {
   state[key] = cursor_text(cursor);
-  state[data_key(key)] = manifest_hash(data.manifest());
+  state[data_key(key)] = data_hash(data.manifest());
 }
 
 Cursor load_cursor(const std::map<std::string, std::string>& state, const std::string& key,
@@ -109,20 +135,25 @@ Cursor load_cursor(const std::map<std::string, std::string>& state, const std::s
   if (cursor == state.end()) {
     return {};
   }
-  const std::string now = manifest_hash(data.manifest());
-  TESSERA_CHECK_KIND(ErrorKind::data, made_on == state.end() || made_on->second == now,
-                     "checkpoint: expected the dataset whose manifest has hash {}, got '{}' with "
+  const std::string now = data_hash(data.manifest());
+  const bool same = made_on == state.end() || made_on->second == now ||
+                    made_on->second == manifest_hash(data.manifest());  // of an older version
+  TESSERA_CHECK_KIND(ErrorKind::data, same,
+                     "checkpoint: expected the dataset whose files have hash {}, got '{}' with "
                      "{}: the data changed since the run began; choose another run directory",
                      made_on->second, data.manifest().name, now);
   return parse_cursor(cursor->second);
 }
 
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,
-                    std::vector<std::uint64_t> jets, std::int64_t size,
+                    JetSelection jets, std::int64_t size,
                     const std::function<void(const Batch&)>& visit) {
   BatchConfig config;
   config.jets = static_cast<std::uint32_t>(size);
   config.shuffle = false;
+  if (jets && jets->empty()) {
+    return;
+  }
   Batcher batches(data, features, config, 0, std::move(jets));
   const std::uint64_t n = batches.batches_in_epoch(0);
   for (std::uint64_t i = 0; i < n; ++i) {

@@ -43,7 +43,7 @@ class MixedBatches {
 std::string cursor_text(Cursor cursor);
 Cursor parse_cursor(const std::string& text);
 
-/// Where a run stands in a dataset, and the hash of that dataset's manifest, among a checkpoint's
+/// Where a run stands in a dataset, and what tells that dataset (data_hash), among a checkpoint's
 /// texts. load_cursor throws Error(data) when another dataset lies there now: a cursor into it
 /// would mean other jets. Without an entry it is the beginning.
 void save_cursor(std::map<std::string, std::string>& state, const std::string& key, Cursor cursor,
@@ -51,9 +51,9 @@ void save_cursor(std::map<std::string, std::string>& state, const std::string& k
 Cursor load_cursor(const std::map<std::string, std::string>& state, const std::string& key,
                    const Dataset& data);
 
-/// Visits every non-empty jet of a selection once, in order, `size` at a time.
+/// Visits every jet of a selection once, in order, `size` at a time; no jet, no visit.
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,
-                    std::vector<std::uint64_t> jets, std::int64_t size,
+                    JetSelection jets, std::int64_t size,
                     const std::function<void(const Batch&)>& visit);
 
 }  // namespace tessera

@@ -1,7 +1,5 @@
 #include "train/model_store.h"
 
-#include <unistd.h>
-
 #include "train/checkpoint.h"
 #include "train/hash.h"
 #include "train/model_card.h"
@@ -58,6 +56,9 @@ Stored<Model> stored(const fs::path& directory, const char* kind, const Make& ma
                      "that trains it makes, got {}",
                      directory.string(), model_hint(directory));
   const Checkpoint c = read_checkpoint(directory);
+  TESSERA_CHECK_KIND(ErrorKind::data, !c.config_json.empty() && !c.model.empty(),
+                     "{}: expected a MANIFEST.json that lists config.json and model.safetensors",
+                     directory.string());
   try {
     const Raw raw{parse_card(c.config_json, "config.json", kind),
                   tensor_list<NamedTensor>(c.model)};
@@ -78,19 +79,18 @@ Stored<Model> stored(const fs::path& directory, const char* kind, const Make& ma
 }  // namespace
 
 void save_model(const fs::path& directory, const std::string& config, const Module& model) {
-  fs::create_directories(directory.parent_path());
-  fs::path temporary = directory;
-  temporary += fmt::format(".tmp.{}", ::getpid());
-  fs::remove_all(temporary);
   Checkpoint c;
   c.config_json = config;
   c.model = tensor_map(state(model));
-  write_checkpoint(temporary, 0, c);
-  fs::remove_all(directory);
-  fs::rename(temporary, directory);
+  const FileIo io;
+  io.make_directory(directory.parent_path());
+  io.replace(directory, [&](const fs::path& temporary) { write_checkpoint(temporary, 0, c, io); });
 }
 
-bool has_model(const fs::path& directory) { return fs::exists(directory / "MANIFEST.json"); }
+bool has_model(const fs::path& directory) {
+  std::error_code code;
+  return fs::exists(directory / "MANIFEST.json", code);
+}
 
 Stored<Tokenizer> load_tokenizer(const fs::path& directory) {
   return stored<Tokenizer>(directory, "tokenizer", [](const Raw& raw) {

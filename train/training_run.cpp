@@ -80,6 +80,10 @@ TrainingRun::TrainingRun(TrainingSetup setup, RunFiles files, Observer observe)
       step = static_cast<std::uint64_t>(trainer_.steps_done());
     }
     log_.emplace(files_.directory / "metrics.jsonl", step);
+    if (!log_->whole() && files_.warn) {
+      files_.warn(fmt::format("{}: damaged; lines up to step {} are lost",
+                              (files_.directory / "metrics.jsonl").string(), *step));
+    }
     timing_.emplace(files_.directory / "timing.jsonl", step);
   }
   meter_.emplace(setup_.job, step.value_or(0), static_cast<std::uint64_t>(setup_.trainer.steps));
@@ -114,6 +118,9 @@ void TrainingRun::save() {
   c.model = tensor_map(setup_.state);
   c.optimizer = tensor_map(trainer_.optimizer_state());
   c.state["step"] = std::to_string(trainer_.steps_done());
+  if (!files_.settings.empty()) {
+    c.state["settings"] = files_.settings;
+  }
   c.state["skipped"] = std::to_string(trainer_.skipped());
   c.state["skipped_in_a_row"] = std::to_string(skipped_in_a_row_);
   if (fill_) {
@@ -272,7 +279,7 @@ void TrainingRun::end_step(std::uint64_t jets, Metrics values, double waited_sec
 void TrainingRun::discard_checkpoints() {
   if (store_) {
     store_.reset();  // gives the lock back
-    std::filesystem::remove_all(files_.directory / "checkpoints");
+    files_.io.remove_all(files_.directory / "checkpoints");
   }
 }
 

@@ -15,6 +15,7 @@ struct RunFiles {
   std::filesystem::path directory{};
   std::int64_t checkpoint_every = 500;  ///< steps
   std::string config_json{};            ///< architecture and data contract, into each checkpoint
+  std::string settings{};               ///< what the run was asked for, into each checkpoint
   std::function<bool()> stop{};  ///< asked after each step: true saves and throws Error(requeue)
   /// Damaged checkpoints that were passed over; saves that failed.
   std::function<void(const std::string&)> warn{};

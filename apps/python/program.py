@@ -1,5 +1,6 @@
 """How the programs beside `tessera` read their options, write files and end: exit codes, and one line on stderr, never a traceback."""
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -17,7 +18,33 @@ class ProgramError(Exception):
 
 
 def temporary_name(path):
+    """A name beside `path` for a file in the making. What processes that no longer live left there is removed."""
+    remove_leftovers(os.fspath(path))
     return f"{path}.tmp.{os.getpid()}"
+
+
+def remove_leftovers(path):
+    folder, start = os.path.dirname(path) or ".", os.path.basename(path) + ".tmp."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    for name in names:
+        process = name.removeprefix(start)
+        if name.startswith(start) and process.isdecimal() and not alive(int(process)):
+            with contextlib.suppress(OSError):  # another one may remove it, too
+                os.remove(os.path.join(folder, name))
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no process id
+        return True
+    try:
+        with open(f"/proc/{process}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] != "Z"  # it has ended, and was not waited for yet
+    except (OSError, IndexError):
+        return True
 
 
 def publish(descriptor, temporary, path):

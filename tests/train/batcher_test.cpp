@@ -8,6 +8,7 @@
 #include "support/jet_files.h"
 #include "support/random_batches.h"
 #include "support/temp_dir.h"
+#include "train/mixed_batches.h"
 
 namespace tessera {
 namespace {
@@ -166,6 +167,25 @@ TEST_F(BatcherTest, EmptyJetsCanBeLeftOut) {
     EXPECT_GT(data_->lengths()[jet], 0U);
   }
   EXPECT_LT(without_empty(*data_, {}).size(), data_->size());
+}
+
+TEST_F(BatcherTest, AnEmptySelectionIsNoJetAndNotAll) {
+  const std::vector<std::uint64_t> none;
+  EXPECT_TRUE(without_empty(*data_, none).empty());
+  EXPECT_TRUE(jets_of(*data_, none).empty());
+  EXPECT_EQ(jets_of(*data_, {}).size(), data_->size());
+  try {
+    Batcher batches(data_, {}, {.jets = 16}, 1, none);
+    FAIL() << "expected Error(data)";
+  } catch (const Error& e) {
+    EXPECT_EQ(exit_code(e.kind()), 65);
+  }
+  int visits = 0;
+  for_each_batch(data_, {}, none, 16, [&](const Batch&) { ++visits; });
+  EXPECT_EQ(visits, 0);
+  UnlabelledData data{.train = {data_}, .validation = {}, .features = {}};
+  data.classes = {"no such class"};
+  EXPECT_THROW((void)unlabelled_jets(data, *data_), Error);
 }
 
 }  // namespace
