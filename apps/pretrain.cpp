@@ -1,6 +1,7 @@
 // tessera pretrain: the backbone, on unlabelled jets and their tokens.
 #include <nlohmann/json.hpp>
 
+#include "apps/evaluation.h"
 #include "apps/output.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
@@ -12,16 +13,20 @@ namespace {
 using nlohmann::ordered_json;
 
 void write_report(const RunConfig& c, const PretrainMeasure& m) {
-  write_text(c.run.directory + "/eval/pretrain.json",
-             ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
+  const ordered_json defined =
+      defined_in({{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}});
+  write_text(c.run.directory + "/eval/pretrain.json", defined.dump());
 }
 
-void print_report(const PretrainMeasure& m) {
+void print_report(const RunConfig& c, const PretrainMeasure& m) {
+  const bool masks = !tokens_in(c) && c.pretrain.mask_fraction > 0;
+  const auto margin =
+      m.unigram && m.ntp ? std::optional(*m.unigram - *m.ntp) : std::optional<double>();
   print_out(
-      "pretrain: on held-out jets, next token {:.3f} nat, masked particle {}; unigram entropy "
-      "{:.3f} nat: margin {:.3f}\n",
-      m.ntp, m.mpm > 0 ? fmt::format("{:.3f} nat", m.mpm) : "not trained", m.unigram,
-      m.unigram - m.ntp);
+      "pretrain: on held-out jets, next token {}, masked particle {}; unigram entropy {}: margin "
+      "{}\n",
+      shown(m.ntp, 3, " nat"), masks ? shown(m.mpm, 3, " nat") : "not trained",
+      shown(m.unigram, 3, " nat"), shown(margin, 3));
 }
 
 /// Trains, measures and stores either backbone; `measure` takes the model.
@@ -37,7 +42,7 @@ void run(const RunConfig& c, const Options& options, const Stage& stage, Job job
   write_report(c, m);
   stage.finish(card, *model);
   record_stage(c, "pretrain", watch.seconds(), state_hash(*model));
-  print_report(m);
+  print_report(c, m);
 }
 
 }  // namespace

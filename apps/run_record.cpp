@@ -14,6 +14,7 @@
 #include "core/parallel.h"
 #include "core/simd_level.h"
 #include "train/hash.h"
+#include "train/json_text.h"
 #include "train/manifest.h"
 
 namespace tessera::apps {
@@ -67,7 +68,7 @@ void record_stage(const RunConfig& c, const std::string& stage, double seconds,
     total += entry.at("seconds").get<double>();
   }
   j["seconds"] = total;
-  write_text(path, j.dump(1) + "\n");
+  write_text(path, json_text(j, 1) + "\n");
 }
 
 }  // namespace tessera::apps

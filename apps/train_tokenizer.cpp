@@ -53,19 +53,20 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   job.device = options.device;
   const auto model = train_tokenizer(job, data, console_observer(options));
   const TokenizerMeasure m = measure_tokenizer(*model, data);
-  const ordered_json report{{"reconstruction_mse", m.reconstruction_mse},
-                            {"usage", m.usage},
-                            {"perplexity", m.perplexity},
-                            {"token_entropy", m.token_entropy},
-                            {"code_counts", m.counts},
-                            {"residuals", residuals(m)}};
+  ordered_json report = defined_in({{"reconstruction_mse", m.reconstruction_mse},
+                                    {"usage", m.usage},
+                                    {"perplexity", m.perplexity},
+                                    {"token_entropy", m.token_entropy}});
+  report["code_counts"] = m.counts;
+  report["residuals"] = residuals(m);
   write_text(c.run.directory + "/eval/tokenizer.json", report.dump());
   stage.finish(card, *model);
   record_stage(c, "tokenizer", watch.seconds(), state_hash(*model));
   print_out(
-      "tokenizer: on held-out jets, reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity "
-      "{:.1f}, unigram entropy {:.3f} nat\n",
-      m.reconstruction_mse, 100 * m.usage, m.perplexity, m.token_entropy);
+      "tokenizer: on held-out jets, reconstruction MSE {}, codes used {:.1f} %, perplexity {}, "
+      "unigram entropy {}\n",
+      shown(m.reconstruction_mse, 4), 100 * m.usage, shown(m.perplexity, 1),
+      shown(m.token_entropy, 3, " nat"));
 }
 
 }  // namespace tessera::apps

@@ -22,6 +22,11 @@ std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dat
   if (data.classes.empty()) {
     return jets;
   }
+  const std::filesystem::path unlabelled = set.file_without("label/class");
+  TESSERA_CHECK_KIND(ErrorKind::data, unlabelled.empty(),
+                     "{}: dataset 'label/class': expected labels to choose the classes {} by, got "
+                     "none",
+                     unlabelled.string(), fmt::join(data.classes, ", "));
   const std::vector<std::string>& names = set.classes();
   std::vector<bool> wanted(names.size(), false);
   for (const std::string& name : data.classes) {
@@ -30,7 +35,6 @@ std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dat
                   fmt::join(names, ", "), name);
     wanted[static_cast<std::size_t>(found - names.begin())] = true;
   }
-  set.require("label/class");
   const auto labels = set.class_labels();
   std::erase_if(jets, [&](std::uint64_t jet) { return !wanted[labels[jet]]; });
   return jets;
@@ -120,6 +124,9 @@ Cursor load_cursor(const std::map<std::string, std::string>& state, const std::s
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,
                     std::vector<std::uint64_t> jets, std::int64_t size,
                     const std::function<void(const Batch&)>& visit) {
+  if (jets.empty()) {  // to a Batcher it would mean all jets
+    return;
+  }
   BatchConfig config;
   config.jets = static_cast<std::uint32_t>(size);
   config.shuffle = false;

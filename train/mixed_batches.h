@@ -51,7 +51,7 @@ void save_cursor(std::map<std::string, std::string>& state, const std::string& k
 Cursor load_cursor(const std::map<std::string, std::string>& state, const std::string& key,
                    const Dataset& data);
 
-/// Visits every non-empty jet of a selection once, in order, `size` at a time.
+/// Visits every jet of a selection once, in order, `size` at a time; none where it is empty.
 void for_each_batch(const std::shared_ptr<const Dataset>& data, const FeatureConfig& features,
                     std::vector<std::uint64_t> jets, std::int64_t size,
                     const std::function<void(const Batch&)>& visit);

@@ -85,6 +85,7 @@ void save_model(const fs::path& directory, const std::string& config, const Modu
   Checkpoint c;
   c.config_json = config;
   c.model = tensor_map(state(model));
+  check_finite(c.model, ErrorKind::numeric, directory.string());
   write_checkpoint(temporary, 0, c);
   fs::remove_all(directory);
   fs::rename(temporary, directory);
