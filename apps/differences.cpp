@@ -4,6 +4,7 @@
 
 #include "apps/output.h"
 #include "apps/stages.h"
+#include "train/csv.h"
 #include "train/safetensors.h"
 
 namespace tessera::apps {
@@ -67,22 +68,29 @@ std::vector<std::vector<Study>> questions(const std::vector<Study>& studies) {
   return groups;
 }
 
-std::string bounds(const Interval& i) {
-  return std::isfinite(i.low) ? fmt::format("{:.4g},{:.4g}", i.low, i.high) : ",";
+/// An empty field where nothing defines it, such as a spread over one seed.
+std::string number(double value) {
+  return std::isfinite(value) ? fmt::format("{:.4g}", value) : "";
 }
 
-std::string csv_line(const Study& a, const Study& b, const Difference& d) {
-  const std::string sd = std::isfinite(d.seed_sd) ? fmt::format("{:.4g}", d.seed_sd) : "";
-  return fmt::format("{},{},{},{},{},{},{},{:.6g},{},{},{},{},{},{}\n", a.task, a.method,
-                     a.strategy, b.method, b.strategy, a.train_jets, d.metric, d.value,
-                     bounds(d.test68), bounds(d.test95), sd, bounds(d.seeds68), bounds(d.seeds95),
-                     d.seeds);
+std::string line_of(const Study& a, const Study& b, const Difference& d) {
+  std::vector<std::string> fields{a.task,     a.method,
+                                  a.strategy, b.method,
+                                  b.strategy, fmt::format("{}", a.train_jets),
+                                  d.metric,   fmt::format("{:.6g}", d.value)};
+  for (const double value : {d.test68.low, d.test68.high, d.test95.low, d.test95.high, d.seed_sd,
+                             d.seeds68.low, d.seeds68.high, d.seeds95.low, d.seeds95.high}) {
+    fields.push_back(number(value));
+  }
+  fields.push_back(fmt::format("{}", d.seeds));
+  return csv_line(fields);
 }
 
 std::string shown_line(const Study& a, const Study& b, const Difference& d) {
-  const auto range = [](const Interval& i) {
+  const auto range = [&](const Interval& i) {
     return std::isfinite(i.low) ? fmt::format("{:+.4f} to {:+.4f}", i.low, i.high)
-                                : std::string("one seed");
+           : d.seeds == 1       ? std::string("one seed")
+                                : std::string("not defined");
   };
   return fmt::format("{:8} {:24} {:7} {:12} {:+9.4f}  {:>20}  {:>20}\n", a.task,
                      a.strategy + " - " + b.strategy, a.train_jets, d.metric, d.value,
@@ -121,10 +129,12 @@ Predictions read_answers(const std::string& path) {
     p.ids.push_back(static_cast<std::uint64_t>(id));
   }
   const std::size_t n = p.target.size();
-  const bool whole = n > 0 && p.ids.size() == n && p.pt_reco.size() == n && p.pt_true.size() == n;
-  TESSERA_CHECK_KIND(ErrorKind::data, whole && p.outputs.size() % n == 0 && !p.outputs.empty(),
-                     "{}: expected {} rows in every column", path, n);
-  p.columns = static_cast<std::int64_t>(p.outputs.size() / n);
+  const Tensor& outputs = tensors.at("outputs");
+  p.columns = outputs.rank() == 2 ? outputs.shape(1) : 0;
+  const bool whole = p.columns > 0 && outputs.shape(0) == p.size() && p.ids.size() == n &&
+                     p.pt_reco.size() == n && p.pt_true.size() == n;
+  TESSERA_CHECK_KIND(ErrorKind::data, whole, "{}: expected {} rows in every column", path, n);
+  check_finite(p, ErrorKind::data, path);
   return p;
 }
 
@@ -146,7 +156,7 @@ void write_differences(const RunConfig& c, const std::vector<Study>& studies) {
         }
         for (const Difference& d :
              paired_differences(comparison.replicated[a], comparison.replicated[b])) {
-          csv += csv_line(group[a], group[b], d);
+          csv += line_of(group[a], group[b], d);
           if (group[a].method == group[b].method && group[b].strategy == "scratch") {
             shown += shown_line(group[a], group[b], d);
           }

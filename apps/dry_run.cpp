@@ -75,6 +75,7 @@ void probe_finetuning(const RunConfig& c) {
                     "scratch", std::ranges::max(c.finetune.train_jets)};
   const std::string& directory = study.task == "tag" ? c.data.jets : c.data.taus;
   const Splits data = open_splits(directory, parse_task(study.task), feature_config(c));
+  check_labels(parse_task(study.task), finetune_validation(c), data);
   const FinetuneJob whole = finetune_job(c, study, 0, *data.train);
   Rng rng(1);
   const Tokenizer tokenizer(tokenizer_config(c), rng);

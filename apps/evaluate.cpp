@@ -6,6 +6,7 @@
 #include "apps/model_data.h"
 #include "apps/output.h"
 #include "apps/stages.h"
+#include "train/json_text.h"
 #include "train/metrics/paired.h"
 #include "train/task_outputs.h"
 
@@ -48,12 +49,43 @@ ordered_json against(const ModelArguments& arguments, const Judged& a) {
   const std::vector<Predictions> both[] = {
       {a.predictions}, {reordered(b.predictions, b.classes, a.classes, arguments.model)}};
   const auto replicated = replicate(a.task, both, arguments.seed);
-  ordered_json out{{"model", arguments.against}};
+  ordered_json out{{"model", arguments.against}, {"differences", ordered_json::object()}};
   for (const Difference& d : paired_differences(replicated[0], replicated[1])) {
-    out["differences"][d.metric] = {
-        {"value", d.value}, {"interval68", bounds(d.test68)}, {"interval95", bounds(d.test95)}};
+    ordered_json& difference = out["differences"][d.metric] = {{"value", d.value}};
+    if (std::isfinite(d.test68.low)) {  // else no replica of the jets defines the metric
+      difference["interval68"] = bounds(d.test68);
+      difference["interval95"] = bounds(d.test95);
+    }
   }
   return out;
+}
+
+std::string number_at(const ordered_json& metrics, const std::string& metric) {
+  return metrics.contains(metric) ? fmt::format("{:.4f}", metrics[metric].get<double>())
+                                  : "(not defined)";
+}
+
+void print_metrics(const ordered_json& evaluation) {
+  for (const auto& [metric, value] : evaluation.at("metrics").items()) {
+    print_out("{:12} {:9.4f} +- {}   without a network {}\n", metric, value.get<double>(),
+              number_at(evaluation["errors"], metric), number_at(evaluation["baseline"], metric));
+  }
+}
+
+/// One line on stderr for each metric that the jets do not define.
+void tell_undefined(Task task, const ordered_json& evaluation) {
+  for (const auto& [metric, reason] : evaluation.value("undefined", ordered_json()).items()) {
+    print_err("evaluate: {}: {} is not defined: {}\n", name(task), metric,
+              reason.get<std::string>());
+  }
+}
+
+std::string range_at(const ordered_json& difference, const char* interval) {
+  if (!difference.contains(interval)) {
+    return "(not defined)";
+  }
+  const ordered_json& bounds = difference[interval];
+  return fmt::format("{:+.4f} to {:+.4f}", bounds[0].get<double>(), bounds[1].get<double>());
 }
 
 void print_differences(const ordered_json& evaluation) {
@@ -62,10 +94,8 @@ void print_differences(const ordered_json& evaluation) {
   }
   print_out("minus {}, on the same jets\n", evaluation["against"]["model"].get<std::string>());
   for (const auto& [metric, d] : evaluation["against"]["differences"].items()) {
-    const auto low = d["interval68"], wide = d["interval95"];
-    print_out("{:12} {:+9.4f}   68 % {:+.4f} to {:+.4f}   95 % {:+.4f} to {:+.4f}\n", metric,
-              d["value"].get<double>(), low[0].get<double>(), low[1].get<double>(),
-              wide[0].get<double>(), wide[1].get<double>());
+    print_out("{:12} {:+9.4f}   68 % {}   95 % {}\n", metric, d["value"].get<double>(),
+              range_at(d, "interval68"), range_at(d, "interval95"));
   }
 }
 
@@ -78,30 +108,22 @@ void evaluate_verb(const ModelArguments& arguments) {
   const Judged a = judge(arguments, arguments.model);
   const Task task = a.task;
   ordered_json json = evaluation_json(task, a.predictions, a.classes);
-  const std::vector<double> errors = bootstrap_errors(task, a.predictions, arguments.seed);
-  ordered_json by_metric;  // joined after the walk: a new key moves what an ordered_json holds
-  std::size_t i = 0;
-  for (const auto& [metric, value] : json.at("metrics").items()) {
-    by_metric[metric] = errors[i++];
-  }
-  json["errors"] = by_metric;
+  json["errors"] = json_of(bootstrap_errors(task, a.predictions, arguments.seed));
   json["model"] = arguments.model;
   json["data"] = data_text(arguments);
   if (!arguments.against.empty()) {
     json["against"] = against(arguments, a);
   }
+  tell_undefined(task, json);
   if (!arguments.output.empty()) {
-    write_result(arguments.output, json.dump(1) + "\n");
+    write_result(arguments.output, json_text(json, 1) + "\n");
   }
   if (arguments.json) {
-    print_out("{}\n", json.dump());
+    print_out("{}\n", json_text(json));
     return;
   }
   print_out("{} on {} jets of {}\n", name(task), a.predictions.size(), data_text(arguments));
-  for (const auto& [metric, value] : json.at("metrics").items()) {
-    print_out("{:12} {:9.4f} +- {:.4f}   without a network {:.4f}\n", metric, value.get<double>(),
-              json["errors"][metric].get<double>(), json["baseline"][metric].get<double>());
-  }
+  print_metrics(json);
   print_differences(json);
 }
 

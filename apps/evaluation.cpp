@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "train/metrics.h"
+#include "train/undefined_metrics.h"
 
 namespace tessera::apps {
 namespace {
@@ -49,6 +50,15 @@ ordered_json response_histogram(std::vector<double> response, const Predictions&
   return histogram(response, 0.8, 1.2, 80);
 }
 
+/// Bins, unless none has jets enough, and the histogram over all.
+void add_momentum(ordered_json& out, const std::string& prefix, const std::vector<double>& pt,
+                  const Predictions& p) {
+  if (const ordered_json bins = momentum(pt, p); !bins.empty()) {
+    out[prefix + "momentum"] = bins;
+  }
+  out[prefix + "response_histogram"] = response_histogram(pt, p);
+}
+
 ordered_json roc(const Predictions& p) {
   const TwoSamples s = identification_scores(p);
   const std::vector<RocPoint> points = roc_curve(s.signal, s.background);
@@ -77,6 +87,28 @@ ordered_json confusion(const Predictions& p, const std::vector<std::string>& cla
 
 }  // namespace
 
+std::string shown(const std::optional<double>& value, int digits, const std::string& unit) {
+  return value ? fmt::format("{:.{}f}{}", *value, digits, unit) : "not defined";
+}
+
+ordered_json defined_in(const std::vector<std::pair<std::string, std::optional<double>>>& values) {
+  ordered_json out = ordered_json::object();
+  for (const auto& [name, value] : values) {
+    if (value) {
+      out[name] = *value;
+    }
+  }
+  return out;
+}
+
+ordered_json json_of(const std::vector<Metric>& metrics) {
+  ordered_json out = ordered_json::object();
+  for (const Metric& m : metrics) {
+    out[m.name] = m.value;
+  }
+  return out;
+}
+
 ordered_json histogram(const std::vector<double>& values, double low, double high, int bins) {
   std::vector<double> edges;
   std::vector<std::int64_t> counts(static_cast<std::size_t>(bins), 0);
@@ -94,23 +126,22 @@ ordered_json histogram(const std::vector<double>& values, double low, double hig
 
 ordered_json evaluation_json(Task task, const Predictions& p,
                              const std::vector<std::string>& classes) {
-  ordered_json out;
-  for (const Metric& m : evaluate(task, p)) {
-    out["metrics"][m.name] = m.value;
-  }
-  for (const Metric& m : evaluate_baseline(task, p)) {
-    out["baseline"][m.name] = m.value;
+  ordered_json out{{"metrics", json_of(evaluate(task, p))},
+                   {"baseline", json_of(evaluate_baseline(task, p))}};
+  const auto undefined = undefined_metrics(task, p);
+  for (const auto& [metric, reason] : undefined) {
+    out["undefined"][metric] = reason;
   }
   out["n"] = p.size();
+  if (p.size() == 0) {
+    return out;
+  }
   out["loss"] = p.loss;
   if (task == Task::tau_pt) {
-    const std::vector<double> pt = predicted_pt(p);
-    out["momentum"] = momentum(pt, p);
-    out["response_histogram"] = response_histogram(pt, p);
-    out["baseline_momentum"] = momentum(p.pt_reco, p);
-    out["baseline_response_histogram"] = response_histogram(p.pt_reco, p);
+    add_momentum(out, "", predicted_pt(p), p);
+    add_momentum(out, "baseline_", p.pt_reco, p);
   }
-  if (task == Task::tau_id) out["roc"] = roc(p);
+  if (task == Task::tau_id && undefined.empty()) out["roc"] = roc(p);
   if (task == Task::tau_dm || task == Task::tag) out["confusion"] = confusion(p, classes);
   return out;
 }

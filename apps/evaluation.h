@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "train/finetune_job.h"
 
@@ -9,8 +10,17 @@ namespace tessera::apps {
 
 /// {"metrics", "baseline", "n", "loss"} and, by task, "momentum" (bins of true pT, GeV) with
 /// "response_histogram", "roc", or "confusion" over `classes`, the names of the outputs in order.
+/// What the jets do not define is left out; "undefined" then holds the reason for each metric.
 nlohmann::ordered_json evaluation_json(Task task, const Predictions& predictions,
                                        const std::vector<std::string>& classes);
+
+/// A value with its digits and unit, or "not defined".
+std::string shown(const std::optional<double>& value, int digits, const std::string& unit = "");
+/// {NAME: VALUE} of those that have a value.
+nlohmann::ordered_json defined_in(
+    const std::vector<std::pair<std::string, std::optional<double>>>& values);
+/// {NAME: VALUE}; an object where there is none, too.
+nlohmann::ordered_json json_of(const std::vector<Metric>& metrics);
 
 /// {"edges", "counts"} of values in equal bins; what lies outside is not counted.
 nlohmann::ordered_json histogram(const std::vector<double>& values, double low, double high,

@@ -1,7 +1,9 @@
 // tessera finetune: every task with the individual methods and all strategies, several seeds;
 // table.csv and differences.csv at the end.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "apps/differences.h"
 #include "apps/evaluation.h"
@@ -29,11 +31,15 @@ struct Inputs {
 
   Inputs(const RunConfig& c, const Options& o, const std::vector<Study>& studies)
       : config(c), options(o), features(feature_config(c)) {
+    std::set<std::string> checked;
     for (const Study& study : studies) {
       std::optional<Splits>& splits = study.task == "tag" ? jets : taus;
       if (!splits) {
         splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus,
                              parse_task(study.task), features);
+      }
+      if (checked.insert(study.task).second) {
+        check_labels(parse_task(study.task), finetune_validation(c), *splits);
       }
     }
     const std::string from = o.from.empty() ? c.run.directory : o.from;
@@ -112,7 +118,7 @@ void write_notes(const Stage& stage, const Choice& choice) {
                        {"validation_loss", choice.result.validation_loss},
                        {"lr", choice.lr},
                        {"lr_grid", choice.tried}};
-  write_text(notes_path(stage), j.dump(1) + "\n");
+  write_text(notes_path(stage), json_text(j));
 }
 
 // Runs of older versions have no notes: what can be is computed again, the tries of a grid are not.
@@ -165,15 +171,29 @@ Choice trained_choice(const Inputs& in, const Study& study, std::int64_t seed, c
 ordered_json evaluation_of(const Choice& choice, const Predictions& test, const Splits& data) {
   const TaskModel& model = *choice.result.model;
   const Task task = model.config.task;
-  ordered_json e = evaluation_json(task, test, model.config.classes);
+  const auto& names = model.config.classes;  // an older model holds none
+  ordered_json e = evaluation_json(task, test, names.empty() ? data.test->classes() : names);
   e["train_jets"] = choice.result.train_jets;
   e["parameters"] = model.parameter_count();
   e["validation_loss"] = choice.result.validation_loss;
   e["lr"] = choice.lr;
   e["lr_grid"] = choice.tried;
-  for (const Metric& m : evaluate(task, predict_labelled(model, data.validation, data.features))) {
-    e["validation"][m.name] = m.value;
+  e["validation"] =
+      json_of(evaluate(task, predict_labelled(model, data.validation, data.features)));
   }
+  const auto all = select_jets(parse_task(study.task), *data.train);
+  return {{"train_jets", std::min<std::int64_t>(study.train_jets, std::ssize(all))}};
+}
+
+ordered_json evaluation_of(const TaskModel& model, const ordered_json& training,
+                           const Predictions& test, const Splits& data) {
+  const Task task = model.config.task;
+  const auto& names = model.config.classes;  // an older model holds none
+  ordered_json e = evaluation_json(task, test, names.empty() ? data.test->classes() : names);
+  e["parameters"] = model.parameter_count();
+  e.update(training);
+  e["validation"] =
+      json_of(evaluate(task, predict_labelled(model, data.validation, data.features)));
   return e;
 }
 
@@ -193,7 +213,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   const TaskModel& model = *choice.result.model;
   const Predictions test = predict_labelled(model, data.test, data.features);
   write_answers(answers_path(c, name), test);
-  write_text(c.run.directory + "/" + report, evaluation_of(choice, test, data).dump());
+  write_text(c.run.directory + "/" + report, json_text(evaluation_of(choice, test, data)));
   stage.finish({watch.seconds(), state_hash(model)});
 }
 

@@ -1,6 +1,7 @@
 // tessera generate: jets drawn from the pre-trained model, as a data file and against the truth.
 #include <nlohmann/json.hpp>
 
+#include "apps/evaluation.h"
 #include "apps/output.h"
 #include "apps/stages.h"
 #include "train/generate.h"
@@ -38,7 +39,7 @@ GenerateProgress console_progress(const Options& options, std::int64_t jets) {
 
 // What the report draws, and each distance beside the tokenizer's share and the truth's own floor.
 ordered_json comparison_json(const GenerationComparison& comparison, const GenerateResult& r) {
-  ordered_json histograms, metrics;
+  ordered_json histograms = ordered_json::object(), metrics;
   for (const QuantityComparison& q : comparison.quantities) {
     histograms[q.name] = {{"edges", q.edges},
                           {"truth", q.truth},
@@ -47,19 +48,51 @@ ordered_json comparison_json(const GenerationComparison& comparison, const Gener
                           {"unit", q.unit}};
     metrics["kld " + q.name] = q.generated_distance.kld;
     metrics["kld " + q.name + ", tokenizer alone"] = q.reconstructed_distance.kld;
-    metrics["kld " + q.name + ", truth against truth"] = q.floor.kld;
+    if (q.floor) {
+      metrics["kld " + q.name + ", truth against truth"] = q.floor->kld;
+    }
     metrics["w1 " + q.name] = q.generated_distance.w1;
   }
   const auto jets = static_cast<double>(r.jets.size());
-  metrics["jets below 3 particles"] = comparison.generated_below_3;
-  metrics["jets below 3 particles, truth"] = comparison.truth_below_3;
+  if (!comparison.quantities.empty()) {
+    metrics["jets below 3 particles"] = comparison.generated_below_3;
+    metrics["jets below 3 particles, truth"] = comparison.truth_below_3;
+  }
   if (comparison.truth_floored + comparison.generated_floored > 0) {
     metrics["constituents with |pz| >= E"] = comparison.generated_floored;
     metrics["constituents with |pz| >= E, truth"] = comparison.truth_floored;
   }
   metrics["truncated jets"] = static_cast<double>(r.truncated) / jets;
   metrics["mean log-likelihood / nat"] = r.mean_log_likelihood;
-  return {{"histograms", histograms}, {"metrics", metrics}};
+  ordered_json out{{"histograms", histograms}, {"metrics", metrics}};
+  for (const auto& [quantity, reason] : comparison.undefined) {
+    out["undefined"][quantity] = reason;
+  }
+  return out;
+}
+
+/// With the held-out jets of `data`; where there is none, nothing is defined but that.
+GenerationComparison compared(const UnlabelledData& data, std::int64_t jets,
+                              const Tokenizer& tokenizer, const JetBlock& generated) {
+  const JetBlock truth = original_jets(data, jets);
+  if (truth.jets() == 0) {
+    GenerationComparison none;
+    none.undefined.emplace_back("comparison", "no held-out jet takes part");
+    return none;
+  }
+  return compare_generated(truth, reconstructed_jets(data, jets, tokenizer), generated);
+}
+
+void print_comparison(const GenerationComparison& comparison) {
+  for (const QuantityComparison& q : comparison.quantities) {
+    const auto floor = q.floor ? std::optional(q.floor->kld) : std::nullopt;
+    print_out("\n  {:20} {:7.4f}   tokenizer alone {:7.4f}   truth against truth {:>7}", q.name,
+              q.generated_distance.kld, q.reconstructed_distance.kld, shown(floor, 4));
+  }
+  print_out("\n");
+  for (const auto& [quantity, reason] : comparison.undefined) {
+    print_err("generate: {} is not defined: {}\n", quantity, reason);
+  }
 }
 
 /// Draws from a stored model of either kind.
@@ -84,9 +117,7 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   const std::string file = c.run.directory + "/" + drawn;
   write_generated(file, r, job, "tessera generate", {.overwrite = true});
   const UnlabelledData data = pretraining_data(c);
-  const auto comparison =
-      compare_generated(original_jets(data, c.generate.jets),
-                        reconstructed_jets(data, c.generate.jets, *tokenizer.model), r.particles);
+  const auto comparison = compared(data, c.generate.jets, *tokenizer.model, r.particles);
   if (comparison.truth_floored + comparison.generated_floored > 0) {
     print_err(
         "generate: |pz| reaches the energy of {} held-out and {} generated constituents: their "
@@ -97,11 +128,7 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
   stage.finish({.seconds = watch.seconds(), .weights = ""});
   print_out("generate: {} jets in {} ({:.0f} jets/s); KL divergence from held-out jets",
             r.jets.size(), file, static_cast<double>(r.jets.size()) / r.seconds);
-  for (const QuantityComparison& q : comparison.quantities) {
-    print_out("\n  {:20} {:7.4f}   tokenizer alone {:7.4f}   truth against truth {:7.4f}", q.name,
-              q.generated_distance.kld, q.reconstructed_distance.kld, q.floor.kld);
-  }
-  print_out("\n");
+  print_comparison(comparison);
 }
 
 }  // namespace

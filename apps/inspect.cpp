@@ -116,16 +116,20 @@ void print_files(const ordered_json& splits) {
   }
 }
 
+// A column of no finite entry has none.
+std::string statistic(const ordered_json& column, const char* name) {
+  return column.contains(name) ? fmt::format("{:.5g}", column[name].get<double>()) : "not defined";
+}
+
 // Over all splits; as read, before any cut. Manifests of old writers name no units.
 void print_columns(const ordered_json& columns) {
   print_out("\n{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "column", "unit", "mean", "std",
             "min", "max", "missing");
   for (const auto& [name, c] : columns.items()) {
     const auto unit = c["unit"].get<std::string>();
-    print_out("{:20} {:5} {:12.5g} {:12.5g} {:12.5g} {:12.5g} {:10}\n", name,
-              unit.empty() ? column_unit(name) : unit, c["mean"].get<double>(),
-              c["std"].get<double>(), c["min"].get<double>(), c["max"].get<double>(),
-              c["n_missing"].get<std::uint64_t>());
+    print_out("{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:10}\n", name,
+              unit.empty() ? column_unit(name) : unit, statistic(c, "mean"), statistic(c, "std"),
+              statistic(c, "min"), statistic(c, "max"), c["n_missing"].get<std::uint64_t>());
   }
 }
 
@@ -143,7 +147,7 @@ std::int64_t kibibytes(int name) { return ::sysconf(name) / 1024; }
 void inspect_verb(const InspectArguments& arguments) {
   const ordered_json j = describe(arguments.what);
   if (arguments.json) {
-    print_out("{}\n", j.dump());
+    print_out("{}\n", json_text(j));
     return;
   }
   if (j.contains("splits")) {
@@ -152,7 +156,8 @@ void inspect_verb(const InspectArguments& arguments) {
     return;
   }
   for (const auto& [key, value] : j.items()) {
-    print_out("{:18} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump(1));
+    print_out("{:18} {}\n", key,
+              value.is_string() ? value.get<std::string>() : json_text(value, 1));
   }
 }
 
@@ -174,7 +179,7 @@ void doctor_verb(bool json) {
       {"huge pages", first_line("/sys/kernel/mm/transparent_hugepage/enabled")},
       {"memory MiB", ::sysconf(_SC_PHYS_PAGES) / 1024 * ::sysconf(_SC_PAGESIZE) / 1024}};
   if (json) {
-    print_out("{}\n", j.dump());
+    print_out("{}\n", json_text(j));
     return;
   }
   for (const auto& [key, value] : j.items()) {

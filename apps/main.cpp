@@ -16,6 +16,7 @@
 #include "core/simd_level.h"
 #include "kernels/matmul/precision.h"
 #include "train/file_kind.h"
+#include "train/names.h"
 #include "train/suggestion.h"
 
 namespace tessera::apps {
@@ -229,19 +230,19 @@ int guarded(const std::function<void()>& body) {
     return 0;
   } catch (const Error& e) {
     if (e.kind() == ErrorKind::requeue) {  // stopped as it was asked to: no error
-      print_err("tessera: {}\n", e.message());
+      print_err("tessera: {}\n", one_line(e.message()));
     } else if (!e.message().empty()) {  // else a child said it
-      print_err("tessera: {} error: {}\n", name(e.kind()), e.message());
+      print_err("tessera: {} error: {}\n", name(e.kind()), one_line(e.message()));
     }
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {
     print_err("tessera: resource error: out of memory\n");
     return exit_code(ErrorKind::resource);
   } catch (const std::filesystem::filesystem_error& e) {
-    print_err("tessera: {} error: {}\n", name(ErrorKind::io), e.what());
+    print_err("tessera: {} error: {}\n", name(ErrorKind::io), one_line(e.what()));
     return exit_code(ErrorKind::io);
   } catch (const std::exception& e) {
-    print_err("tessera: internal error: {}\n", e.what());
+    print_err("tessera: internal error: {}\n", one_line(e.what()));
     return exit_code(ErrorKind::internal);
   }
 }

@@ -151,6 +151,10 @@ UnlabelledData pretraining_data(const RunConfig& c) {
   return data;
 }
 
+Validation finetune_validation(const RunConfig& c) {
+  return c.finetune.validation == "subset" ? Validation::subset : Validation::fixed;
+}
+
 Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features) {
   const bool labels = task == Task::tag;
   const auto train = std::make_shared<Dataset>(directory, DatasetOptions{.labels = labels});
@@ -232,7 +236,7 @@ FinetuneJob finetune_job(const RunConfig& c, const Study& study, std::int64_t se
       .backbone_lr = c.finetune.backbone_lr,
       .batch = c.finetune.batch,
       .train_jets = study.train_jets,
-      .validation = c.finetune.validation == "subset" ? Validation::subset : Validation::fixed,
+      .validation = finetune_validation(c),
       .evaluations = c.finetune.evaluations,
       .patience = c.finetune.patience,
       .lora = {.rank = c.finetune.lora_rank, .alpha = c.finetune.lora_alpha},

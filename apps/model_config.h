@@ -22,6 +22,8 @@ bool tokens_in(const RunConfig& config);
 UnlabelledData unlabelled_data(const RunConfig& config);
 UnlabelledData pretraining_data(const RunConfig& config);
 
+/// finetune.validation.
+Validation finetune_validation(const RunConfig& config);
 /// Train, validation and test jets of a dataset directory for a task. For tag the labels of all
 /// three have the order of the training split's classes; other tasks read no class labels.
 Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features);

@@ -1,6 +1,7 @@
 // tessera pretrain: the backbone, on unlabelled jets and their tokens.
 #include <nlohmann/json.hpp>
 
+#include "apps/evaluation.h"
 #include "apps/output.h"
 #include "apps/stages.h"
 #include "train/model_store.h"
@@ -12,17 +13,21 @@ using nlohmann::ordered_json;
 
 constexpr const char* kReport = "eval/pretrain.json";
 
-void report(const RunConfig& c, const PretrainMeasure& m) {
-  write_text(c.run.directory + "/" + kReport,
-             ordered_json{{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}}.dump());
+void write_report(const RunConfig& c, const PretrainMeasure& m) {
+  const ordered_json defined =
+      defined_in({{"ntp", m.ntp}, {"mpm", m.mpm}, {"token_entropy", m.unigram}});
+  write_text(c.run.directory + "/" + kReport, defined.dump());
 }
 
-void print(const PretrainMeasure& m) {
+void print_report(const RunConfig& c, const PretrainMeasure& m) {
+  const bool masks = !tokens_in(c) && c.pretrain.mask_fraction > 0;
+  const auto margin =
+      m.unigram && m.ntp ? std::optional(*m.unigram - *m.ntp) : std::optional<double>();
   print_out(
-      "pretrain: on held-out jets, next token {:.3f} nat, masked particle {}; unigram entropy "
-      "{:.3f} nat: margin {:.3f}\n",
-      m.ntp, m.mpm > 0 ? fmt::format("{:.3f} nat", m.mpm) : "not trained", m.unigram,
-      m.unigram - m.ntp);
+      "pretrain: on held-out jets, next token {}, masked particle {}; unigram entropy {}: margin "
+      "{}\n",
+      shown(m.ntp, 3, " nat"), masks ? shown(m.mpm, 3, " nat") : "not trained",
+      shown(m.unigram, 3, " nat"), shown(margin, 3));
 }
 
 /// What both kinds of backbone are trained from.
@@ -52,9 +57,9 @@ void run(const Inputs& in, Job job, const std::string& card, const Load& load,
     in.stage.keep(card, *model);
   }
   const PretrainMeasure m = measure(*model);
-  report(in.config, m);
+  write_report(in.config, m);
   in.stage.finish({watch.seconds(), state_hash(*model)});
-  print(m);
+  print_report(in.config, m);
 }
 
 }  // namespace

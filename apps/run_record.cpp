@@ -116,7 +116,7 @@ void update_run_record(const RunConfig& c) {
     total += entry.value("seconds", 0.0);
   }
   j["seconds"] = total;
-  write_text(path, j.dump(1) + "\n");
+  write_text(path, json_text(j, 1) + "\n");
 }
 
 }  // namespace tessera::apps

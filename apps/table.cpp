@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "apps/output.h"
 #include "apps/run_record.h"
 #include "apps/stages.h"
+#include "train/csv.h"
 #include "train/metrics/label_efficiency.h"
 #include "train/metrics/statistics.h"
 
@@ -22,7 +24,7 @@ using nlohmann::ordered_json;
 struct Row {
   std::string task, method, strategy, metric;
   std::int64_t n_train = 0;
-  std::vector<double> values;  // one a seed
+  std::vector<double> values;  // one a seed, at least one
 };
 
 ordered_json read_evaluation(const RunConfig& c, const Study& study, std::int64_t seed) {
@@ -41,16 +43,25 @@ void add_study(std::vector<Row>& rows, const RunConfig& c, const Study& study) {
   std::vector<Row> own;
   for (std::int64_t seed = 0; seed < c.finetune.seeds; ++seed) {
     const ordered_json evaluation = read_evaluation(c, study, seed);
-    std::size_t i = 0;
     for (const auto& [metric, value] : evaluation.at("metrics").items()) {
-      if (seed == 0) {
-        own.push_back(
+      auto row = std::ranges::find(own, metric, &Row::metric);
+      if (row == own.end()) {
+        row = own.insert(
+            row,
             {study.task, study.method, study.strategy, metric, evaluation.at("train_jets"), {}});
       }
-      own[i++].values.push_back(value);
+      row->values.push_back(value);
     }
   }
   rows.insert(rows.end(), own.begin(), own.end());
+}
+
+/// One line on stderr for each metric that a task's test jets do not define: its rows are missing.
+void tell_undefined(const Study& study, const ordered_json& evaluation) {
+  for (const auto& [metric, reason] : evaluation.value("undefined", ordered_json()).items()) {
+    print_err("table: {}: {} is left out, since the test jets do not define it: {}\n", study.task,
+              metric, reason.get<std::string>());
+  }
 }
 
 std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) {
@@ -58,7 +69,9 @@ std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) 
   std::set<std::string> begun;
   for (const Study& study : studies) {
     if (begun.insert(study.task).second) {
-      add_baseline(rows, study, read_evaluation(c, study, 0));
+      const ordered_json evaluation = read_evaluation(c, study, 0);
+      add_baseline(rows, study, evaluation);
+      tell_undefined(study, evaluation);
     }
     add_study(rows, c, study);
   }
@@ -74,8 +87,9 @@ void write_results(const RunConfig& c, const std::vector<Row>& rows) {
       "metric", "value", "error", "seeds");
   for (const Row& r : rows) {
     const MeanSd m = mean_sd(r.values);
-    csv += fmt::format("{},{},{},{},{},{:.6g},{:.3g},{}\n", r.task, r.method, r.strategy, r.n_train,
-                       r.metric, m.mean, m.sd, r.values.size());
+    csv += csv_line({r.task, r.method, r.strategy, fmt::format("{}", r.n_train), r.metric,
+                     fmt::format("{:.6g}", m.mean), fmt::format("{:.3g}", m.sd),
+                     fmt::format("{}", r.values.size())});
     shown += fmt::format("{:8} {:10} {:14} {:7} {:12} {:9.4f} {:9.4f} {:5}\n", r.task, r.method,
                          r.strategy, r.n_train, r.metric, m.mean, m.sd, r.values.size());
   }
@@ -131,8 +145,9 @@ void write_label_multipliers(const RunConfig& c, const std::vector<Row>& rows) {
     const double value = mean_sd(r.values).mean;
     const LabelMultiplier m =
         label_multiplier(curve->second, static_cast<double>(r.n_train), value, *better);
-    csv += fmt::format("{},{},{},{},{},{:.6g},{},{:.4g}\n", r.task, r.method, r.strategy, r.n_train,
-                       r.metric, value, sign(m.bound), m.multiplier);
+    csv += csv_line({r.task, r.method, r.strategy, fmt::format("{}", r.n_train), r.metric,
+                     fmt::format("{:.6g}", value), sign(m.bound),
+                     fmt::format("{:.4g}", m.multiplier)});
     shown += fmt::format("{:8} {:10} {:14} {:7} {:12} {:>2}{:8.2f}\n", r.task, r.method, r.strategy,
                          r.n_train, r.metric, sign(m.bound), m.multiplier);
   }

@@ -34,12 +34,13 @@ ordered_json residuals(const TokenizerMeasure& m) {
 }
 
 ordered_json evaluation_of(const TokenizerMeasure& m) {
-  return {{"reconstruction_mse", m.reconstruction_mse},
-          {"usage", m.usage},
-          {"perplexity", m.perplexity},
-          {"token_entropy", m.token_entropy},
-          {"code_counts", m.counts},
-          {"residuals", residuals(m)}};
+  ordered_json e = defined_in({{"reconstruction_mse", m.reconstruction_mse},
+                               {"usage", m.usage},
+                               {"perplexity", m.perplexity},
+                               {"token_entropy", m.token_entropy}});
+  e["code_counts"] = m.counts;
+  e["residuals"] = residuals(m);
+  return e;
 }
 
 // The stored one where the stage was trained before, and only its measure is missing.
@@ -79,9 +80,10 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   write_text(c.run.directory + "/" + report, evaluation_of(m).dump());
   stage.finish({watch.seconds(), state_hash(*model)});
   print_out(
-      "tokenizer: on held-out jets, reconstruction MSE {:.4f}, codes used {:.1f} %, perplexity "
-      "{:.1f}, unigram entropy {:.3f} nat\n",
-      m.reconstruction_mse, 100 * m.usage, m.perplexity, m.token_entropy);
+      "tokenizer: on held-out jets, reconstruction MSE {}, codes used {:.1f} %, perplexity {}, "
+      "unigram entropy {}\n",
+      shown(m.reconstruction_mse, 4), 100 * m.usage, shown(m.perplexity, 1),
+      shown(m.token_entropy, 3, " nat"));
 }
 
 }  // namespace tessera::apps

@@ -28,6 +28,7 @@ BestState::BestState(std::vector<NamedTensor> state, const TrainingRun& run)
     loss_ = std::strtod(found->second.c_str(), nullptr);  // hex float: exact
     stale_ = count_in(run.texts(), "best.stale");
     copy_state(run.tensors(), copies_);
+    check_finite(tensor_map(copies_), ErrorKind::data, "checkpoint");
   }
 }
 

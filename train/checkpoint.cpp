@@ -119,20 +119,6 @@ ParsedManifest verified_manifest(const fs::path& directory) {
   return manifest;
 }
 
-void check_finite(const TensorMap& model) {
-  for (const auto& [name, tensor] : model) {
-    if (tensor.dtype() != DType::f32) {
-      continue;
-    }
-    const auto values = tensor.to_vector<float>();
-    const auto bad =
-        std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
-    TESSERA_CHECK_KIND(ErrorKind::numeric, bad == values.end(),
-                       "checkpoint: tensor '{}', element {}: expected a finite value, got {}", name,
-                       bad - values.begin(), *bad);
-  }
-}
-
 Safetensors tensors_in(const fs::path& directory, const char* file) {
   const fs::path path = directory / file;
   return fs::exists(path) ? read_safetensors(path) : Safetensors{};
@@ -157,15 +143,33 @@ std::map<std::string, std::string> state_in(const fs::path& directory) {
 }
 
 Checkpoint read_content(const fs::path& directory) {
-  return {.config_json = text_in(directory, "config.json"),
-          .model = tensors_in(directory, "model.safetensors").tensors,
-          .optimizer = tensors_in(directory, "optimizer.safetensors").tensors,
-          .ema = tensors_in(directory, "ema.safetensors").tensors,
-          .state = state_in(directory),
-          .preprocess_json = text_in(directory, "preprocess.json")};
+  Checkpoint c{.config_json = text_in(directory, "config.json"),
+               .model = tensors_in(directory, "model.safetensors").tensors,
+               .optimizer = tensors_in(directory, "optimizer.safetensors").tensors,
+               .ema = tensors_in(directory, "ema.safetensors").tensors,
+               .state = state_in(directory),
+               .preprocess_json = text_in(directory, "preprocess.json")};
+  check_finite(c.model, ErrorKind::data, (directory / "model.safetensors").string());
+  check_finite(c.ema, ErrorKind::data, (directory / "ema.safetensors").string());
+  return c;
 }
 
 }  // namespace
+
+void check_finite(const TensorMap& weights, ErrorKind kind, const std::string& what) {
+  for (const auto& [name, tensor] : weights) {
+    if (tensor.dtype() != DType::f32) {
+      continue;
+    }
+    const auto values = tensor.to_vector<float>();
+    const auto bad =
+        std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+    if (bad != values.end()) {
+      TESSERA_FAIL(kind, "{}: tensor '{}', element {}: expected a finite value, got {}", what, name,
+                   bad - values.begin(), *bad);
+    }
+  }
+}
 
 void write_checkpoint(const fs::path& directory, std::uint64_t step, const Checkpoint& content,
                       const FileIo& io) {
@@ -254,7 +258,7 @@ void CheckpointStore::save(std::uint64_t step, const Checkpoint& content) {
   if (fs::exists(path_of(step))) {
     return;
   }
-  check_finite(content.model);
+  check_finite(content.model, ErrorKind::numeric, "checkpoint");
   io_.replace(path_of(step),
               [&](const fs::path& temporary) { write_checkpoint(temporary, step, content, io_); });
   io_.replace_text(directory_ / "latest", step_name(step) + "\n");

@@ -24,8 +24,13 @@ struct Checkpoint {
   std::string preprocess_json;  ///< preprocess.json
 };
 
+/// Throws Error(kind), beginning with `what` and naming the tensor, on a weight that is not finite:
+/// it makes every answer NaN.
+void check_finite(const TensorMap& weights, ErrorKind kind, const std::string& what);
+
 /// Reads one directory after checking MANIFEST.json, and name, size and XXH3-128 of each file.
-/// Throws Error(missing) or Error(data) naming file, expected, got.
+/// Throws Error(missing) or Error(data) naming file, expected, got; Error(data), too, naming the
+/// tensor, where a weight is not finite.
 Checkpoint read_checkpoint(const std::filesystem::path& directory);
 /// The checks alone.
 void verify_checkpoint(const std::filesystem::path& directory);

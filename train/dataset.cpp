@@ -161,13 +161,6 @@ bool Dataset::holds(const std::string& column) const {
                              [&](const NativeFile& file) { return file.h5().has(column); });
 }
 
-void Dataset::require(const std::string& column) const {
-  for (const NativeFile& file : impl_->files) {
-    TESSERA_CHECK_KIND(ErrorKind::data, file.jets() == 0 || file.h5().has(column),
-                       "{}: expected a dataset '{}', got none", file.h5().path().string(), column);
-  }
-}
-
 std::vector<Dataset::File> Dataset::files() const {
   std::vector<File> list;
   const auto& entries = impl_->manifest.splits.at(impl_->options.split);
@@ -183,6 +176,13 @@ Dataset::Located Dataset::locate(std::uint64_t jet) const {
   const std::size_t file = impl_->file_of(jet);
   const std::uint64_t row = jet - impl_->first_jet[file];
   return {impl_->block({file, row / impl_->options.block}), row % impl_->options.block};
+}
+
+std::filesystem::path Dataset::file_without(const std::string& column) const {
+  const auto lacking = std::ranges::find_if(impl_->files, [&](const NativeFile& file) {
+    return file.jets() > 0 && !file.h5().has(column);
+  });
+  return lacking == impl_->files.end() ? std::filesystem::path() : lacking->h5().path();
 }
 
 std::vector<std::uint64_t> Dataset::ids() const {

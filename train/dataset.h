@@ -47,9 +47,6 @@ class Dataset {
   [[nodiscard]] const std::string& split() const;
   /// Whether a file of the split has the column.
   [[nodiscard]] bool holds(const std::string& column) const;
-  /// Throws Error(data), naming the first file that lacks it, unless all files with jets have the
-  /// column.
-  void require(const std::string& column) const;
 
   /// A file of the split; its rows are jets first .. first + jets - 1.
   struct File {
@@ -66,6 +63,9 @@ class Dataset {
     std::uint64_t row;
   };
   [[nodiscard]] Located locate(std::uint64_t jet) const;
+
+  /// The first file with jets that lacks a column; empty where each has it.
+  [[nodiscard]] std::filesystem::path file_without(const std::string& column) const;
 
   /// Per-jet columns of the whole split, for selections; empty when some file lacks the column.
   [[nodiscard]] std::vector<std::uint64_t> ids() const;

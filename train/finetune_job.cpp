@@ -108,11 +108,22 @@ std::vector<std::uint64_t> first_of(const FinetuneJob& job, const Dataset& data,
                        job.seed);
 }
 
+/// The jets of a split that take part, of which there must be one.
+std::vector<std::uint64_t> labelled_jets(Task task, const Dataset& data, const char* split) {
+  auto jets = select_jets(task, data);
+  TESSERA_CHECK_KIND(ErrorKind::data, !jets.empty(),
+                     "{}: expected a jet that takes part in the {} split of the dataset '{}', got "
+                     "none among {}",
+                     name(task), split, data.manifest().name, data.size());
+  return jets;
+}
+
 Labels labels_of(const FinetuneJob& job, const Splits& data) {
   const Task task = job.model.task;
-  const auto subset = first_of(job, *data.train, select_jets(task, *data.train), job.train_jets);
+  const auto subset =
+      first_of(job, *data.train, labelled_jets(task, *data.train, "training"), job.train_jets);
   if (job.validation == Validation::fixed) {
-    return {subset, data.validation, select_jets(task, *data.validation)};
+    return {subset, data.validation, labelled_jets(task, *data.validation, "validation")};
   }
   const auto n = static_cast<std::int64_t>(subset.size());
   const std::int64_t held_out = std::max<std::int64_t>(50, n / 5);
@@ -232,6 +243,15 @@ bool pretrained(Strategy s) { return s != Strategy::scratch && s != Strategy::ra
 
 std::int64_t step_budget(std::int64_t jets, std::int64_t batch) {
   return std::clamp<std::int64_t>(50 * jets / batch, 500, 20'000);
+}
+
+void check_labels(Task task, Validation validation, const Splits& data) {
+  (void)labelled_jets(task, *data.train, "training");
+  if (validation == Validation::fixed) {
+    (void)labelled_jets(task, *data.validation, "validation");
+  }
+  check_truth(task, *data.validation);
+  check_truth(task, *data.test);
 }
 
 FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foundation& foundation,

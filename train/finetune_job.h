@@ -60,6 +60,11 @@ struct Splits {
   FeatureConfig features;
 };
 
+/// What a study needs of its three splits, before anything is trained: the columns of the task's
+/// truth in each file, and a jet to train on and one to choose the best state by. Throws
+/// Error(data) naming file and column, or split. The test split may hold no jet that takes part.
+void check_labels(Task task, Validation validation, const Splits& data);
+
 struct FinetuneResult {
   std::unique_ptr<TaskModel> model;  ///< with the weights of the best validation loss
   double validation_loss = 0;

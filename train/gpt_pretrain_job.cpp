@@ -72,8 +72,7 @@ std::unique_ptr<GptPretrainModel> pretrain(const GptPretrainJob& job, const Toke
 
 PretrainMeasure measure_pretraining(const GptPretrainModel& model, const Tokenizer& tokenizer,
                                     const UnlabelledData& data) {
-  PretrainMeasure m;
-  double rows = 0;
+  double ntp = 0, rows = 0;
   TokenFrequencies targets(tokenizer.config.codes);
   const NoGrad off;
   for (const auto& set : data.validation) {
@@ -82,15 +81,15 @@ PretrainMeasure measure_pretraining(const GptPretrainModel& model, const Tokeniz
       const Tensor codes = tokenizer.encode(core_features(batch, tokenizer.device()), jets);
       const TokenSequences s = next_token_sequences(codes, jets, tokenizer.config.codes);
       const auto n = static_cast<double>(s.segments.total());
-      m.ntp += static_cast<double>(next_token_loss(model, s).item()) * n;
+      ntp += static_cast<double>(next_token_loss(model, s).item()) * n;
       rows += n;
       targets.add(codes, batch.size());
     });
   }
-  m.ntp /= rows;
-  m.loss = m.ntp;
-  m.unigram = targets.entropy();
-  return m;
+  if (rows == 0) {
+    return {};
+  }
+  return {.ntp = ntp / rows, .loss = ntp / rows, .unigram = targets.entropy()};
 }
 
 }  // namespace tessera

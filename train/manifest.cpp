@@ -9,6 +9,7 @@
 #include "train/file_kind.h"
 #include "train/hash.h"
 #include "train/json_text.h"
+#include "train/names.h"
 #include "train/native_file.h"
 #include "train/path_hints.h"
 
@@ -24,6 +25,12 @@ constexpr int kVersion = 2;
 // Rows of a column in memory at once.
 constexpr std::uint64_t kReadAtOnce = 1U << 20U;
 
+constexpr std::pair<const char*, std::optional<double> ColumnStats::*> kStatistics[] = {
+    {"mean", &ColumnStats::mean},
+    {"std", &ColumnStats::std},
+    {"min", &ColumnStats::min},
+    {"max", &ColumnStats::max}};
+
 Json to_json(const FileEntry& e) {
   return {{"file", e.file},
           {"bytes", e.bytes},
@@ -35,6 +42,17 @@ Json to_json(const FileEntry& e) {
           {"class_counts", e.class_counts}};
 }
 
+Json to_json(const ColumnStats& s) {
+  Json json{{"dtype", s.dtype}, {"unit", s.unit}};
+  for (const auto& [name, member] : kStatistics) {
+    if (s.*member) {
+      json[name] = *(s.*member);
+    }
+  }
+  json["n_missing"] = s.n_missing;
+  return json;
+}
+
 Json to_json(const DatasetManifest& manifest) {
   Json splits = Json::object(), columns = Json::object();
   for (const auto& [split, files] : manifest.splits) {
@@ -44,9 +62,7 @@ Json to_json(const DatasetManifest& manifest) {
     }
   }
   for (const auto& [column, s] : manifest.columns) {
-    columns[column] = {
-        {"dtype", s.dtype}, {"unit", s.unit}, {"mean", s.mean},          {"std", s.std},
-        {"min", s.min},     {"max", s.max},   {"n_missing", s.n_missing}};
+    columns[column] = to_json(s);
   }
   return {{"format", "tessera-dataset"},
           {"version", kVersion},
@@ -88,10 +104,11 @@ ColumnStats stats_from(const nlohmann::json& j) {
   ColumnStats s;
   j.at("dtype").get_to(s.dtype);
   j.at("unit").get_to(s.unit);
-  j.at("mean").get_to(s.mean);
-  j.at("std").get_to(s.std);
-  j.at("min").get_to(s.min);
-  j.at("max").get_to(s.max);
+  for (const auto& [name, member] : kStatistics) {
+    if (j.contains(name)) {
+      s.*member = j.at(name).get<double>();
+    }
+  }
   s.n_missing = count_at(j, "n_missing");
   return s;
 }
@@ -126,7 +143,7 @@ struct Running {
   double min = std::numeric_limits<double>::infinity();
   double max = -std::numeric_limits<double>::infinity();
   void add(double x) {
-    if (std::isnan(x)) {
+    if (!std::isfinite(x)) {
       ++missing;
       return;
     }
@@ -138,16 +155,27 @@ struct Running {
     max = std::max(max, x);
   }
   [[nodiscard]] ColumnStats stats(std::string unit) const {
-    const double n = static_cast<double>(std::max<std::uint64_t>(count, 1));
+    if (count == 0) {
+      return {.dtype = "f32", .unit = std::move(unit), .n_missing = missing};
+    }
     return {.dtype = "f32",
             .unit = std::move(unit),
             .mean = mean,
-            .std = std::sqrt(m2 / n),
-            .min = count > 0 ? min : 0,
-            .max = count > 0 ? max : 0,
+            .std = std::sqrt(m2 / static_cast<double>(count)),
+            .min = min,
+            .max = max,
             .n_missing = missing};
   }
 };
+
+std::string unit_of(const H5File& file, const std::string& column) {
+  auto unit = file.read_attribute<std::string>("unit", column);
+  if (!unit.empty()) {
+    check_name(unit,
+               fmt::format("{}: dataset '{}', attribute 'unit'", file.path().string(), column));
+  }
+  return unit;
+}
 
 void add_columns(const H5File& file, std::map<std::string, Running>& running,
                  std::map<std::string, std::string>& units) {
@@ -155,6 +183,7 @@ void add_columns(const H5File& file, std::map<std::string, Running>& running,
     if (!file.is_column(column) || file.info(column).type != ColumnType::f32) {
       continue;
     }
+    check_name(column, fmt::format("{}: a dataset", file.path().string()));
     Running& r = running[column];
     for (std::uint64_t begin = 0, end = file.size(column); begin < end; begin += kReadAtOnce) {
       const auto piece = std::min(kReadAtOnce, end - begin);
@@ -162,9 +191,8 @@ void add_columns(const H5File& file, std::map<std::string, Running>& running,
         r.add(static_cast<double>(x));
       }
     }
-    units[column] = file.has_attribute("unit", column)
-                        ? file.read_attribute<std::string>("unit", column)
-                        : column_unit(column);
+    units[column] =
+        file.has_attribute("unit", column) ? unit_of(file, column) : column_unit(column);
   }
 }
 
@@ -242,6 +270,7 @@ std::string content_hash(const H5File& file) {
 
 FileEntry describe_file(const std::filesystem::path& directory, const std::string& file) {
   const std::filesystem::path path = directory / file;
+  check_name(file, directory.string());
   FileEntry entry{.file = file, .xxh3_128 = hash_file(path)};
   entry.bytes = std::filesystem::file_size(path);
   check_native_file(path);
@@ -271,7 +300,7 @@ void refuse_equal_jets(const EqualJets& equal) {
 DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
                               const std::map<std::string, std::vector<std::string>>& splits,
                               const OnEqualJets& on_equal_jets) {
-  DatasetManifest manifest{.name = name, .splits = {}, .columns = {}};
+  DatasetManifest manifest{.name = one_line(name), .splits = {}, .columns = {}};
   std::map<std::string, Running> running;
   std::map<std::string, std::string> units;
   UniqueIds ids;

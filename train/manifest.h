@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,10 +28,11 @@ struct FileEntry {
   bool operator==(const FileEntry&) const = default;
 };
 
-/// What a column holds over all splits; NaN entries count as missing and enter nothing else.
+/// What a column holds over all splits; entries that are not finite count as missing and enter
+/// nothing else. Without any other entry the four numbers are nothing, and not in the file.
 struct ColumnStats {
   std::string dtype, unit;
-  double mean = 0, std = 0, min = 0, max = 0;
+  std::optional<double> mean{}, std{}, min{}, max{};
   std::uint64_t n_missing = 0;
   bool operator==(const ColumnStats&) const = default;
 };
@@ -55,7 +57,8 @@ using OnEqualJets = std::function<void(const EqualJets&)>;
 void refuse_equal_jets(const EqualJets& equal);
 
 /// Describes the files of each split, with statistics of all f32 columns. Throws Error(data) on a
-/// file that the reader would refuse, and on an id that comes twice.
+/// file that the reader would refuse, on an id that comes twice, and on a file, column or unit
+/// whose name check_name() refuses.
 DatasetManifest make_manifest(const std::filesystem::path& directory, const std::string& name,
                               const std::map<std::string, std::vector<std::string>>& splits,
                               const OnEqualJets& on_equal_jets = refuse_equal_jets);

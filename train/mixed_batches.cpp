@@ -16,10 +16,6 @@ std::string key(std::size_t dataset) { return fmt::format("cursor.{}", dataset);
 
 std::string data_key(const std::string& cursor_key) { return cursor_key + ".dataset"; }
 
-}  // namespace
-
-namespace {
-
 // For each class of the dataset, whether it is asked for.
 std::vector<bool> wanted_classes(const UnlabelledData& data, const Dataset& set) {
   const std::vector<std::string>& names = set.classes();
@@ -44,8 +40,12 @@ std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dat
   if (data.classes.empty()) {
     return jets;
   }
+  const std::filesystem::path unlabelled = set.file_without("label/class");
+  TESSERA_CHECK_KIND(ErrorKind::data, unlabelled.empty(),
+                     "{}: dataset 'label/class': expected labels to choose the classes {} by, got "
+                     "none",
+                     unlabelled.string(), fmt::join(data.classes, ", "));
   const std::vector<bool> wanted = wanted_classes(data, set);
-  set.require("label/class");
   const auto labels = set.class_labels();
   std::vector<std::uint64_t> found(wanted.size(), 0);
   std::erase_if(jets, [&](std::uint64_t jet) { return !wanted[labels[jet]]; });

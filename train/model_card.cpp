@@ -1,10 +1,9 @@
 #include "train/model_card.h"
 
-#include <set>
-
 #include "train/class_names.h"
 #include "train/json_text.h"
 #include "train/model_store.h"
+#include "train/names.h"
 #include "train/task_outputs.h"
 
 namespace tessera {
@@ -148,9 +147,7 @@ void read_outputs(const Json& model, TaskModelConfig& c) {
   TESSERA_CHECK_KIND(ErrorKind::data, !named || expected == c.outputs,
                      "'outputs': expected {}, as many as {} has names, got {}", expected,
                      name(c.task), c.outputs);
-  const std::set<std::string> different(c.classes.begin(), c.classes.end());
-  TESSERA_CHECK_KIND(ErrorKind::data, std::ssize(different) == std::ssize(c.classes),
-                     "'classes': expected each name once, got {}", list_of(c.classes));
+  check_names(c.classes, "'classes'");
   if (const auto q = quantity_of(c.task); q && model.contains("target")) {
     const auto got = model.at("target").at("name").get<std::string>();
     TESSERA_CHECK_KIND(ErrorKind::data, got == q->name, "'target': expected '{}', got '{}'",

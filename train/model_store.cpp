@@ -82,6 +82,7 @@ void save_model(const fs::path& directory, const std::string& config, const Modu
   Checkpoint c;
   c.config_json = config;
   c.model = tensor_map(state(model));
+  check_finite(c.model, ErrorKind::numeric, directory.string());
   const FileIo io;
   io.make_directory(directory.parent_path());
   io.replace(directory, [&](const fs::path& temporary) { write_checkpoint(temporary, 0, c, io); });

@@ -15,7 +15,8 @@ std::string pretrain_card(const BackboneConfig& backbone, const PretrainConfig& 
 std::string gpt_pretrain_card(const GptConfig& backbone, const FeatureConfig& features);
 std::string task_card(const TaskModelConfig& config, const FeatureConfig& features);
 
-/// Writes `directory` as a whole or not at all; one that exists is replaced. Throws Error(io).
+/// Writes `directory` as a whole or not at all; one that exists is replaced. Throws Error(io), or
+/// Error(numeric) naming a weight that is not finite.
 void save_model(const std::filesystem::path& directory, const std::string& card,
                 const Module& model);
 /// Whether a finished model lies there.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "train/names.h"
 
 namespace tessera {
 namespace {
@@ -246,6 +247,8 @@ void NativeFile::load_classes() {
                      "{}: dataset 'label/class', attribute 'classes': expected 1 to 256 names, got "
                      "{}",
                      h5_.path().string(), classes_.size());
+  check_names(classes_,
+              fmt::format("{}: dataset 'label/class', attribute 'classes'", h5_.path().string()));
 }
 
 void NativeFile::read_constituents(const Columns& columns, JetBlock& b) const {

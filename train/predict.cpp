@@ -70,7 +70,11 @@ Predictions predict_labelled(const TaskModel& model, const std::shared_ptr<const
     p.append(task, batch, y.to_vector<float>());
     p.loss += static_cast<double>(model.loss(y, batch).item()) * static_cast<double>(batch.size());
   });
+  check_finite(p, ErrorKind::numeric, fmt::format("predict: {}", name(task)));
   p.loss /= static_cast<double>(std::max<std::int64_t>(1, p.size()));
+  TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(p.loss),
+                     "predict: {}: expected a finite mean loss of {} jets, got {}", name(task),
+                     p.size(), p.loss);
   return p;
 }
 

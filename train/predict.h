@@ -13,13 +13,15 @@ struct Answers {
 };
 
 /// Answers to every jet of the dataset that has a constituent, in order. Labels and truth are not
-/// read, so that the dataset need not have any.
+/// read, so that the dataset need not have any. Throws Error(numeric), naming the jet's id, on an
+/// output that is not finite.
 Answers predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
                 FeatureConfig features);
 
 /// Answers with truth, and the mean loss, for the jets that take part in the task (select_jets), in
 /// order. Throws Error(data) where a file lacks the truth, or its labels are not in the order of
-/// the model's classes (open the dataset with DatasetOptions::classes).
+/// the model's classes (open the dataset with DatasetOptions::classes), Error(numeric), naming the
+/// jet's id, on an output that is not finite.
 Predictions predict_labelled(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
                              FeatureConfig features);
 /// The same for some jets of the dataset.

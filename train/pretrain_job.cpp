@@ -63,8 +63,7 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
 
 PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer& tokenizer,
                                     const UnlabelledData& data, std::uint64_t seed) {
-  PretrainMeasure m;
-  double ntp_rows = 0, mpm_rows = 0, jets = 0;
+  double loss = 0, ntp = 0, mpm = 0, ntp_rows = 0, mpm_rows = 0, jets = 0;
   TokenFrequencies targets(model.head.config.codes);
   Rng masks = Rng(seed).fork("validation masks");
   std::uint64_t batch_index = 0;
@@ -72,26 +71,31 @@ PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer&
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Pass pass = forward(model, tokenizer, batch, masks.fork(batch_index++));
-      m.ntp += static_cast<double>(pass.out.ntp_code.item()) * pass.ntp_rows;
-      m.mpm += static_cast<double>(pass.out.mpm_code.item()) * pass.mpm_rows;
+      ntp += static_cast<double>(pass.out.ntp_code.item()) * pass.ntp_rows;
+      mpm += static_cast<double>(pass.out.mpm_code.item()) * pass.mpm_rows;
       ntp_rows += pass.ntp_rows;
       mpm_rows += pass.mpm_rows;
-      m.loss += static_cast<double>(pass.out.loss.item()) * static_cast<double>(batch.size());
+      loss += static_cast<double>(pass.out.loss.item()) * static_cast<double>(batch.size());
       jets += static_cast<double>(batch.size());
       targets.add(pass.codes, batch.size());
     });
   }
-  m.loss /= jets;
-  m.ntp /= ntp_rows;
-  m.mpm /= std::max(1.0, mpm_rows);
-  m.unigram = targets.entropy();
-  return m;
+  const auto mean = [](double sum, double rows) {
+    return rows > 0 ? std::optional(sum / rows) : std::nullopt;
+  };
+  return {.ntp = mean(ntp, ntp_rows),
+          .mpm = mean(mpm, mpm_rows),
+          .loss = mean(loss, jets),
+          .unigram = targets.entropy()};
 }
 
 Metrics validation_metrics(const PretrainMeasure& m) {
-  Metrics line{{"val_loss", m.loss}, {"val_ntp", m.ntp}};
-  if (m.mpm > 0) {
-    line.push_back({"val_mpm", m.mpm});
+  TESSERA_CHECK_KIND(ErrorKind::data, m.loss && m.ntp,
+                     "pretrain: expected a jet in the validation split to choose the best state "
+                     "by, got none");
+  Metrics line{{"val_loss", *m.loss}, {"val_ntp", *m.ntp}};
+  if (m.mpm) {
+    line.push_back({"val_mpm", *m.mpm});
   }
   return line;
 }

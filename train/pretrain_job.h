@@ -1,6 +1,8 @@
 // Pre-training of the backbone on unlabelled jets: next token and masked particle in one pass.
 #pragma once
 
+#include <optional>
+
 #include "nn/models/pretraining.h"
 #include "nn/models/tokenizer.h"
 #include "train/best_state.h"
@@ -26,12 +28,13 @@ struct PretrainJob {
   Selection selection{};
 };
 
-/// Losses on jets that were not trained on, nats per scored row.
+/// Losses on jets that were not trained on, nats per scored row; nothing where no row is scored.
 struct PretrainMeasure {
-  double ntp = 0;      ///< next token: codes and stop
-  double mpm = 0;      ///< codes of masked particles
-  double loss = 0;     ///< what is trained, mean over jets
-  double unigram = 0;  ///< entropy of the next-token targets: the best constant answer's loss
+  std::optional<double> ntp;   ///< next token: codes and stop
+  std::optional<double> mpm;   ///< codes of masked particles
+  std::optional<double> loss;  ///< what is trained, mean over jets
+  /// Entropy of the next-token targets: the best constant answer's loss.
+  std::optional<double> unigram;
 };
 
 /// Trains on the training jets, with codes of the frozen tokenizer. Resumes from job.files.
@@ -41,7 +44,8 @@ std::unique_ptr<PretrainModel> pretrain(const PretrainJob& job, const Tokenizer&
 /// One pass over the validation jets; masks by `seed`.
 PretrainMeasure measure_pretraining(const PretrainModel& model, const Tokenizer& tokenizer,
                                     const UnlabelledData& data, std::uint64_t seed);
-/// The line of an evaluation during training: "val_loss", "val_ntp" and, unless 0, "val_mpm".
+/// The line of an evaluation during training: "val_loss", "val_ntp" and, where a particle was
+/// masked, "val_mpm". Throws Error(data) where there is no jet to choose the best state by.
 Metrics validation_metrics(const PretrainMeasure& measure);
 
 }  // namespace tessera

@@ -1,21 +1,33 @@
 #include "train/task_outputs.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <span>
 
 #include "train/class_names.h"
 
 namespace tessera {
 namespace {
 
-std::vector<const char*> truth_columns(Task task) {
+/// A column of a task's truth, and how to write it where a jet has none.
+struct TruthColumn {
+  const char *path, *without;
+};
+
+std::span<const TruthColumn> truth_columns(Task task) {
+  static constexpr TruthColumn kTau[] = {{"label/tau_dm", "-1 for jets that are no tau"},
+                                         {"truth/vis_px", "0 for jets that are no tau"},
+                                         {"truth/vis_py", "0 for jets that are no tau"}};
+  static constexpr TruthColumn kTag[] = {
+      {"label/class", "the index of a class of the attribute 'classes' for each jet"}};
   switch (task) {
     case Task::tau_id:
     case Task::tau_dm:
-      return {"label/tau_dm"};
+      return std::span(kTau).first(1);
     case Task::tau_pt:
-      return {"label/tau_dm", "truth/vis_px", "truth/vis_py"};
+      return kTau;
     case Task::tag:
-      return {"label/class"};
+      return kTag;
   }
   return {};
 }
@@ -84,12 +96,15 @@ void check_classes(Task task, const std::vector<std::string>& classes, std::int6
 bool has_truth(Task task, const Dataset& data) {
   return (task != Task::tag || !data.classes().empty()) &&
          std::ranges::all_of(truth_columns(task),
-                             [&](const char* column) { return data.holds(column); });
+                             [&](const TruthColumn& column) { return data.holds(column.path); });
 }
 
 void check_truth(Task task, const Dataset& data) {
-  for (const char* column : truth_columns(task)) {
-    data.require(column);
+  for (const auto& [path, without] : truth_columns(task)) {
+    const std::filesystem::path file = data.file_without(path);
+    TESSERA_CHECK_KIND(ErrorKind::data, file.empty(),
+                       "{}: dataset '{}': expected the truth that {} needs, got none; write {}",
+                       file.string(), path, name(task), without);
   }
 }
 

@@ -40,7 +40,8 @@ void check_classes(Task task, const std::vector<std::string>& classes, std::int6
 
 /// Whether a file holds the truth of the task.
 bool has_truth(Task task, const Dataset& data);
-/// Throws Error(data), naming file and column, unless every file holds the truth of the task.
+/// Throws Error(data), naming the first file and column, unless every file with jets holds the
+/// truth of the task: a column that is missing is not taken for "no tau".
 void check_truth(Task task, const Dataset& data);
 
 }  // namespace tessera

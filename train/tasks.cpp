@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 
@@ -12,6 +13,7 @@
 #include "kernels/reduce/reduce.h"
 #include "train/metrics.h"
 #include "train/task_outputs.h"
+#include "train/undefined_metrics.h"
 
 namespace tessera {
 namespace {
@@ -57,12 +59,21 @@ std::vector<std::int32_t> class_targets(Task task, const Batch& b) {
   return targets;
 }
 
+// ln(pT_vis / pT_reco)
+double momentum_target(std::uint64_t id, double visible, double reconstructed) {
+  TESSERA_CHECK_KIND(ErrorKind::data, visible > 0 && reconstructed > 0,
+                     "tau-pt: jet with id {}: expected transverse momenta above 0 of the visible "
+                     "tau and of the jet, got {} and {} GeV",
+                     id, visible, reconstructed);
+  return std::log(visible / reconstructed);
+}
+
 // ln(pT_vis / pT_reco) / scale, (B)
 Tensor momentum_targets(const Batch& b, float scale, Device device) {
   std::vector<float> targets(b.size());
   for (std::size_t j = 0; j < targets.size(); ++j) {
     targets[j] = static_cast<float>(
-        std::log(visible_pt(b, j) / static_cast<double>(b.jet_kinematics[4 * j])) /
+        momentum_target(b.ids[j], visible_pt(b, j), static_cast<double>(b.jet_kinematics[4 * j])) /
         static_cast<double>(scale));
   }
   return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())}, device);
@@ -78,6 +89,20 @@ std::vector<Metric> identification_metrics(const Predictions& p) {
   const TwoSamples s = identification_scores(p);
   return {{"misid@80", rejection_at(s.signal, s.background, 0.8).background_efficiency},
           {"auc", auc(s.signal, s.background)}};
+}
+
+/// The metrics that the sample defines; `all` is called where there is one.
+std::vector<Metric> defined_metrics(Task task, const Predictions& p,
+                                    const std::function<std::vector<Metric>()>& all) {
+  const auto undefined = undefined_metrics(task, p);
+  if (undefined.size() == metric_names(task).size()) {
+    return {};
+  }
+  std::vector<Metric> metrics = all();
+  std::erase_if(metrics, [&](const Metric& m) {
+    return std::ranges::find(undefined, m.name, &UndefinedMetric::name) != undefined.end();
+  });
+  return metrics;
 }
 
 double accuracy_of(const Predictions& p) {
@@ -120,12 +145,14 @@ std::int64_t outputs_of(Task task, const Dataset& data) {
     case Task::tau_pt:
       return 1;
     case Task::tag:
+      check_truth(task, data);
       return static_cast<std::int64_t>(data.classes().size());
   }
   return 1;
 }
 
 std::vector<std::uint64_t> select_jets(Task task, const Dataset& data) {
+  check_truth(task, data);
   const auto modes = data.decay_modes();
   const auto pts = data.jet_pts();
   std::vector<std::uint64_t> chosen;
@@ -133,13 +160,12 @@ std::vector<std::uint64_t> select_jets(Task task, const Dataset& data) {
     const int mode = modes.empty() ? -1 : modes[j];
     if (data.lengths()[j] > 0 && takes_part(task, mode, pts[j])) chosen.push_back(j);
   }
-  TESSERA_CHECK_KIND(ErrorKind::data, !chosen.empty(),
-                     "{}: the dataset holds no jet that takes part", name(task));
   return chosen;
 }
 
 std::vector<int> stratify_labels(Task task, const Dataset& data,
                                  std::span<const std::uint64_t> jets) {
+  check_truth(task, data);
   const auto modes = data.decay_modes();
   const auto classes = data.class_labels();
   std::vector<int> labels;
@@ -153,12 +179,14 @@ std::vector<int> stratify_labels(Task task, const Dataset& data,
 }
 
 std::vector<double> regression_targets(const Dataset& data, std::span<const std::uint64_t> jets) {
+  check_truth(Task::tau_pt, data);
   std::vector<double> targets;
   for (const std::uint64_t j : jets) {
     const auto [block, row] = data.locate(j);
     const double visible = std::hypot(static_cast<double>(block->vis_px[row]),
                                       static_cast<double>(block->vis_py[row]));
-    targets.push_back(std::log(visible / static_cast<double>(block->jet_pt[row])));
+    targets.push_back(
+        momentum_target(block->id[row], visible, static_cast<double>(block->jet_pt[row])));
   }
   return targets;
 }
@@ -188,6 +216,15 @@ void Predictions::append(Task task, const Batch& batch, std::span<const float> r
   }
 }
 
+void check_finite(const Predictions& p, ErrorKind kind, const std::string& what) {
+  const auto bad = std::ranges::find_if(p.outputs, [](float v) { return !std::isfinite(v); });
+  if (bad != p.outputs.end()) {
+    const std::int64_t at = bad - p.outputs.begin(), jet = at / p.columns;
+    TESSERA_FAIL(kind, "{}: jet {} (id {}), output {}: expected a finite number, got {}", what, jet,
+                 p.ids.at(static_cast<std::size_t>(jet)), at % p.columns, *bad);
+  }
+}
+
 std::vector<double> momentum_ratios(const Predictions& p) {
   std::vector<double> ratio;
   for (std::size_t j = 0; j < p.target.size(); ++j) {
@@ -214,13 +251,15 @@ TwoSamples identification_scores(const Predictions& p) {
   return s;
 }
 
-std::vector<Metric> evaluate(Task task, const Predictions& p) {
+namespace {
+
+std::vector<Metric> all_metrics(Task task, const Predictions& p) {
   if (task == Task::tau_pt) return momentum_metrics(momentum_ratios(p));
   if (task == Task::tau_id) return identification_metrics(p);
   return {{"accuracy", accuracy_of(p)}};
 }
 
-std::vector<Metric> evaluate_baseline(Task task, const Predictions& p) {
+std::vector<Metric> all_baselines(Task task, const Predictions& p) {
   if (task == Task::tau_pt) {
     std::vector<double> ratio;
     for (std::size_t j = 0; j < p.target.size(); ++j) ratio.push_back(p.pt_reco[j] / p.pt_true[j]);
@@ -234,6 +273,16 @@ std::vector<Metric> evaluate_baseline(Task task, const Predictions& p) {
   for (const auto& [label, n] : counts) most = std::max(most, n);
   return {{"accuracy",
            static_cast<double>(most) / static_cast<double>(std::max<std::int64_t>(1, p.size()))}};
+}
+
+}  // namespace
+
+std::vector<Metric> evaluate(Task task, const Predictions& p) {
+  return defined_metrics(task, p, [&] { return all_metrics(task, p); });
+}
+
+std::vector<Metric> evaluate_baseline(Task task, const Predictions& p) {
+  return defined_metrics(task, p, [&] { return all_baselines(task, p); });
 }
 
 }  // namespace tessera

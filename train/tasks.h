@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/check.h"
 #include "core/tensor.h"
 #include "train/batcher.h"
 #include "train/progress.h"
@@ -18,18 +19,21 @@ const char* name(Task task);
 Task parse_task(const std::string& text);
 inline constexpr Task kAllTasks[] = {Task::tau_pt, Task::tau_id, Task::tau_dm, Task::tag};
 
-/// Network outputs of a task: 2, 6, 1, or the number of jet classes.
+/// Network outputs of a task: 2, 6, 1, or the number of jet classes, for which it throws as
+/// check_truth (task_outputs.h).
 std::int64_t outputs_of(Task task, const Dataset& data);
 
 /// Positions of the jets that take part: tau-id reco pT >= 20 GeV and not leptonic, tau-dm hadronic
-/// tau and pT >= 5 GeV, tau-pt hadronic tau, tag all.
+/// tau and pT >= 5 GeV, tau-pt hadronic tau, tag all; with at least one constituent. May be empty.
+/// Throws as check_truth.
 std::vector<std::uint64_t> select_jets(Task task, const Dataset& data);
 
-/// Class labels used to stratify subsets; 0 for regression.
+/// Class labels used to stratify subsets; 0 for regression. Throws as check_truth.
 std::vector<int> stratify_labels(Task task, const Dataset& data,
                                  std::span<const std::uint64_t> jets);
 
-/// ln(pT_vis / pT_reco) of jets that take part in tau-pt.
+/// ln(pT_vis / pT_reco) of jets that take part in tau-pt. Throws as check_truth, and Error(data),
+/// naming the jet's id, where one of the two is not above 0.
 std::vector<double> regression_targets(const Dataset& data, std::span<const std::uint64_t> jets);
 
 /// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt
@@ -49,6 +53,10 @@ struct Predictions {
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(target.size()); }
 };
 
+/// Throws Error(kind), beginning with `what` and naming the jet's id, on an output that is not
+/// finite: it is no answer, and has no place in an order of scores.
+void check_finite(const Predictions& predictions, ErrorKind kind, const std::string& what);
+
 /// pT predicted over true of each jet; tau-pt.
 std::vector<double> momentum_ratios(const Predictions& predictions);
 /// Logit of tau minus logit of background; tau-id.
@@ -64,10 +72,11 @@ TwoSamples identification_scores(const Predictions& predictions);
 
 /// Headline metrics: tau-pt resolution (q75 - q25)/q50 and response median of pT_pred/pT_true;
 /// tau-id mis-identification at 80 % efficiency and AUC; tau-dm and tag accuracy (and mean AUC one
-/// against rest for tag).
+/// against rest for tag). Those of undefined_metrics() (undefined_metrics.h) are left out.
 std::vector<Metric> evaluate(Task task, const Predictions& predictions);
 
-/// The rows every network must beat: the raw reco jet for tau-pt, the constant answer elsewhere.
+/// The rows every network must beat: the raw reco jet for tau-pt, the constant answer elsewhere. Of
+/// the same metrics as evaluate().
 std::vector<Metric> evaluate_baseline(Task task, const Predictions& predictions);
 
 }  // namespace tessera

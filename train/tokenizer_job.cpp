@@ -65,6 +65,9 @@ Metrics validation_losses(const Tokenizer& model, const UnlabelledData& data) {
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Segments jets = segments_of(batch);
+      if (jets.total() == 0) {
+        return;
+      }
       const TokenizerOutput out = model(core_features(batch, model.device()), jets);
       const auto n = static_cast<double>(jets.total());
       loss += static_cast<double>(out.loss.item()) * n;
@@ -72,6 +75,9 @@ Metrics validation_losses(const Tokenizer& model, const UnlabelledData& data) {
       particles += n;
     });
   }
+  TESSERA_CHECK_KIND(ErrorKind::data, particles > 0,
+                     "tokenizer: expected a particle in the validation split to choose the best "
+                     "state by, got none");
   return {{"val_loss", loss / particles}, {"val_reconstruction", reconstruction / particles}};
 }
 
@@ -108,6 +114,9 @@ TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledD
   for (const auto& set : data.validation) {
     for_each_batch(set, data.features, unlabelled_jets(data, *set), 256, [&](const Batch& batch) {
       const Segments s = segments_of(batch);
+      if (s.total() == 0) {
+        return;
+      }
       const Tensor codes = tokenizer.encode(core_features(batch, tokenizer.device()), s);
       const auto reco = tokenizer.decode(codes, s).to_vector<float>();
       for (const std::int32_t c : codes.to_vector<std::int32_t>()) {
@@ -124,11 +133,13 @@ TokenizerMeasure measure_tokenizer(const Tokenizer& tokenizer, const UnlabelledD
       }
     });
   }
-  m.reconstruction_mse = squares / entries;
   const CodeUse use = code_use(m.counts);
   m.usage = use.usage;
-  m.perplexity = use.perplexity;
-  m.token_entropy = std::log(use.perplexity);
+  m.token_entropy = entropy_of(use);
+  if (use.tokens > 0) {
+    m.reconstruction_mse = squares / entries;
+    m.perplexity = use.perplexity;
+  }
   return m;
 }
 

@@ -1,6 +1,8 @@
 // Training of the particle tokenizer, and its measure of itself.
 #pragma once
 
+#include <optional>
+
 #include "nn/models/reference_compat.h"
 #include "nn/models/tokenizer.h"
 #include "train/best_state.h"
@@ -20,13 +22,15 @@ struct TokenizerJob {
   Selection selection{};          ///< by the clean loss
 };
 
-/// What a frozen tokenizer does to jets it was not trained on.
+/// What a frozen tokenizer does to jets it was not trained on. Means over particles are nothing
+/// where there is no particle.
 struct TokenizerMeasure {
-  double reconstruction_mse = 0;      ///< transformed units, over all entries
-  double usage = 0, perplexity = 0;   ///< share of codes used; exp of the entropy
-  double token_entropy = 0;           ///< nats, of the codes' frequencies
-  std::vector<std::uint64_t> counts;  ///< of each code
-  std::vector<float> truth, reco;     ///< (N, 3) core features of up to 100 000 particles
+  std::optional<double> reconstruction_mse;  ///< transformed units, over all entries
+  double usage = 0;                          ///< share of codes used
+  std::optional<double> perplexity;          ///< exp of the entropy
+  std::optional<double> token_entropy;       ///< nats, of the codes' frequencies
+  std::vector<std::uint64_t> counts;         ///< of each code
+  std::vector<float> truth, reco;            ///< (N, 3) core features of up to 100 000 particles
 };
 
 /// Trains on the training jets of `data`; a code that is unused for long is replaced by a latent of

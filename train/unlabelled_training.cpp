@@ -1,5 +1,6 @@
 #include "train/unlabelled_training.h"
 
+#include <algorithm>
 #include <optional>
 
 namespace tessera {
@@ -12,6 +13,14 @@ Metrics evaluated(Module& model, const UnlabelledValidation& validate) {
   return losses;
 }
 
+void check_validation(const std::string& job, const UnlabelledData& data) {
+  const auto holds_a_jet = [&](const auto& set) { return !unlabelled_jets(data, *set).empty(); };
+  TESSERA_CHECK_KIND(ErrorKind::data, std::ranges::any_of(data.validation, holds_a_jet),
+                     "{}: expected a jet in the validation split to choose the best state by, got "
+                     "none",
+                     job);
+}
+
 }  // namespace
 
 void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& data,
@@ -19,6 +28,9 @@ void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& 
                       const UnlabelledValidation& validate) {
   const Selection& selection = training.selection;
   selection.check();
+  if (selection.evaluations > 0) {
+    check_validation(training.job, data);
+  }
   TrainingRun run({.job = training.job,
                    .groups = {{training.model.named_parameters()}},
                    .state = state(training.model),

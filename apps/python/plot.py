@@ -90,7 +90,7 @@ def report(directory):
         print(f"plot.py: {directory}: left out, cannot be drawn: {'; '.join(page.left_out)}", file=sys.stderr)
     out = directory / "report.html"
     html = render(page, run, str(run_json.get("name", directory.resolve().name)))
-    write_durably(out, html.encode(errors="replace"))
+    write_durably(out, html.encode("utf-8", errors="replace"))
     return out
 
 

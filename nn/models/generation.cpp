@@ -1,6 +1,7 @@
 #include "nn/models/generation.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/autograd.h"
 #include "kernels/cross_entropy/cross_entropy.h"
@@ -269,6 +270,13 @@ class SlotEngine {
     return d;
   }
 
+  // Logits that are not finite give no draw, only a number that looks like one.
+  static void check_likelihood(const GeneratedJet& jet, float nll) {
+    TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(nll),
+                       "generate: jet {}, constituent {}: expected a finite log-likelihood, got {}",
+                       jet.uid, jet.codes.size(), -nll);
+  }
+
   // Takes over row i's draw; true if its jet has ended. After the last particle one more token is
   // drawn, which tells a jet that stops there from one that was cut.
   bool take_over(Flight& f, const Draws& d, std::size_t i) {
@@ -278,6 +286,7 @@ class SlotEngine {
       jet.truncated = true;
       return true;
     }
+    check_likelihood(jet, d.nll[i]);
     jet.log_likelihood -= static_cast<double>(d.nll[i]);
     if (stopped) {
       return true;
@@ -286,6 +295,7 @@ class SlotEngine {
     f.next.code = jet.codes.back();
     if (!d.pids.empty()) {
       jet.pids.push_back(d.pids[i]);
+      check_likelihood(jet, d.pid_nll[i]);
       jet.pid_log_likelihood -= static_cast<double>(d.pid_nll[i]);
       f.next.pid = d.pids[i];
     }

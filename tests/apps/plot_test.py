@@ -357,6 +357,20 @@ class PartialRunTest(unittest.TestCase):
         for name in ("confusion", "generation", "tokenizer", "training"):
             self.assertTrue(images(page[name]), name)
 
+    def test_what_the_test_jets_do_not_define_is_left_out(self):
+        """A test split of one class, or without jets: no metric, no curve, intervals without bounds."""
+        for task, more in (("tau-id", {"n": 40, "loss": 0.3}), ("tau-pt", {"n": 0}), ("tag", {"n": 0})):
+            write_json(self.run_path / "eval" / f"{task}__tessera__full__seed0.json",
+                       {"metrics": {}, "baseline": {}, "undefined": {"auc": "no jet is a tau"}, **more})
+        write_json(self.run_path / "eval" / "tokenizer.json", {"usage": 0.0, "code_counts": [0] * 8, "residuals": {}})
+        write_json(self.run_path / "eval" / "pretrain.json", {})
+        write_json(self.run_path / "eval" / "generation.json", {"histograms": {}, "metrics": {"truncated jets": 0.0}})
+        (self.run_path / "table.csv").write_text("task,method,strategy,n_train,metric,value,error,seeds\n")
+        (self.run_path / "differences.csv").write_text(DIFFERENCES + "tag,tessera,full,tessera,scratch,60,accuracy,0.1" + "," * 10 + "1\n")
+        page = self.draw()
+        self.assertNotIn("nan", page)
+        self.assertIn("+0.1000", page)
+
     def test_numbers_that_are_not_finite_leave_gaps(self):
         (self.run_path / "pretrain").mkdir()
         lines = [f'{{"step": {i}, "ntp": {"null" if i % 2 else 5.0}, "mpm": NaN}}' for i in range(1, 40)]

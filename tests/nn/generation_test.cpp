@@ -382,5 +382,22 @@ TEST(GenerationTokenizer, ADecoderThatSeesTheWholeJetIsRefused) {
   }
 }
 
+// Finite weights whose logits are not: a draw from them would look like any other.
+TEST(Generation, LogitsThatAreNotFiniteAreAnError) {
+  const auto expect_numeric = [](const auto& model) {
+    for (const NamedTensor& p : model.head.named_parameters()) {
+      fill(p.tensor, 3e38F);
+    }
+    try {
+      (void)model.draw(3);
+      ADD_FAILURE() << "drawn from logits that are not finite";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::numeric) << e.message();
+    }
+  };
+  expect_numeric(Gpt());
+  expect_numeric(Tessera());
+}
+
 }  // namespace
 }  // namespace tessera

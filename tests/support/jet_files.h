@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,8 @@ inline JetBlock random_jets(const std::vector<std::int64_t>& lengths, std::uint6
 }
 
 inline void write_jets(const std::filesystem::path& path, const JetBlock& b,
-                       std::uint64_t chunk = 65536, const std::string& content_hash = "") {
+                       std::uint64_t chunk = 65536, const std::string& content_hash = "",
+                       const std::function<void(H5File&)>& more = {}) {
   auto f = H5File::create(path);
   if (!content_hash.empty()) {
     f.write_attribute("content_xxh3", content_hash);
@@ -94,6 +96,9 @@ inline void write_jets(const std::filesystem::path& path, const JetBlock& b,
   f.write_column("truth/vis_py", b.vis_py, o);
   f.write_column("truth/vis_pz", b.vis_pz, o);
   f.write_column("truth/vis_energy", b.vis_energy, o);
+  if (more) {
+    more(f);
+  }
   f.close();
 }
 

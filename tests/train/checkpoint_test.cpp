@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <limits>
 
@@ -94,6 +95,24 @@ TEST(Checkpoint, NonFiniteWeightsAreNeverSaved) {
     EXPECT_NE(e.message().find("'b'"), std::string::npos);
   }
   EXPECT_EQ(store.load_latest()->step, 1U);
+}
+
+// Written by other hands, since save() refuses it.
+TEST(Checkpoint, AWeightThatIsNotFiniteIsPassedOverForTheCheckpointBefore) {
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    const TempDir dir;
+    CheckpointStore store(dir.path());
+    store.save(1, content_of(1));
+    Checkpoint spoilt = content_of(2);
+    spoilt.model["w"].span<float>()[5] = bad;
+    write_checkpoint(store.path_of(2), 2, spoilt);
+    const auto loaded = store.load_latest();
+    ASSERT_TRUE(loaded.has_value());
+    EXPECT_EQ(loaded->step, 1U);
+    ASSERT_EQ(loaded->skipped.size(), 1U);
+    EXPECT_NE(loaded->skipped[0].find("tensor 'w', element 5"), std::string::npos)
+        << loaded->skipped[0];
+  }
 }
 
 TEST(Checkpoint, ResumingFromAnOlderStepSetsNewerOnesAside) {

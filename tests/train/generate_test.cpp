@@ -241,7 +241,7 @@ TEST(Comparison, ASampleIsAtNoDistanceFromItself) {
     EXPECT_EQ(q.generated_distance.w1, 0) << q.name;
     EXPECT_NEAR(q.generated_distance.kld, 0, 1e-12) << q.name;
     EXPECT_NEAR(q.reconstructed_distance.kld_omnijet, 0, 1e-12) << q.name;
-    EXPECT_GT(q.floor.kld, 0) << q.name;
+    EXPECT_GT(q.floor->kld, 0) << q.name;
     EXPECT_EQ(q.truth, q.generated) << q.name;
   }
 }
@@ -256,7 +256,7 @@ TEST(Comparison, ASampleOfHarderJetsIsFartherThanTheFloor) {
   for (const char* name : {"jet_pt", "jet_mass", "constituent_log_pt"}) {
     const QuantityComparison& q = quantity(c, name);
     EXPECT_GT(q.generated_distance.w1, 2 * q.reconstructed_distance.w1) << name;
-    EXPECT_GT(q.generated_distance.kld, 1.5 * q.floor.kld) << name;
+    EXPECT_GT(q.generated_distance.kld, 1.5 * q.floor->kld) << name;
   }
   const double shift = quantity(c, "constituent_log_pt").generated_distance.w1;
   EXPECT_NEAR(shift, std::log(1.5), 0.1);
@@ -291,7 +291,7 @@ TEST(Comparison, TheFloorDoesNotMistakeAlternatingClassesForADifference) {
   }
   const auto c = compare_generated(truth, soft, soft);
   const QuantityComparison& q = quantity(c, "n_constituents");
-  EXPECT_LT(q.floor.w1, 0.2 * q.generated_distance.w1);
+  EXPECT_LT(q.floor->w1, 0.2 * q.generated_distance.w1);
 }
 
 TEST(Comparison, HistogramsCountWhatLiesBetweenTheTruthsQuantiles) {

@@ -179,7 +179,7 @@ TEST(Selection, TheTokenizerWithTheLowestValidationLossIsKept) {
   const auto best = std::ranges::min_element(losses) - losses.begin();
   EXPECT_LT(best, 9) << "a test of nothing";
   const double want = errors[static_cast<std::size_t>(best)];
-  EXPECT_NEAR(measure_tokenizer(*model, data.unlabelled).reconstruction_mse, want, 1e-5 * want);
+  EXPECT_NEAR(measure_tokenizer(*model, data.unlabelled).reconstruction_mse.value(), want, 1e-5 * want);
 }
 
 TEST(Selection, APretrainingThatNoLongerImprovesEndsEarly) {
@@ -385,6 +385,27 @@ TEST(ModelStore, EveryKindOfTaskModelComesBackEqual) {
     }
   }
   EXPECT_THROW(load_pretrained(dir.path() / "model"), Error);
+}
+
+// Finite weights whose products are not.
+TEST(Predictions, AnAnswerThatIsNotFiniteStopsWithTheIdOfItsJet) {
+  const TempDir dir;
+  const Data data(dir.path() / "data");
+  for (const Method method : {Method::tessera, Method::deepsets, Method::pfn}) {
+    Rng rng(9);
+    const TaskModel model(
+        {.task = Task::tag, .method = method, .backbone = kBackbone, .outputs = 3}, rng);
+    for (const NamedTensor& p : model.named_parameters()) {
+      fill(p.tensor, 3e38F);
+    }
+    try {
+      (void)predict_labelled(model, data.splits.test, data.splits.features);
+      ADD_FAILURE() << name(method) << " answered";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::numeric);
+      EXPECT_NE(e.message().find("(id "), std::string::npos) << e.message();
+    }
+  }
 }
 
 TEST(UnlabelledJets, MayBeOfSomeClassesOnly) {

@@ -143,6 +143,52 @@ TEST(ModelCardFuzz, CardsAreRefusedWithTheKeyAndItsRange) {
   EXPECT_EQ(message("kind", "toaster"), begin + "expected a tokenizer, got a toaster");
 }
 
+// evaluate() of such a model never ended, predict() wrote rows of nan with exit code 0.
+TEST(StoredModels, AWeightThatIsNotFiniteIsRefusedAndNamed) {
+  for (const StoredModel& stored : stored_models()) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      TensorMap tensors = tensor_map(state(*stored.model));
+      const auto found = std::ranges::find_if(
+          tensors, [](const auto& t) { return t.second.dtype() == DType::f32; });
+      const Tensor spoilt = found->second.detach().clone();
+      spoilt.span<float>().back() = bad;
+      found->second = spoilt;
+      const TempDir dir;
+      Checkpoint c;
+      c.config_json = stored.card;
+      c.model = tensors;
+      write_checkpoint(dir.path() / "m", 0, c);
+      try {
+        stored.read(dir.path() / "m");
+        ADD_FAILURE() << stored.name << " with a weight of " << bad;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.kind(), ErrorKind::data);
+        EXPECT_NE(e.message().find("tensor '" + found->first + "'"), std::string::npos)
+            << e.message();
+      }
+    }
+  }
+}
+
+TEST(StoredModels, AWeightThatIsNotFiniteIsNotStored) {
+  Rng rng(1);
+  const TaskModelConfig config{
+      .task = Task::tag, .method = Method::deepsets, .width = 8, .outputs = 3};
+  const TaskModel model(config, rng);
+  const NamedTensor first = model.named_parameters().front();
+  Tensor weights = first.tensor.detach();
+  weights.span<float>()[2] = NAN;
+  const TempDir dir;
+  try {
+    save_model(dir.path() / "m", task_card(config, {}), model);
+    FAIL() << "a NaN was stored";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::numeric);
+    EXPECT_NE(e.message().find(first.name), std::string::npos) << e.message();
+  }
+  EXPECT_FALSE(has_model(dir.path() / "m"));
+}
+
 TEST(ModelCardFuzz, WeightsOfAnotherTypeAreRefused) {
   const auto models = stored_models();
   TensorMap tensors = tensor_map(state(*models[0].model));

@@ -116,6 +116,7 @@ double auc_one_vs_one(Numbers scores, std::span<const int> labels, int classes) 
 std::vector<int> argmax_rows(Numbers scores, int classes) {
   TESSERA_CHECK(classes > 0 && scores.size() % static_cast<std::size_t>(classes) == 0,
                 "argmax_rows: expected rows of {}, got {} values", classes, scores.size());
+  check_ordered(scores, "argmax_rows");
   std::vector<int> best;
   for (auto row = scores.begin(); row != scores.end(); row += classes) {
     best.push_back(static_cast<int>(std::max_element(row, row + classes) - row));

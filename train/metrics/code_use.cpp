@@ -21,6 +21,10 @@ CodeUse code_use(std::span<const std::uint64_t> counts) {
   return use;
 }
 
+std::optional<double> entropy_of(const CodeUse& use) {
+  return use.tokens > 0 ? std::optional(std::log(use.perplexity)) : std::nullopt;
+}
+
 TokenFrequencies::TokenFrequencies(std::int64_t codes)
     : counts_(static_cast<std::size_t>(codes) + 1, 0) {}
 
@@ -31,6 +35,6 @@ void TokenFrequencies::add(const Tensor& codes, std::uint64_t stops) {
   counts_.back() += stops;
 }
 
-double TokenFrequencies::entropy() const { return std::log(code_use(counts_).perplexity); }
+std::optional<double> TokenFrequencies::entropy() const { return entropy_of(code_use(counts_)); }
 
 }  // namespace tessera

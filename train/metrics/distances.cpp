@@ -46,6 +46,7 @@ std::vector<double> truth_edges(Numbers truth) {
 
 // Counts below, in the bins [e_i, e_i+1) (the last one closed, as numpy's histogram), and above.
 std::vector<double> histogram(Numbers values, const std::vector<double>& edges) {
+  check_ordered(values, "histogram");
   std::vector<double> counts(edges.size() + 1, 0.0);
   for (const double v : values) {
     auto bin =

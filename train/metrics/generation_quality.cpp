@@ -127,8 +127,19 @@ void add_substructure(const std::vector<FourVector>& particles, double radius, S
   s.tau32.push_back(ratio(tau[2], tau[1]));
 }
 
+void check_finite(const char* name, const JetBlock& b) {
+  for (std::uint64_t j = 0; j < b.jets(); ++j) {
+    // of a jet of massless particles the energy is the largest component: finite where it is
+    TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(b.jet_energy[j]),
+                       "compare_generated: the {} sample, jet with id {}: expected a finite "
+                       "energy, got {}",
+                       name, b.id[j], b.jet_energy[j]);
+  }
+}
+
 Sample measure(const char* name, const JetBlock& block, double radius) {
   TESSERA_CHECK(block.jets() > 0, "compare_generated: the {} sample has no jets", name);
+  check_finite(name, block);
   Sample s;
   for (std::uint64_t j = 0; j < block.jets(); ++j) {
     const std::vector<FourVector> particles = particles_of(block, j);
@@ -181,14 +192,14 @@ SampleDistance distance(const std::vector<double>& truth, const std::vector<doub
 }
 
 // Truth against itself: two halves drawn at random, since files may alternate between classes.
-SampleDistance floor_of(const std::vector<double>& truth) {
+std::optional<SampleDistance> floor_of(const std::vector<double>& truth) {
   const RngKey key = Rng(0).fork("truth halves").key();
   std::vector<double> halves[2];
   for (std::size_t i = 0; i < truth.size(); ++i) {
     halves[key.word(i) & 1U].push_back(truth[i]);
   }
   const bool both = !halves[0].empty() && !halves[1].empty();
-  return both ? distance(halves[0], halves[1]) : SampleDistance{};
+  return both ? std::optional(distance(halves[0], halves[1])) : std::nullopt;
 }
 
 struct Quantity {
@@ -245,7 +256,10 @@ GenerationComparison compare_generated(const JetBlock& truth, const JetBlock& re
     const auto &a = t.*q.values, &b = r.*q.values, &c = g.*q.values;
     if (!a.empty() && !b.empty() && !c.empty()) {
       out.quantities.push_back(compare(q, a, b, c, options.bins));
+      continue;
     }
+    const char* sample = a.empty() ? "true" : b.empty() ? "reconstructed" : "generated";
+    out.undefined.emplace_back(q.name, fmt::format("no {} jet has one", sample));
   }
   return out;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,13 +37,16 @@ struct QuantityComparison {
   SampleDistance generated_distance;
   SampleDistance reconstructed_distance;  ///< the tokenizer's share
   /// Two random halves of the truth: half the size, so above what two such samples would give.
-  SampleDistance floor;
+  /// Nothing where a half would be empty.
+  std::optional<SampleDistance> floor;
 };
 
 struct GenerationComparison {
   /// jet_pt, jet_mass, n_constituents, width, tau21, tau32; constituent_log_pt, constituent_deta,
   /// constituent_dphi.
   std::vector<QuantityComparison> quantities;
+  /// Of the quantities that are left out: name and reason.
+  std::vector<std::pair<std::string, std::string>> undefined;
   /// Jets with fewer than 3 particles: they have no tau32 and are left out of tau21 and tau32.
   double truth_below_3 = 0, reconstructed_below_3 = 0, generated_below_3 = 0;
   /// Constituents whose |pz| reaches their energy; tau21 and tau32 use their floored rapidity.
@@ -54,8 +58,9 @@ struct CompareOptions {
   double radius = 0.8;  ///< of N-subjettiness: exclusive kT axes, winner takes all, beta 1
 };
 
-/// Throws Error(usage) if a sample has no jet. A quantity that one of the samples lacks (tau32 of
-/// two-particle jets) is left out. The constituents' angles are relative to the constituent sum.
+/// Throws Error(usage) if a sample has no jet, Error(numeric) on a momentum that is not finite. A
+/// quantity that one of the samples lacks (tau32 of two-particle jets) is left out. The
+/// constituents' angles are relative to the constituent sum.
 GenerationComparison compare_generated(const JetBlock& truth, const JetBlock& reconstructed,
                                        const JetBlock& generated,
                                        const CompareOptions& options = {});

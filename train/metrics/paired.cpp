@@ -27,6 +27,8 @@ class Repeated {
     return low + (position - below) * (high - low);
   }
 
+  [[nodiscard]] double total() const { return total_; }
+
  private:
   [[nodiscard]] double at(double rank) const {
     const auto found = std::ranges::upper_bound(until_, rank);
@@ -42,8 +44,9 @@ Metrics momentum(const auto& rising, Numbers weights) {
     sample.add(jet.value, weights[jet.index]);
   }
   const double median = sample.quantile(0.5);
-  return {{"resolution", (sample.quantile(0.75) - sample.quantile(0.25)) / median},
-          {"response", median}};
+  const double spread =  // of a single jet there is none
+      sample.total() > 1 ? sample.quantile(0.75) - sample.quantile(0.25) : NAN;
+  return {{"resolution", spread / median}, {"response", median}};
 }
 
 /// Signal and background counted from the highest score down; jets of one score enter together.
@@ -139,6 +142,7 @@ MetricSample::MetricSample(Task task, const Predictions& p) : task_(task) {
       jets_.push_back({value(j), j, counts(j)});
     }
   };
+  check_finite(p, ErrorKind::usage, "metrics");
   if (task == Task::tau_pt) {
     const std::vector<double> ratio = momentum_ratios(p);
     fill([&](std::size_t j) { return ratio[j]; }, [](std::size_t) { return true; });
@@ -167,16 +171,18 @@ Metrics MetricSample::operator()(Numbers weights) const {
   return accuracy(jets_, weights);
 }
 
-std::vector<double> bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
-                                     std::uint32_t replicas) {
+Metrics bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
+                         std::uint32_t replicas) {
   const std::vector<Predictions> one{predictions};
   const Replicated replicated = replicate(task, {&one, 1}, seed, replicas).at(0);
-  std::vector<double> errors;
-  for (const auto& values : replicated.replicas) {
+  Metrics errors;
+  for (std::size_t i = 0; i < replicated.metrics.size(); ++i) {
     std::vector<double> finite;
-    std::ranges::copy_if(values, std::back_inserter(finite),
+    std::ranges::copy_if(replicated.replicas[i], std::back_inserter(finite),
                          [](double v) { return std::isfinite(v); });
-    errors.push_back(mean_sd(finite).sd);
+    if (finite.size() > 1) {
+      errors.push_back({replicated.metrics[i], mean_sd(finite).sd});
+    }
   }
   return errors;
 }
@@ -215,6 +221,9 @@ std::vector<Difference> paired_differences(const Replicated& a, const Replicated
   std::vector<Difference> out;
   for (std::size_t i = 0; i < a.metrics.size(); ++i) {
     const std::vector<double> by_seed = minus(a.by_seed[i], b.by_seed[i]);
+    if (!std::ranges::all_of(by_seed, [](double v) { return std::isfinite(v); })) {
+      continue;
+    }
     const std::vector<double> replicas = minus(a.replicas[i], b.replicas[i]);
     const MeanSd m = mean_sd(by_seed);
     const std::size_t n = by_seed.size();

@@ -12,9 +12,10 @@ namespace tessera {
 /// costs O(N).
 class MetricSample {
  public:
+  /// Throws Error(usage), naming the jet, on an output that is not finite.
   MetricSample(Task task, const Predictions& predictions);
-  /// evaluate() of a sample in which jet j stands weights[j] times, a whole number; NaN where that
-  /// sample is empty or lacks a class.
+  /// The metrics of a sample in which jet j stands weights[j] times, a whole number; NaN where that
+  /// sample is empty or lacks a class, or has one jet and no spread.
   [[nodiscard]] Metrics operator()(Numbers weights) const;
 
  private:
@@ -27,9 +28,10 @@ class MetricSample {
   std::vector<Jet> jets_;
 };
 
-/// Standard deviation of each metric over `replicas` Poisson bootstrap replicas of the jets.
-std::vector<double> bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
-                                     std::uint32_t replicas = 200);
+/// Standard deviation of each metric over `replicas` Poisson bootstrap replicas of the jets. A
+/// metric that fewer than two replicas define is left out.
+Metrics bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
+                         std::uint32_t replicas = 200);
 
 /// The metrics of one method, trained with one or several seeds.
 struct Replicated {
@@ -57,7 +59,8 @@ struct Difference {
   double seed_sd = NAN;       ///< of the differences, seed by seed
   Interval seeds68, seeds95;  ///< of their mean, by Student's t; NaN for one seed
 };
-/// Throws Error(usage) where a and b hold other metrics or another number of seeds.
+/// A metric that the jets do not define is left out. Throws Error(usage) where a and b hold other
+/// metrics or another number of seeds.
 std::vector<Difference> paired_differences(const Replicated& a, const Replicated& b);
 
 }  // namespace tessera

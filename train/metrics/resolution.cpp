@@ -11,6 +11,7 @@ namespace tessera {
 Resolution resolution(Numbers predicted, Numbers truth) {
   TESSERA_CHECK(predicted.size() == truth.size(), "resolution: expected {} predictions, got {}",
                 truth.size(), predicted.size());
+  check_ordered(predicted, "resolution");
   Resolution out;
   if (truth.empty()) {
     return out;

@@ -45,7 +45,14 @@ double student_middle(double theta, int degrees) {
 
 }  // namespace
 
+void check_ordered(Numbers values, const char* what) {
+  const auto bad = std::ranges::find_if(values, [](double v) { return std::isnan(v); });
+  TESSERA_CHECK(bad == values.end(), "{}: expected numbers, got NaN in row {}", what,
+                bad - values.begin());
+}
+
 std::vector<double> sorted_copy(Numbers values) {
+  check_ordered(values, "metrics");
   std::vector<double> s(values.begin(), values.end());
   std::sort(s.begin(), s.end());
   return s;
@@ -57,6 +64,7 @@ double total_weight(Numbers weights, std::size_t n) {
 }
 
 std::vector<Scored> sorted_scored(Numbers scores, Numbers weights) {
+  check_ordered(scores, "metrics");
   check_weights(scores, weights);
   std::vector<Scored> list;
   for (std::size_t i = 0; i < scores.size(); ++i) {

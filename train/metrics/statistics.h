@@ -10,20 +10,25 @@ namespace tessera {
 
 using Numbers = std::span<const double>;
 
+/// Throws Error(usage), beginning with `what`, on a NaN: it stands nowhere in an order, so that a
+/// sort is undefined on it and a walk over equal values never ends.
+void check_ordered(Numbers values, const char* what);
+
 /// Linear interpolation between order statistics, as numpy's default: position q (n - 1). Throws on
 /// an empty sample.
 double quantile(Numbers values, double q);
 /// The same of a sample that is sorted already.
 double sorted_quantile(Numbers sorted, double q);
 
-/// A copy in rising order.
+/// A copy in rising order. Throws Error(usage) on a NaN.
 std::vector<double> sorted_copy(Numbers values);
 
 /// One event: a value and its weight.
 struct Scored {
   double score, weight;
 };
-/// In rising order of the scores. Weights empty = 1. Throws Error(usage) on another count of them.
+/// In rising order of the scores. Weights empty = 1. Throws Error(usage) on another count of them,
+/// and on a NaN among the scores.
 std::vector<Scored> sorted_scored(Numbers scores, Numbers weights);
 /// Sum of the weights, or n if there are none.
 double total_weight(Numbers weights, std::size_t n);

@@ -123,9 +123,9 @@ def typed_row(row):
 
 
 def difference_row(row):
-    """Without an interval over seeds, which one seed has not, its bounds are NaN."""
-    numbers = {k: float(row[k]) for k in ("n_train", "difference", "test_low95", "test_high95", "seeds")}
-    spread = {k: float(row[k] or math.nan) for k in ("seeds_low95", "seeds_high95")}
+    """The bounds of an interval that is not defined, as over the seeds of one seed, are NaN."""
+    numbers = {k: float(row[k]) for k in ("n_train", "difference", "seeds")}
+    spread = {k: float(row[k] or math.nan) for k in ("test_low95", "test_high95", "seeds_low95", "seeds_high95")}
     return {"task": row["task"], "metric": row["metric"], "key": f"{row['method']} {row['strategy']}",
             "minus": f"{row['minus_method']} {row['minus_strategy']}", **numbers, **spread}
 

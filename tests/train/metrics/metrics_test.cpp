@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "core/check.h"
 #include "core/rng.h"
@@ -284,6 +285,30 @@ TEST(Metrics, BootstrapErrorOfAMeanIsItsStandardError) {
   EXPECT_EQ(bootstrap_error(v.size(), 9, weighted), bootstrap_error(v.size(), 9, weighted));
   const auto mean = [](Numbers s) { return mean_sd(s).mean; };
   EXPECT_NEAR(bootstrap_error_resampled(v, 9, mean), bootstrap_error(v.size(), 9, weighted), 1e-12);
+}
+
+// A NaN equals nothing, itself included: the walk over equal scores in auc() never ended.
+TEST(Metrics, ANanAmongScoresOrSamplesIsRefused) {
+  const std::vector<double> good{0.1, 0.7, 0.4}, bad{0.1, NAN, 0.4};
+  const std::vector<int> labels{0};
+  const std::pair<const char*, std::function<void(const std::vector<double>&)>> metrics[] = {
+      {"auc, signal", [&](const auto& v) { (void)auc(v, good); }},
+      {"auc, background", [&](const auto& v) { (void)auc(good, v); }},
+      {"rejection", [&](const auto& v) { (void)rejection_at(v, good, 0.8); }},
+      {"working point", [&](const auto& v) { (void)working_point(good, 3, v, 3, 0.5); }},
+      {"roc", [&](const auto& v) { (void)roc_curve(good, v); }},
+      {"argmax", [&](const auto& v) { (void)argmax_rows(v, 3); }},
+      {"calibration", [&](const auto& v) { (void)calibration_error(v, labels, 3); }},
+      {"quantile", [&](const auto& v) { (void)quantile(v, 0.5); }},
+      {"w1", [&](const auto& v) { (void)w1(good, v); }},
+      {"kld, truth", [&](const auto& v) { (void)kld(v, good); }},
+      {"kld, generated", [&](const auto& v) { (void)kld(good, v); }},
+      {"kld of OmniJet", [&](const auto& v) { (void)kld_omnijet(good, v); }},
+      {"resolution", [&](const auto& v) { (void)resolution(v, good); }}};
+  for (const auto& [what, metric] : metrics) {
+    EXPECT_NO_THROW(metric(good)) << what;
+    EXPECT_THROW(metric(bad), Error) << what;
+  }
 }
 
 TEST(Metrics, RocPassesThroughEveryDistinctScore) {

@@ -102,7 +102,7 @@ TEST(Paired, ErrorsAreTheSpreadOverExpandedSamples) {
   for (std::uint32_t b = 0; b < 50; ++b) {
     resolutions.push_back(evaluate(Task::tau_pt, expanded(p, poisson_weights(1, b, 120)))[0].value);
   }
-  EXPECT_NEAR(bootstrap_errors(Task::tau_pt, p, 1, 50).at(0), mean_sd(resolutions).sd, 1e-12);
+  EXPECT_NEAR(bootstrap_errors(Task::tau_pt, p, 1, 50).at(0).value, mean_sd(resolutions).sd, 1e-12);
 }
 
 TEST(Paired, PairsShareTheirChanceAndSignsTurn) {
@@ -157,6 +157,23 @@ TEST(Paired, StudentsQuantilesAreThoseOfTheTables) {
   EXPECT_NEAR(student_quantile(0.975, 1000), 1.96233908, 1e-7);
   EXPECT_NEAR(student_quantile(0.5, 5), 0, 1e-12);
   EXPECT_THROW(student_quantile(0.4, 3), Error);
+}
+
+// Two scores of +infinity differ by NaN, and a NaN score has no rank: before, the walk over equal
+// scores never ended.
+TEST(Paired, AnOutputThatIsNotFiniteIsRefusedWithItsJet) {
+  for (const Task task : kAllTasks) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      Predictions p = answers(task, 10, 1, 3);
+      p.outputs[static_cast<std::size_t>(4 * p.columns)] = bad;
+      try {
+        (void)bootstrap_errors(task, p, 1, 10);
+        FAIL() << name(task) << " with an output of " << bad;
+      } catch (const Error& e) {
+        EXPECT_NE(e.message().find("(id 104)"), std::string::npos) << e.message();
+      }
+    }
+  }
 }
 
 TEST(Paired, OtherJetsAreRefusedByName) {
