@@ -100,11 +100,15 @@ void write_answers(const std::string& path, const Predictions& p) {
   fs::create_directories(fs::path(path).parent_path());
   fs::remove(temporary);
   const std::vector<std::int64_t> ids(p.ids.begin(), p.ids.end());
-  write_safetensors(temporary, {{"ids", column(ids)},
-                                {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
-                                {"target", column(p.target)},
-                                {"pt_reco", column(p.pt_reco)},
-                                {"pt_true", column(p.pt_true)}});
+  TensorMap tensors{{"ids", column(ids)},
+                    {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
+                    {"target", column(p.target)},
+                    {"pt_reco", column(p.pt_reco)},
+                    {"pt_true", column(p.pt_true)}};
+  if (!p.weights.empty()) {
+    tensors["weights"] = column(p.weights);
+  }
+  write_safetensors(temporary, tensors);
   fs::rename(temporary, path);
 }
 
@@ -118,8 +122,12 @@ Predictions read_answers(const std::string& path) {
   for (const std::int64_t id : column<std::int64_t>(tensors, "ids", path)) {
     p.ids.push_back(static_cast<std::uint64_t>(id));
   }
+  if (tensors.contains("weights")) {
+    p.weights = column<double>(tensors, "weights", path);
+  }
   const std::size_t n = p.target.size();
-  const bool whole = n > 0 && p.ids.size() == n && p.pt_reco.size() == n && p.pt_true.size() == n;
+  const bool whole = n > 0 && p.ids.size() == n && p.pt_reco.size() == n && p.pt_true.size() == n &&
+                     (p.weights.empty() || p.weights.size() == n);
   TESSERA_CHECK_KIND(ErrorKind::data, whole && p.outputs.size() % n == 0 && !p.outputs.empty(),
                      "{}: expected {} rows in every column", path, n);
   p.columns = static_cast<std::int64_t>(p.outputs.size() / n);

@@ -21,21 +21,25 @@ struct Judged {
   Predictions predictions;
 };
 
-Judged judge(const ModelArguments& a, const std::string& directory) {
-  const Stored<TaskModel> stored = load_on_device(directory, a.device);
-  const TaskModel& model = *stored.model;
-  const auto data = open_for(model, a.data, a.splits.empty() ? "" : a.splits.front());
-  check_truth(model.config.task, *data);
-  return {model.config.task, output_names(model, directory, *data),
-          predict_labelled(model, data, stored.features)};
-}
-
 /// "DIRECTORY:SPLIT", or the lone file.
 std::string data_text(const ModelArguments& a) {
   if (!a.splits.empty()) {
     return a.data + ":" + a.splits.front();
   }
   return std::filesystem::is_regular_file(a.data) ? a.data : a.data + ":test";
+}
+
+Judged judge(const ModelArguments& a, const std::string& directory) {
+  const Stored<TaskModel> stored = load_on_device(directory, a.device);
+  const TaskModel& model = *stored.model;
+  const auto data = open_for(model, a.data, a.splits.empty() ? "" : a.splits.front(),
+                             Labels::by_name, parse_weights(a.weights));
+  check_truth(model.config.task, *data);
+  if (data->weights_ignored()) {
+    print_err("{}: the weights of the jets are ignored, as asked\n", data_text(a));
+  }
+  return {model.config.task, output_names(model, directory, *data),
+          predict_labelled(model, data, stored.features)};
 }
 
 ordered_json bounds(const Interval& i) { return {i.low, i.high}; }
@@ -54,6 +58,13 @@ ordered_json against(const ModelArguments& arguments, const Judged& a) {
         {"value", d.value}, {"interval68", bounds(d.test68)}, {"interval95", bounds(d.test95)}};
   }
   return out;
+}
+
+std::string weight_note(const ordered_json& evaluation) {
+  return evaluation.contains("weights")
+             ? fmt::format(", weighted: they count as {:.1f}",
+                           evaluation["weights"]["effective_number"].get<double>())
+             : "";
 }
 
 void print_differences(const ordered_json& evaluation) {
@@ -97,7 +108,8 @@ void evaluate_verb(const ModelArguments& arguments) {
     print_out("{}\n", json.dump());
     return;
   }
-  print_out("{} on {} jets of {}\n", name(task), a.predictions.size(), data_text(arguments));
+  print_out("{} on {} jets of {}{}\n", name(task), a.predictions.size(), data_text(arguments),
+            weight_note(json));
   for (const auto& [metric, value] : json.at("metrics").items()) {
     print_out("{:12} {:9.4f} +- {:.4f}   without a network {:.4f}\n", metric, value.get<double>(),
               json["errors"][metric].get<double>(), json["baseline"][metric].get<double>());

@@ -31,8 +31,8 @@ struct Inputs {
     for (const Study& study : studies) {
       std::optional<Splits>& splits = study.task == "tag" ? jets : taus;
       if (!splits) {
-        splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus,
-                             parse_task(study.task), features);
+        splits =
+            open_splits(study.task == "tag" ? c.data.jets : c.data.taus, parse_task(study.task), c);
       }
     }
     const std::string from = o.from.empty() ? c.run.directory : o.from;
@@ -46,6 +46,10 @@ struct Inputs {
     } else {
       take(load_pretrained(from + "/pretrain/model"));
     }
+  }
+
+  [[nodiscard]] const Splits& splits_of(const Study& study) const {
+    return *(study.task == "tag" ? jets : taus);
   }
 
  private:
@@ -64,6 +68,9 @@ std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed
                    "finetune.train_jets", "finetune.bootstrap_seed"});
   settings += precision_setting(in.config);
   settings += fmt::format("jets {}\nseed {}\n", study.train_jets, in.config.run.seed + seed);
+  if (in.splits_of(study).weighted()) {  // older runs passed over weights
+    settings += "weights used\n";
+  }
   if (pretrained(parse_strategy(study.strategy))) {
     settings += "backbone " + in.backbone_hash + "\n";
   }
@@ -122,7 +129,7 @@ void run_study(const Inputs& in, const Study& study, std::int64_t seed) {
   const RunConfig& c = in.config;
   const std::string name = study.name(seed);
   const Stage stage(c, in.options, "finetune/" + name, settings_for(in, study, seed));
-  const Splits& data = *(study.task == "tag" ? in.jets : in.taus);
+  const Splits& data = in.splits_of(study);
   const std::string answers = answers_path(c, name);
   if (stage.done()) {
     if (!std::filesystem::exists(answers)) {  // of a run that an older version made

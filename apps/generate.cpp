@@ -69,6 +69,7 @@ ordered_json comparison_json(const GenerationComparison& comparison, const Gener
 template <class Model>
 void generate_from(const Stored<Model>& model, const RunConfig& c, const Options& options) {
   const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
+  const UnlabelledData data = pretraining_data(c);
   const Stage stage(c, options, "generate",
                     settings_of(c, {"data.", "generate.", "run.seed"}) + precision_setting(c) +
                         "model " + state_hash(*model.model) + "\n");
@@ -85,7 +86,6 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
                                          *tokenizer.model, console_progress(options, job.jets));
   const std::string file = stage.directory() + "/jets.h5";
   write_generated(file, r, job, "tessera generate", {.overwrite = true});
-  const UnlabelledData data = pretraining_data(c);
   const auto comparison =
       compare_generated(original_jets(data, c.generate.jets),
                         reconstructed_jets(data, c.generate.jets, *tokenizer.model), r.particles);

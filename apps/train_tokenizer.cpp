@@ -38,6 +38,7 @@ ordered_json residuals(const TokenizerMeasure& m) {
 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   check_vq_distance(tokenizer_config(c).distance, options.device);
+  const UnlabelledData data = unlabelled_data(c);
   const Stage stage(
       c, options, "tokenizer",
       settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c));
@@ -45,7 +46,6 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
     print_err("tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
-  const UnlabelledData data = unlabelled_data(c);
   const std::string card = tokenizer_card(tokenizer_config(c), data.features);
   const Stopwatch watch;
   TokenizerJob job = tokenizer_job(c);

@@ -19,6 +19,7 @@ void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& 
                       const UnlabelledValidation& validate) {
   const Selection& selection = training.selection;
   selection.check();
+  check_unweighted(data, training.job);
   TrainingRun run({.job = training.job,
                    .groups = {{training.model.named_parameters()}},
                    .state = state(training.model),
