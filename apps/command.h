@@ -47,6 +47,7 @@ struct ModelArguments {
   std::string against;              ///< evaluate: another model, compared jet by jet
   std::uint64_t seed = 1;           ///< evaluate: of the bootstrap
   std::string precision = "f32";
+  std::string weights = "use";  ///< evaluate: use or ignore
   bool json = false;
   Device device = kCpu;                ///< where the model computes
   std::vector<std::string> observers;  ///< predict: columns of the data beside the answers

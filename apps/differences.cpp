@@ -105,17 +105,18 @@ std::string answers_path(const RunConfig& c, const std::string& study) {
 
 void write_answers(const std::string& path, const Predictions& p) {
   const std::vector<std::int64_t> ids(p.ids.begin(), p.ids.end());
+  TensorMap tensors{{"ids", column(ids)},
+                    {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
+                    {"target", column(p.target)},
+                    {"pt_reco", column(p.pt_reco)},
+                    {"pt_true", column(p.pt_true)}};
+  if (!p.weights.empty()) {
+    tensors["weights"] = column(p.weights);
+  }
   const FileIo io;
   io.make_directory(fs::path(path).parent_path());
-  io.replace(path, [&](const fs::path& temporary) {
-    write_safetensors(temporary,
-                      {{"ids", column(ids)},
-                       {"outputs", column(p.outputs).reshape({p.size(), p.columns})},
-                       {"target", column(p.target)},
-                       {"pt_reco", column(p.pt_reco)},
-                       {"pt_true", column(p.pt_true)}},
-                      {}, io);
-  });
+  io.replace(path,
+             [&](const fs::path& temporary) { write_safetensors(temporary, tensors, {}, io); });
 }
 
 Predictions read_answers(const std::string& path) {
@@ -128,11 +129,15 @@ Predictions read_answers(const std::string& path) {
   for (const std::int64_t id : column<std::int64_t>(tensors, "ids", path)) {
     p.ids.push_back(static_cast<std::uint64_t>(id));
   }
+  if (tensors.contains("weights")) {
+    p.weights = column<double>(tensors, "weights", path);
+  }
   const std::size_t n = p.target.size();
   const Tensor& outputs = tensors.at("outputs");
   p.columns = outputs.rank() == 2 ? outputs.shape(1) : 0;
   const bool whole = p.columns > 0 && outputs.shape(0) == p.size() && p.ids.size() == n &&
-                     p.pt_reco.size() == n && p.pt_true.size() == n;
+                     p.pt_reco.size() == n && p.pt_true.size() == n &&
+                     (p.weights.empty() || p.weights.size() == n);
   TESSERA_CHECK_KIND(ErrorKind::data, whole, "{}: expected {} rows in every column", path, n);
   check_finite(p, ErrorKind::data, path);
   return p;

@@ -74,7 +74,7 @@ void probe_finetuning(const RunConfig& c) {
   const Study study{studies[0].task, name(tokens_in(c) ? Method::omnijet : Method::tessera),
                     "scratch", std::ranges::max(c.finetune.train_jets)};
   const std::string& directory = study.task == "tag" ? c.data.jets : c.data.taus;
-  const Splits data = open_splits(directory, parse_task(study.task), feature_config(c));
+  const Splits data = open_splits(directory, parse_task(study.task), c);
   check_labels(parse_task(study.task), finetune_validation(c), data);
   const FinetuneJob whole = finetune_job(c, study, 0, *data.train);
   Rng rng(1);

@@ -22,21 +22,25 @@ struct Judged {
   Predictions predictions;
 };
 
-Judged judge(const ModelArguments& a, const std::string& directory) {
-  const Stored<TaskModel> stored = load_on_device(directory, a.device);
-  const TaskModel& model = *stored.model;
-  const auto data = open_for(model, a.data, a.splits.empty() ? "" : a.splits.front());
-  check_truth(model.config.task, *data);
-  return {model.config.task, output_names(model, directory, *data),
-          predict_labelled(model, data, stored.features)};
-}
-
 /// "DIRECTORY:SPLIT", or the lone file.
 std::string data_text(const ModelArguments& a) {
   if (!a.splits.empty()) {
     return a.data + ":" + a.splits.front();
   }
   return std::filesystem::is_regular_file(a.data) ? a.data : a.data + ":test";
+}
+
+Judged judge(const ModelArguments& a, const std::string& directory) {
+  const Stored<TaskModel> stored = load_on_device(directory, a.device);
+  const TaskModel& model = *stored.model;
+  const auto data = open_for(model, a.data, a.splits.empty() ? "" : a.splits.front(),
+                             Labels::by_name, parse_weights(a.weights));
+  check_truth(model.config.task, *data);
+  if (data->weights_ignored()) {
+    print_err("{}: the weights of the jets are ignored, as asked\n", data_text(a));
+  }
+  return {model.config.task, output_names(model, directory, *data),
+          predict_labelled(model, data, stored.features)};
 }
 
 ordered_json bounds(const Interval& i) { return {i.low, i.high}; }
@@ -88,6 +92,13 @@ std::string range_at(const ordered_json& difference, const char* interval) {
   return fmt::format("{:+.4f} to {:+.4f}", bounds[0].get<double>(), bounds[1].get<double>());
 }
 
+std::string weight_note(const ordered_json& evaluation) {
+  return evaluation.contains("weights")
+             ? fmt::format(", weighted: they count as {:.1f}",
+                           evaluation["weights"]["effective_number"].get<double>())
+             : "";
+}
+
 void print_differences(const ordered_json& evaluation) {
   if (!evaluation.contains("against")) {
     return;
@@ -122,7 +133,8 @@ void evaluate_verb(const ModelArguments& arguments) {
     print_out("{}\n", json_text(json));
     return;
   }
-  print_out("{} on {} jets of {}\n", name(task), a.predictions.size(), data_text(arguments));
+  print_out("{} on {} jets of {}{}\n", name(task), a.predictions.size(), data_text(arguments),
+            weight_note(json));
   print_metrics(json);
   print_differences(json);
 }

@@ -11,6 +11,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
+// Whole numbers are written as such, sums of weights as they are.
+ordered_json counts_of(const std::vector<double>& counts, bool weighted) {
+  return weighted ? ordered_json(counts)
+                  : ordered_json(std::vector<std::int64_t>(counts.begin(), counts.end()));
+}
+
 std::vector<double> predicted_pt(const Predictions& p) {
   std::vector<double> pt;
   for (std::size_t j = 0; j < p.pt_reco.size(); ++j) {
@@ -21,8 +27,10 @@ std::vector<double> predicted_pt(const Predictions& p) {
 
 // Response and resolution of predicted transverse momenta (GeV) in bins of true pT.
 ordered_json momentum(std::span<const double> predicted, const Predictions& p) {
-  constexpr double kFewest = 20;  // jets for a quartile to mean anything
-  const BinnedResolution binned = resolution_in_bins(predicted, p.pt_true, tau_pt_edges());
+  constexpr double kFewest =
+      20;  // jets, by their effective number, for a quartile to mean anything
+  const BinnedResolution binned =
+      resolution_in_bins(predicted, p.pt_true, tau_pt_edges(), p.weights);
   ordered_json out;
   for (std::size_t b = 0; b < binned.bins.size(); ++b) {
     const Resolution& r = binned.bins[b];
@@ -47,7 +55,7 @@ ordered_json response_histogram(std::vector<double> response, const Predictions&
   for (std::size_t j = 0; j < response.size(); ++j) {
     response[j] /= p.pt_true[j];
   }
-  return histogram(response, 0.8, 1.2, 80);
+  return histogram(response, 0.8, 1.2, 80, p.weights);
 }
 
 /// Bins, unless none has jets enough, and the histogram over all.
@@ -61,7 +69,8 @@ void add_momentum(ordered_json& out, const std::string& prefix, const std::vecto
 
 ordered_json roc(const Predictions& p) {
   const TwoSamples s = identification_scores(p);
-  const std::vector<RocPoint> points = roc_curve(s.signal, s.background);
+  const std::vector<RocPoint> points =
+      roc_curve(s.signal, s.background, s.signal_weights, s.background_weights);
   const std::size_t step = std::max<std::size_t>(1, points.size() / 400);
   ordered_json out;
   for (std::size_t i = 0; i < points.size(); i += step) {
@@ -75,12 +84,12 @@ ordered_json confusion(const Predictions& p, const std::vector<std::string>& cla
   const auto c = static_cast<std::size_t>(p.columns);
   const std::vector<double> scores(p.outputs.begin(), p.outputs.end());
   const std::vector<int> labels(p.target.begin(), p.target.end());
-  const auto matrix =
-      confusion_matrix(argmax_rows(scores, static_cast<int>(c)), labels, static_cast<int>(c));
+  const auto matrix = confusion_matrix(argmax_rows(scores, static_cast<int>(c)), labels,
+                                       static_cast<int>(c), p.weights);
   ordered_json counts = ordered_json::array();
   for (std::size_t row = 0; row < c; ++row) {
-    counts.push_back(std::vector<std::int64_t>(matrix.begin() + static_cast<long>(row * c),
-                                               matrix.begin() + static_cast<long>((row + 1) * c)));
+    const auto begin = matrix.begin() + static_cast<long>(row * c);
+    counts.push_back(counts_of({begin, begin + static_cast<long>(c)}, !p.weights.empty()));
   }
   return {{"classes", classes}, {"counts", counts}};
 }
@@ -109,19 +118,26 @@ ordered_json json_of(const std::vector<Metric>& metrics) {
   return out;
 }
 
-ordered_json histogram(const std::vector<double>& values, double low, double high, int bins) {
-  std::vector<double> edges;
-  std::vector<std::int64_t> counts(static_cast<std::size_t>(bins), 0);
+ordered_json histogram(const std::vector<double>& values, double low, double high, int bins,
+                       std::span<const double> weights) {
+  std::vector<double> edges, counts(static_cast<std::size_t>(bins), 0.0), squares = counts;
   for (int i = 0; i <= bins; ++i) {
     edges.push_back(low + (high - low) * i / bins);
   }
-  for (const double v : values) {
-    const double at = (v - low) / (high - low) * bins;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double at = (values[i] - low) / (high - low) * bins;
+    const double weight = weights.empty() ? 1.0 : weights[i];
     if (at >= 0 && at < bins) {
-      ++counts[static_cast<std::size_t>(at)];
+      counts[static_cast<std::size_t>(at)] += weight;
+      squares[static_cast<std::size_t>(at)] += weight * weight;
     }
   }
-  return {{"edges", edges}, {"counts", counts}};
+  ordered_json out{{"edges", edges}, {"counts", counts_of(counts, !weights.empty())}};
+  if (!weights.empty()) {
+    out["squares"] = squares;
+    out["total"] = total_weight(weights, values.size());
+  }
+  return out;
 }
 
 ordered_json evaluation_json(Task task, const Predictions& p,
@@ -137,6 +153,10 @@ ordered_json evaluation_json(Task task, const Predictions& p,
     return out;
   }
   out["loss"] = p.loss;
+  if (!p.weights.empty()) {
+    out["weights"] = {{"sum", total_weight(p.weights, p.target.size())},
+                      {"effective_number", effective_number(p.weights, p.target.size())}};
+  }
   if (task == Task::tau_pt) {
     add_momentum(out, "", predicted_pt(p), p);
     add_momentum(out, "baseline_", p.pt_reco, p);

@@ -8,8 +8,9 @@
 
 namespace tessera::apps {
 
-/// {"metrics", "baseline", "n", "loss"} and, by task, "momentum" (bins of true pT, GeV) with
-/// "response_histogram", "roc", or "confusion" over `classes`, the names of the outputs in order.
+/// {"metrics", "baseline", "n", "loss"}, for weighted jets "weights", and, by task, "momentum"
+/// (bins of true pT, GeV) with "response_histogram", "roc", or "confusion" over `classes`, the
+/// names of the outputs in order.
 /// What the jets do not define is left out; "undefined" then holds the reason for each metric.
 nlohmann::ordered_json evaluation_json(Task task, const Predictions& predictions,
                                        const std::vector<std::string>& classes);
@@ -22,8 +23,10 @@ nlohmann::ordered_json defined_in(
 /// {NAME: VALUE}; an object where there is none, too.
 nlohmann::ordered_json json_of(const std::vector<Metric>& metrics);
 
-/// {"edges", "counts"} of values in equal bins; what lies outside is not counted.
+/// {"edges", "counts"} of values in equal bins; what lies outside is not counted. Of weighted
+/// values the counts are sums of weights, with "squares", the sums of their squares, and "total",
+/// the sum over all values.
 nlohmann::ordered_json histogram(const std::vector<double>& values, double low, double high,
-                                 int bins);
+                                 int bins, std::span<const double> weights = {});
 
 }  // namespace tessera::apps

@@ -35,8 +35,8 @@ struct Inputs {
     for (const Study& study : studies) {
       std::optional<Splits>& splits = study.task == "tag" ? jets : taus;
       if (!splits) {
-        splits = open_splits(study.task == "tag" ? c.data.jets : c.data.taus,
-                             parse_task(study.task), features);
+        splits =
+            open_splits(study.task == "tag" ? c.data.jets : c.data.taus, parse_task(study.task), c);
       }
       if (checked.insert(study.task).second) {
         check_labels(parse_task(study.task), finetune_validation(c), *splits);
@@ -55,6 +55,10 @@ struct Inputs {
     }
   }
 
+  [[nodiscard]] const Splits& splits_of(const Study& study) const {
+    return *(study.task == "tag" ? jets : taus);
+  }
+
  private:
   void take(const auto& stored) {
     check_contract(stored.features, features, "finetune: the backbone");
@@ -71,6 +75,9 @@ std::string settings_for(const Inputs& in, const Study& study, std::int64_t seed
                    "finetune.train_jets", "finetune.bootstrap_seed"});
   settings += precision_setting(in.config);
   settings += fmt::format("jets {}\nseed {}\n", study.train_jets, in.config.run.seed + seed);
+  if (in.splits_of(study).weighted()) {  // older runs passed over weights
+    settings += "weights used\n";
+  }
   if (pretrained(parse_strategy(study.strategy))) {
     settings += "backbone " + in.backbone_hash + "\n";
   }

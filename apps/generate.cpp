@@ -100,6 +100,7 @@ template <class Model>
 void generate_from(const Stored<Model>& model, const RunConfig& c, const Options& options) {
   const auto tokenizer = load_tokenizer(c.run.directory + "/tokenizer/model");
   const std::string drawn = "generate/jets.h5", report = "eval/generation.json";
+  const UnlabelledData data = pretraining_data(c);
   const Stage stage(c, options, "generate",
                     settings_of(c, {"data.", "generate.", "run.seed"}) + precision_setting(c) +
                         "model " + state_hash(*model.model) + "\n",
@@ -116,7 +117,6 @@ void generate_from(const Stored<Model>& model, const RunConfig& c, const Options
                                          *tokenizer.model, console_progress(options, job.jets));
   const std::string file = c.run.directory + "/" + drawn;
   write_generated(file, r, job, "tessera generate", {.overwrite = true});
-  const UnlabelledData data = pretraining_data(c);
   const auto comparison = compared(data, c.generate.jets, *tokenizer.model, r.particles);
   if (comparison.truth_floored + comparison.generated_floored > 0) {
     print_err(

@@ -101,6 +101,20 @@ ordered_json describe(const std::string& what) {
                preset_names(), what, nearest_preset(what));
 }
 
+// Sum of the weights and the effective number of jets, (sum w)^2 / sum w^2, of each class.
+void print_weights(const ordered_json& file) {
+  if (!file.contains("class_weights")) {
+    return;
+  }
+  print_out("{:6}  weighted:", "");
+  for (const auto& [name, w] : file["class_weights"].items()) {
+    const auto sum = w["sum"].get<double>(), squares = w["squares"].get<double>();
+    print_out(" {} sum {:.6g} effective {:.1f}", name.empty() ? "all" : name, sum,
+              squares > 0 ? sum * sum / squares : 0.0);
+  }
+  print_out("\n");
+}
+
 void print_files(const ordered_json& splits) {
   for (const auto& [split, files] : splits.items()) {
     for (const ordered_json& file : files) {
@@ -112,6 +126,7 @@ void print_files(const ordered_json& splits) {
         classes += fmt::format(" {} {}", name, count.get<std::uint64_t>());
       }
       print_out("{:6} {}\n", "", classes.empty() ? " no class labels" : classes);
+      print_weights(file);
     }
   }
 }
@@ -125,6 +140,10 @@ std::string statistic(const ordered_json& column, const char* name) {
 void print_columns(const ordered_json& columns) {
   print_out("\n{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "column", "unit", "mean", "std",
             "min", "max", "missing");
+  const auto weight = columns.find("weight");
+  if (weight != columns.end() && ((*weight)["min"] != 1 || (*weight)["max"] != 1)) {
+    print_out("The jets are weighted (column 'weight').\n");
+  }
   for (const auto& [name, c] : columns.items()) {
     const auto unit = c["unit"].get<std::string>();
     print_out("{:20} {:5} {:>12} {:>12} {:>12} {:>12} {:10}\n", name,

@@ -176,6 +176,8 @@ void add_evaluate(CLI::App& app, CommandLine& line) {
   sub->add_option("--against", line.model.against,
                   "Another model: differences on the same jets, with 68 % and 95 % intervals");
   sub->add_option("--seed", line.model.seed, "Of the bootstrap");
+  sub->add_option("--weights", line.model.weights, "The jets' weights: use or ignore")
+      ->check(CLI::IsMember({"use", "ignore"}));
 }
 
 void add_predict(CLI::App& app, CommandLine& line) {

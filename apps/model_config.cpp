@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "apps/output.h"
+
 #include "train/task_outputs.h"
 
 namespace tessera::apps {
@@ -128,12 +130,11 @@ UnlabelledData unlabelled_data(const RunConfig& c) {
     directories.push_back(c.data.taus);
   }
   for (const std::string& directory : directories) {
-    const auto open = [&](const char* split) {
-      return std::make_shared<Dataset>(directory, DatasetOptions{.split = split});
-    };
-    data.train.push_back(open("train"));
-    data.validation.push_back(open("val"));
+    const Weights weights = parse_weights(c.data.weights);
+    data.train.push_back(open_split(directory, {.split = "train", .weights = weights}));
+    data.validation.push_back(open_split(directory, {.split = "val", .weights = weights}));
   }
+  check_unweighted(data, "unlabelled jets (tokenizer, pre-training, generation)");
   return data;
 }
 
@@ -155,16 +156,39 @@ Validation finetune_validation(const RunConfig& c) {
   return c.finetune.validation == "subset" ? Validation::subset : Validation::fixed;
 }
 
-Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features) {
-  const bool labels = task == Task::tag;
-  const auto train = std::make_shared<Dataset>(directory, DatasetOptions{.labels = labels});
-  const auto open = [&](const char* split) {
-    return std::make_shared<Dataset>(directory, DatasetOptions{.split = split,
-                                                               .classes = train->classes(),
-                                                               .classes_of = "the training split",
-                                                               .labels = labels});
+Weights parse_weights(const std::string& text) {
+  TESSERA_CHECK(text == "use" || text == "absolute" || text == "ignore",
+                "weights: expected use, absolute or ignore, got '{}'", text);
+  return text == "use" ? Weights::use : text == "ignore" ? Weights::ignore : Weights::absolute;
+}
+
+std::shared_ptr<const Dataset> open_split(const std::string& directory,
+                                          const DatasetOptions& options) {
+  auto data = std::make_shared<Dataset>(directory, options);
+  if (data->weights_ignored()) {
+    print_err("{}: the weights of split {} are ignored, as asked\n", directory, options.split);
+  }
+  return data;
+}
+
+Splits open_splits(const std::string& directory, Task task, const RunConfig& c) {
+  const Weights weights = parse_weights(c.data.weights);
+  DatasetOptions options{.weights = weights, .labels = task == Task::tag};
+  const auto train = open_split(directory, options);
+  options.classes = train->classes();
+  options.classes_of = "the training split";
+  const auto open = [&](const char* split, Weights w) {
+    DatasetOptions other = options;
+    other.split = split;
+    other.weights = w;
+    return open_split(directory, other);
   };
-  return {train, open("val"), open("test"), features};
+  Splits splits{train, open("val", weights),
+                open("test", weights == Weights::absolute ? Weights::use : weights),
+                feature_config(c)};
+  splits.train->check_no_negative_weight();  // here too: before a stage is made with these settings
+  splits.validation->check_no_negative_weight();
+  return splits;
 }
 
 TokenizerJob tokenizer_job(const RunConfig& c) {

@@ -24,9 +24,16 @@ UnlabelledData pretraining_data(const RunConfig& config);
 
 /// finetune.validation.
 Validation finetune_validation(const RunConfig& config);
+/// "use", "absolute" or "ignore".
+Weights parse_weights(const std::string& text);
+/// A split of a dataset; says on stderr that it has weights which are ignored.
+std::shared_ptr<const Dataset> open_split(const std::string& directory,
+                                          const DatasetOptions& options);
 /// Train, validation and test jets of a dataset directory for a task. For tag the labels of all
-/// three have the order of the training split's classes; other tasks read no class labels.
-Splits open_splits(const std::string& directory, Task task, const FeatureConfig& features);
+/// three have the order of the training split's classes; other tasks read no class labels. Weights
+/// are as data.weights has it; "absolute" is of training and validation alone. Throws Error(data)
+/// where these have a negative weight.
+Splits open_splits(const std::string& directory, Task task, const RunConfig& config);
 
 TokenizerJob tokenizer_job(const RunConfig& config);
 PretrainJob pretrain_job(const RunConfig& config);

@@ -18,9 +18,10 @@ Stored<TaskModel> load_on_device(const std::string& directory, Device device) {
 }
 
 std::shared_ptr<const Dataset> open_for(const TaskModel& model, const std::string& data,
-                                        const std::string& split, Labels labels) {
+                                        const std::string& split, Labels labels, Weights weights) {
   const DatasetOptions options{
       .split = split.empty() ? "test" : split,
+      .weights = weights,
       .classes = model.config.classes,
       .classes_of = "the model",
       .labels = labels == Labels::by_name && model.config.task == Task::tag};

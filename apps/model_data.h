@@ -17,7 +17,7 @@ enum class Labels : std::uint8_t { by_name, ignored };
 /// model are mapped by name to the model's order; other models read none. Throws Error(data),
 /// naming both lists, where the names differ.
 std::shared_ptr<const Dataset> open_for(const TaskModel& model, const std::string& data,
-                                        const std::string& split, Labels labels = Labels::by_name);
+                                        const std::string& split, Labels labels, Weights weights);
 
 /// Names of the model's outputs in order. A tag model that was stored without names gets those of
 /// the data, if there are as many, with a warning on stderr; throws Error(data) otherwise. Empty

@@ -136,7 +136,8 @@ Part answer(const Stored<TaskModel>& stored, const ModelArguments& a, const std:
   const bool directory = std::filesystem::is_directory(a.data);
   Part part{.split = directory && split.empty() ? "test" : split,
             .data = open_for(*stored.model, a.data, split,
-                             a.ignore_labels ? Labels::ignored : Labels::by_name),
+                             a.ignore_labels ? Labels::ignored : Labels::by_name,
+                             Weights::ignore),  // an answer has no weight
             .answers = {},
             .row_of = {}};
   part.answers = predict(*stored.model, part.data, stored.features);

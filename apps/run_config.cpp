@@ -92,6 +92,11 @@ void add_data(S& s) {
          .choices = {"alpha3", "tess-kinpid"}});
   s.add("data.unlabelled", [](C& c) { return &c.data.unlabelled; },
         {.help = "What tokenizer and backbone are trained on", .choices = {"jets", "jets+taus"}});
+  s.add("data.weights", [](C& c) { return &c.data.weights; },
+        {.help = "Column 'weight' in fine-tuning and its metrics: use; absolute: in training and "
+                 "validation, where a negative one is refused else; ignore. Tokenizer, "
+                 "pre-training and generation take no weighted jets but with ignore",
+         .choices = {"use", "absolute", "ignore"}});
   s.add("data.max_particles", [](C& c) { return &c.data.max_particles; },
         {.min = 1, .max = 4096, .help = "Particles kept of a jet, by falling pT"});
 }
@@ -239,7 +244,8 @@ void add_generation(S& s) {
 }
 
 // Keys that came after the first runs, at the value that these had: no setting to them.
-constexpr std::string_view kYounger[] = {"run.precision = \"f32\"", "tokenizer.distance = \"f32\""};
+constexpr std::string_view kYounger[] = {"run.precision = \"f32\"", "tokenizer.distance = \"f32\"",
+                                         "data.weights = \"use\""};
 
 // Where datasets are is no setting: what they hold is (data_settings()).
 constexpr std::string_view kPaths[] = {"data.jets =", "data.taus ="};

@@ -21,7 +21,7 @@ struct RunConfig {
   } run;
   struct {
     std::string jets = "apps/sample/jets", taus = "apps/sample/tau";
-    std::string contract = "tess-kinpid", unlabelled = "jets+taus";
+    std::string contract = "tess-kinpid", unlabelled = "jets+taus", weights = "use";
     std::int64_t max_particles = 32;
   } data;
   struct {

@@ -1,6 +1,7 @@
 #include "apps/table.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <fstream>
@@ -78,13 +79,25 @@ std::vector<Row> rows_of(const RunConfig& c, const std::vector<Study>& studies) 
   return rows;
 }
 
-void write_results(const RunConfig& c, const std::vector<Row>& rows) {
+// ", weighted (TASKS)" for tasks whose test jets are; a weighted number is no count of jets.
+std::string weight_note(const RunConfig& c, const std::vector<Study>& studies) {
+  std::set<std::string> tasks;
+  for (const Study& study : studies) {
+    if (read_evaluation(c, study, 0).contains("weights")) {
+      tasks.insert(study.task);
+    }
+  }
+  return tasks.empty() ? "" : fmt::format(", weighted ({})", fmt::join(tasks, ", "));
+}
+
+void write_results(const RunConfig& c, const std::vector<Study>& studies,
+                   const std::vector<Row>& rows) {
   std::string csv = "task,method,strategy,n_train,metric,value,error,seeds\n";
   std::string shown = fmt::format(
-      "\n{}, test split; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
+      "\n{}, test split{}; mean +- standard deviation over seeds.\n{:8} {:10} {:14} "
       "{:>7} {:12} {:>9} {:>9} {:>5}\n",
-      all_simulated(c) ? "Simulated jets" : "Jets", "task", "method", "strategy", "n_train",
-      "metric", "value", "error", "seeds");
+      all_simulated(c) ? "Simulated jets" : "Jets", weight_note(c, studies), "task", "method",
+      "strategy", "n_train", "metric", "value", "error", "seeds");
   for (const Row& r : rows) {
     const MeanSd m = mean_sd(r.values);
     csv += csv_line({r.task, r.method, r.strategy, fmt::format("{}", r.n_train), r.metric,
@@ -159,7 +172,7 @@ void write_label_multipliers(const RunConfig& c, const std::vector<Row>& rows) {
 
 void write_tables(const RunConfig& c, const std::vector<Study>& studies) {
   const std::vector<Row> rows = rows_of(c, studies);
-  write_results(c, rows);
+  write_results(c, studies, rows);
   if (c.finetune.train_jets.size() > 1) {
     write_label_multipliers(c, rows);
   }

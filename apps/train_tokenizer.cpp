@@ -65,6 +65,7 @@ std::unique_ptr<Tokenizer> trained_tokenizer(const RunConfig& c, const Options& 
 void train_tokenizer_verb(const RunConfig& c, const Options& options) {
   check_vq_distance(tokenizer_config(c).distance, options.device);
   const std::string report = "eval/tokenizer.json";
+  const UnlabelledData data = unlabelled_data(c);
   const Stage stage(
       c, options, "tokenizer",
       settings_of(c, {"data.", "tokenizer.", "run.seed", "run.compat"}) + precision_setting(c),
@@ -73,7 +74,6 @@ void train_tokenizer_verb(const RunConfig& c, const Options& options) {
     print_err("tokenizer: done before, kept ({})\n", stage.model());
     return;
   }
-  const UnlabelledData data = unlabelled_data(c);
   const Stopwatch watch;
   const auto model = trained_tokenizer(c, options, stage, data);
   const TokenizerMeasure m = measure_tokenizer(*model, data);

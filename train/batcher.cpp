@@ -127,7 +127,9 @@ Batch make_batch(const Dataset& dataset, const FeatureConfig& features,
     batch.ids.push_back(block->id[row]);
     batch.labels.push_back(block->label_class.empty() ? -1 : block->label_class[row]);
     batch.decay_modes.push_back(block->tau_dm.empty() ? -1 : block->tau_dm[row]);
-    batch.weights.push_back(block->weight.empty() ? 1.0F : block->weight[row]);
+    if (dataset.weighted()) {
+      batch.weights.push_back(dataset.weights()[jet]);
+    }
     for (const auto* column :
          {&block->jet_pt, &block->jet_eta, &block->jet_phi, &block->jet_energy}) {
       batch.jet_kinematics.push_back((*column)[row]);

@@ -56,7 +56,7 @@ struct Batch {
   std::vector<std::uint64_t> ids;  // (B) unique ids of the file, keys of all per-jet random numbers
   std::vector<std::int32_t> labels;       // (B) class index, -1 unlabelled
   std::vector<std::int32_t> decay_modes;  // (B) -1 none, 0..16
-  std::vector<float> weights;             // (B) 1 where the file has none
+  std::vector<float> weights;             // (B), empty where all jets of the split have 1
   std::vector<float> jet_kinematics;      // (B, 4) pt, eta, phi, energy of the clustered jet
   std::vector<float> visible;             // (B, 4) px, py, pz, E of the visible tau, 0 when none
   Cursor at;                              ///< of this batch
@@ -109,8 +109,9 @@ class Batcher {
 std::vector<std::uint64_t> without_empty(const Dataset& dataset, JetSelection selection);
 
 /// The first `count` of `selection` in the class-stratified order by hash of (id, seed): subsets of
-/// growing count are nested. Result sorted. `labels` belongs to the selection's
-/// entries.
+/// growing count are nested. Result sorted. `labels` belongs to the selection's entries. Jets are
+/// drawn by count: each keeps its weight, which has no say in the draw, so the classes' shares of
+/// the sum of weights are those of the selection too, up to the scatter of the weights in a class.
 std::vector<std::uint64_t> nested_subset(std::span<const std::uint64_t> selection,
                                          std::span<const std::uint64_t> ids,
                                          std::span<const int> labels, std::uint64_t count,

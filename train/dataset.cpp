@@ -1,9 +1,11 @@
 #include "train/dataset.h"
 
 #include <algorithm>
+#include <cmath>
 #include <list>
 #include <map>
 #include <mutex>
+#include <numeric>
 
 #include "core/check.h"
 #include "train/class_names.h"
@@ -28,6 +30,8 @@ struct Dataset::Impl {
   std::vector<std::uint32_t> lengths;
   std::vector<std::string> classes;
   std::vector<std::vector<std::uint8_t>> places;  // of each file's classes in `classes`
+  std::vector<float> weights;                     // (jets), or empty where all are 1
+  bool weights_ignored = false;
 
   // Decoded blocks, least recently used last.
   using Key = std::pair<std::size_t, std::uint64_t>;
@@ -46,6 +50,7 @@ struct Dataset::Impl {
       lengths.push_back(static_cast<std::uint32_t>(offsets[i] - offsets[i - 1]));
     }
     places.push_back(places_of(file));
+    add_weights(file.weights(), file.jets());
     first_jet.push_back(first_jet.back() + file.jets());
     files.push_back(std::move(file));
   }
@@ -71,6 +76,34 @@ struct Dataset::Impl {
     for (std::uint8_t& label : labels) {
       label = places[file][label];
     }
+  }
+
+  void add_weights(const std::vector<float>& of_file, std::uint64_t jets) {
+    if (!of_file.empty()) {
+      weights.resize(first_jet.back(), 1.0F);
+      weights.insert(weights.end(), of_file.begin(), of_file.end());
+    } else if (!weights.empty()) {
+      weights.resize(first_jet.back() + jets, 1.0F);
+    }
+  }
+
+  void settle_weights(const std::filesystem::path& where) {
+    if (std::ranges::all_of(weights, [](float w) { return w == 1; })) {
+      weights.clear();
+      return;
+    }
+    if (options.weights == Weights::ignore) {
+      weights_ignored = true;
+      weights.clear();
+      return;
+    }
+    if (options.weights == Weights::absolute) {
+      std::ranges::transform(weights, weights.begin(), [](float w) { return std::abs(w); });
+    }
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    TESSERA_CHECK_KIND(ErrorKind::data, sum > 0,
+                       "{}: split '{}', dataset 'weight': expected a sum above 0, got {}",
+                       where.string(), options.split, sum);
   }
 
   [[nodiscard]] std::size_t file_of(std::uint64_t jet) const {
@@ -135,6 +168,7 @@ Dataset::Dataset(const std::filesystem::path& directory, const DatasetOptions& o
                        entry.n, file.jets());
     impl_->add(std::move(file));
   }
+  impl_->settle_weights(directory);
 }
 
 Dataset Dataset::of_file(const std::filesystem::path& file, const DatasetOptions& options) {
@@ -144,6 +178,7 @@ Dataset Dataset::of_file(const std::filesystem::path& file, const DatasetOptions
   impl->manifest = {.name = file.stem().string(), .splits = {}, .columns = {}};
   impl->manifest.splits[options.split] = {{.file = file.filename().string(), .n = native.jets()}};
   impl->add(std::move(native));
+  impl->settle_weights(file);
   return Dataset(std::move(impl));
 }
 
@@ -169,6 +204,22 @@ std::vector<Dataset::File> Dataset::files() const {
                     impl_->first_jet[i + 1] - impl_->first_jet[i]});
   }
   return list;
+}
+
+const std::vector<float>& Dataset::weights() const { return impl_->weights; }
+bool Dataset::weights_ignored() const { return impl_->weights_ignored; }
+
+void Dataset::check_no_negative_weight() const {
+  const auto bad = std::ranges::find_if(impl_->weights, [](float w) { return w < 0; });
+  if (bad == impl_->weights.end()) {
+    return;
+  }
+  const auto jet = static_cast<std::uint64_t>(bad - impl_->weights.begin());
+  const std::size_t file = impl_->file_of(jet);
+  TESSERA_FAIL(ErrorKind::data,
+               "{}: dataset 'weight', row {}: expected at least 0 in training, got {}: choose "
+               "data.weights=absolute or data.weights=ignore",
+               impl_->files[file].h5().path().string(), jet - impl_->first_jet[file], *bad);
 }
 
 Dataset::Located Dataset::locate(std::uint64_t jet) const {

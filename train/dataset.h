@@ -13,9 +13,17 @@
 
 namespace tessera {
 
+/// What becomes of the column 'weight'.
+enum class Weights : std::uint8_t {
+  use,       ///< as they are, negative ones too
+  absolute,  ///< their magnitude
+  ignore,    ///< every jet counts once
+};
+
 struct DatasetOptions {
   std::string split = "train";
   Verify verify = Verify::hash;
+  Weights weights = Weights::use;
   std::uint64_t block = 4096;              ///< jets read at once
   std::uint64_t cache_bytes = 1ULL << 30;  ///< decoded blocks kept in memory
   /// Class names in the order that labels get; empty = that of the first labelled file.
@@ -55,6 +63,16 @@ class Dataset {
     std::uint64_t first, jets;
   };
   [[nodiscard]] std::vector<File> files() const;
+
+  /// Weight of each jet, (N); empty where all are 1, or ignored. A file without the column has 1.
+  /// The constructor throws Error(data) where weights add up to nothing above 0.
+  [[nodiscard]] const std::vector<float>& weights() const;
+  [[nodiscard]] bool weighted() const { return !weights().empty(); }
+  /// Whether there are weights that the options ignore.
+  [[nodiscard]] bool weights_ignored() const;
+  /// Throws Error(data) naming file and row of the first negative weight: a training that lowers a
+  /// loss of negative weight has no bound.
+  void check_no_negative_weight() const;
 
   /// The block that holds jet `jet`, from the cache or the file, and the jet's row in it. Values
   /// are validated when decoded: momenta finite, energy >= 0, pid 0..5, labels in range.

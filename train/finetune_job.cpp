@@ -6,6 +6,7 @@
 #include "core/autograd.h"
 #include "train/batch_feed.h"
 #include "train/best_state.h"
+#include "train/metrics/statistics.h"
 #include "train/mixed_batches.h"
 #include "train/model_store.h"
 #include "train/task_outputs.h"
@@ -116,6 +117,21 @@ std::vector<std::uint64_t> labelled_jets(Task task, const Dataset& data, const c
                      "none among {}",
                      name(task), split, data.manifest().name, data.size());
   return jets;
+}
+
+std::vector<double> weights_of(const Dataset& data, const std::vector<std::uint64_t>& jets) {
+  std::vector<double> weights;
+  for (std::size_t i = 0; i < jets.size() && data.weighted(); ++i) {
+    weights.push_back(static_cast<double>(data.weights()[jets[i]]));
+  }
+  return weights;
+}
+
+void check_weights(const Task task, const Dataset& data, const std::vector<std::uint64_t>& jets) {
+  data.check_no_negative_weight();
+  TESSERA_CHECK_KIND(ErrorKind::data, total_weight(weights_of(data, jets), jets.size()) > 0,
+                     "{}: expected {} jets of '{}' with a weight above 0 among them, got none",
+                     name(task), jets.size(), data.manifest().name);
 }
 
 Labels labels_of(const FinetuneJob& job, const Splits& data) {
@@ -266,10 +282,13 @@ FinetuneResult finetune(const FinetuneJob& job, const Splits& splits, const Foun
     check_classes(job.model.task, job.model.classes, job.model.outputs, *split);
   }
   const Labels labels = labels_of(job, data);
+  check_weights(job.model.task, *data.train, labels.train);
+  check_weights(job.model.task, *labels.validation_data, labels.validation);
   result.train_jets =
       std::min<std::int64_t>(job.train_jets, std::ssize(select_jets(job.model.task, *data.train)));
   if (model.scale.defined()) {
-    model.standardise(regression_targets(*data.train, labels.train));
+    model.standardise(regression_targets(*data.train, labels.train),
+                      weights_of(*data.train, labels.train));
   }
   start_from(foundation, job, model, init);
   model.to(job.device);

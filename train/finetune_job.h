@@ -58,6 +58,9 @@ struct Foundation {
 struct Splits {
   std::shared_ptr<const Dataset> train, validation, test;
   FeatureConfig features;
+  [[nodiscard]] bool weighted() const {
+    return train->weighted() || validation->weighted() || test->weighted();
+  }
 };
 
 /// What a study needs of its three splits, before anything is trained: the columns of the task's
@@ -72,7 +75,8 @@ struct FinetuneResult {
 };
 
 /// Trains on a nested subset of the training jets that take part and keeps the best state by
-/// validation loss. Resumes from job.files.
+/// validation loss. Weighted jets count by their weights in both; a negative one is refused with
+/// Error(data). Resumes from job.files.
 FinetuneResult finetune(const FinetuneJob& job, const Splits& data, const Foundation& foundation,
                         const Observer& observe);
 

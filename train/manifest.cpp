@@ -31,15 +31,20 @@ constexpr std::pair<const char*, std::optional<double> ColumnStats::*> kStatisti
     {"min", &ColumnStats::min},
     {"max", &ColumnStats::max}};
 
+// Weights only where there are some: a manifest without any has the text that it always had.
 Json to_json(const FileEntry& e) {
-  return {{"file", e.file},
-          {"bytes", e.bytes},
-          {"xxh3_128", e.xxh3_128},
-          {"content_xxh3", e.content_xxh3},
-          {"n", e.n},
-          {"m", e.m},
-          {"max_constituents", e.max_constituents},
-          {"class_counts", e.class_counts}};
+  Json json{{"file", e.file},
+            {"bytes", e.bytes},
+            {"xxh3_128", e.xxh3_128},
+            {"content_xxh3", e.content_xxh3},
+            {"n", e.n},
+            {"m", e.m},
+            {"max_constituents", e.max_constituents},
+            {"class_counts", e.class_counts}};
+  for (const auto& [name, w] : e.class_weights) {
+    json["class_weights"][name] = {{"sum", w.sum}, {"squares", w.squares}};
+  }
+  return json;
 }
 
 Json to_json(const ColumnStats& s) {
@@ -92,6 +97,11 @@ FileEntry entry_from(const nlohmann::json& j) {
                      j.at("class_counts").size());
   for (const auto& [name, count] : j.at("class_counts").items()) {
     e.class_counts[name] = count_at(j.at("class_counts"), name);
+  }
+  if (j.contains("class_weights")) {
+    for (const auto& [name, w] : j.at("class_weights").items()) {
+      e.class_weights[name] = {w.at("sum").get<double>(), w.at("squares").get<double>()};
+    }
   }
   const std::filesystem::path file(e.file);
   TESSERA_CHECK_KIND(ErrorKind::data,
@@ -202,6 +212,20 @@ void count_classes(const NativeFile& file, FileEntry& entry) {
   }
 }
 
+void sum_weights(const NativeFile& file, FileEntry& entry) {
+  const std::vector<float> weights = file.weights();
+  if (std::ranges::all_of(weights, [](float w) { return w == 1; })) {
+    return;
+  }
+  const std::vector<std::uint8_t> labels = file.class_labels();
+  for (std::size_t j = 0; j < weights.size(); ++j) {
+    WeightSums& sums = entry.class_weights[labels.empty() ? "" : file.classes()[labels[j]]];
+    const double w = static_cast<double>(weights[j]);
+    sums.sum += w;
+    sums.squares += w * w;
+  }
+}
+
 // What the writer hashed before the file came here; files of other writers may lack it.
 void check_content(const H5File& file, const std::string& got) {
   if (file.has_attribute("content_xxh3")) {
@@ -285,6 +309,7 @@ FileEntry describe_file(const std::filesystem::path& directory, const std::strin
                  static_cast<std::uint64_t>(native.offsets()[i] - native.offsets()[i - 1]));
   }
   count_classes(native, entry);
+  sum_weights(native, entry);
   return entry;
 }
 

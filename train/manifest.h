@@ -15,6 +15,12 @@
 
 namespace tessera {
 
+/// Of weighted jets; sum^2 / squares is how many jets of one weight have the same relative error.
+struct WeightSums {
+  double sum = 0, squares = 0;
+  bool operator==(const WeightSums&) const = default;
+};
+
 /// One data file of a split. `file` is relative to the manifest.
 struct FileEntry {
   std::string file = {};
@@ -25,6 +31,8 @@ struct FileEntry {
   std::uint64_t m = 0;
   std::uint64_t max_constituents = 0;
   std::map<std::string, std::uint64_t> class_counts = {};
+  /// By class, "" where a file has no classes; empty where all weights are 1.
+  std::map<std::string, WeightSums> class_weights = {};
   bool operator==(const FileEntry&) const = default;
 };
 

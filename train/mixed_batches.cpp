@@ -62,6 +62,17 @@ std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dat
   return jets;
 }
 
+void check_unweighted(const UnlabelledData& data, const std::string& what) {
+  for (const auto* sets : {&data.train, &data.validation}) {
+    for (const auto& set : *sets) {
+      TESSERA_CHECK(!set->weighted(),
+                    "{}: dataset '{}' is weighted, and weights are not used here: jets are taken "
+                    "as they are stored; set data.weights=ignore for this verb",
+                    what, set->manifest().name);
+    }
+  }
+}
+
 MixedBatches::MixedBatches(const UnlabelledData& data, std::int64_t jets, std::uint64_t seed,
                            const std::map<std::string, std::string>& state)
     : seed_(seed) {

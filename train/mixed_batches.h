@@ -18,6 +18,10 @@ struct UnlabelledData {
 /// Error(usage) on a class that the dataset does not have.
 std::vector<std::uint64_t> unlabelled_jets(const UnlabelledData& data, const Dataset& set);
 
+/// Throws Error(usage) where a dataset is weighted: tokenizer, pre-training and generation take the
+/// jets as they are stored. `what` asks.
+void check_unweighted(const UnlabelledData& data, const std::string& what);
+
 /// Each batch comes from one dataset, drawn in proportion to its number of jets by (seed, step), so
 /// the sequence is a function of the seed and a restart needs the cursors alone. Empty jets are
 /// left out.

@@ -312,6 +312,10 @@ std::vector<std::int8_t> NativeFile::decay_modes() const {
              : std::vector<std::int8_t>{};
 }
 
+std::vector<float> NativeFile::weights() const {
+  return Columns(*this, 0, jets()).optional("weight");
+}
+
 std::vector<float> NativeFile::jet_pts() const {
   return Columns(*this, 0, jets()).finite("jet/pt");
 }

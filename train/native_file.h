@@ -55,6 +55,7 @@ class NativeFile {
   [[nodiscard]] std::vector<std::uint8_t> class_labels() const;
   [[nodiscard]] std::vector<std::int8_t> decay_modes() const;
   [[nodiscard]] std::vector<float> jet_pts() const;
+  [[nodiscard]] std::vector<float> weights() const;
 
  private:
   class Columns;

@@ -5,6 +5,7 @@
 
 #include "core/autograd.h"
 #include "train/class_names.h"
+#include "train/metrics/statistics.h"
 #include "train/mixed_batches.h"
 #include "train/task_outputs.h"
 
@@ -68,10 +69,14 @@ Predictions predict_labelled(const TaskModel& model, const std::shared_ptr<const
   Predictions p{.columns = model.config.outputs};
   for_each_answer(model, data, jets, std::move(features), [&](const Batch& batch, const Tensor& y) {
     p.append(task, batch, y.to_vector<float>());
-    p.loss += static_cast<double>(model.loss(y, batch).item()) * static_cast<double>(batch.size());
+    p.loss += model.summed_loss(y, batch);
   });
   check_finite(p, ErrorKind::numeric, fmt::format("predict: {}", name(task)));
-  p.loss /= static_cast<double>(std::max<std::int64_t>(1, p.size()));
+  const double total = total_weight(p.weights, p.target.size());
+  TESSERA_CHECK_KIND(ErrorKind::data, p.weights.empty() || total > 0,
+                     "{}: expected jets whose weights add up to more than 0, got {} jets with {}",
+                     name(task), p.size(), total);
+  p.loss /= p.weights.empty() ? std::max(1.0, total) : total;
   TESSERA_CHECK_KIND(ErrorKind::numeric, std::isfinite(p.loss),
                      "predict: {}: expected a finite mean loss of {} jets, got {}", name(task),
                      p.size(), p.loss);

@@ -18,7 +18,8 @@ struct Answers {
 Answers predict(const TaskModel& model, const std::shared_ptr<const Dataset>& data,
                 FeatureConfig features);
 
-/// Answers with truth, and the mean loss, for the jets that take part in the task (select_jets), in
+/// Answers with truth, the jets' weights where they have some, which may be negative, and the mean
+/// loss by weight, for the jets that take part in the task (select_jets), in
 /// order. Throws Error(data) where a file lacks the truth, or its labels are not in the order of
 /// the model's classes (open the dataset with DatasetOptions::classes), Error(numeric), naming the
 /// jet's id, on an output that is not finite.

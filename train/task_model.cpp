@@ -232,14 +232,20 @@ float TaskModel::value_of(const Tensor& buffer, Read& last) {
   return last.value;
 }
 
+float TaskModel::spread() const { return scale.defined() ? value_of(scale, scale_) : 1.0F; }
+
 Tensor TaskModel::loss(const Tensor& outputs, const Batch& batch) const {
-  return task_loss(config.task, outputs, batch, scale.defined() ? value_of(scale, scale_) : 1.0F);
+  return task_loss(config.task, outputs, batch, spread());
 }
 
-void TaskModel::standardise(std::span<const double> targets) {
-  fill(centre, static_cast<float>(quantile(targets, 0.5)));
-  const double spread = (quantile(targets, 0.75) - quantile(targets, 0.25)) / 1.349;
-  fill(scale, static_cast<float>(std::max(spread, 1e-6)));
+double TaskModel::summed_loss(const Tensor& outputs, const Batch& batch) const {
+  return tessera::summed_loss(config.task, outputs, batch, spread());
+}
+
+void TaskModel::standardise(std::span<const double> targets, std::span<const double> weights) {
+  const auto at = [&](double q) { return quantile(targets, q, weights); };
+  fill(centre, static_cast<float>(at(0.5)));
+  fill(scale, static_cast<float>(std::max((at(0.75) - at(0.25)) / 1.349, 1e-6)));
 }
 
 }  // namespace tessera

@@ -72,8 +72,11 @@ class TaskModel : public Module {
   Tensor operator()(const Batch& batch, const DropoutStream& dropout = {}) const;
   /// task_loss with the regression's residuals in units of `scale`.
   [[nodiscard]] Tensor loss(const Tensor& outputs, const Batch& batch) const;
-  /// Sets the buffers: median, and (q75 - q25) / 1.349, the spread of a normal's core.
-  void standardise(std::span<const double> targets);
+  /// Sum over the jets of weight times loss.
+  [[nodiscard]] double summed_loss(const Tensor& outputs, const Batch& batch) const;
+  /// Sets the buffers: median, and (q75 - q25) / 1.349, the spread of a normal's core; of weighted
+  /// jets where there are weights.
+  void standardise(std::span<const double> targets, std::span<const double> weights = {});
   /// What it reads of a batch on its device.
   [[nodiscard]] std::vector<Table> tables() const;
   /// The 13-feature table is needed beside core features.
@@ -116,6 +119,7 @@ class TaskModel : public Module {
     float value = 0;
   };
   static float value_of(const Tensor& buffer, Read& last);
+  [[nodiscard]] float spread() const;  // of a regression's targets, else 1
   mutable Read centre_, scale_;
 
   std::vector<std::unique_ptr<Module>> parts_;

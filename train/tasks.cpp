@@ -79,16 +79,27 @@ Tensor momentum_targets(const Batch& b, float scale, Device device) {
   return Tensor::from(targets, {static_cast<std::int64_t>(targets.size())}, device);
 }
 
-std::vector<Metric> momentum_metrics(const std::vector<double>& ratio) {
-  const double median = quantile(ratio, 0.5);
-  return {{"resolution", (quantile(ratio, 0.75) - quantile(ratio, 0.25)) / median},
-          {"response", median}};
+std::vector<Metric> momentum_metrics(const std::vector<double>& ratio, Numbers weights) {
+  const double median = quantile(ratio, 0.5, weights);
+  const double iqr = quantile(ratio, 0.75, weights) - quantile(ratio, 0.25, weights);
+  return {{"resolution", iqr / median}, {"response", median}};
 }
 
 std::vector<Metric> identification_metrics(const Predictions& p) {
   const TwoSamples s = identification_scores(p);
-  return {{"misid@80", rejection_at(s.signal, s.background, 0.8).background_efficiency},
-          {"auc", auc(s.signal, s.background)}};
+  const Rejection at_80 =
+      rejection_at(s.signal, s.background, 0.8, s.signal_weights, s.background_weights);
+  return {{"misid@80", at_80.background_efficiency},
+          {"auc", auc(s.signal, s.background, s.signal_weights, s.background_weights)}};
+}
+
+double weight_of(const Predictions& p, std::size_t j) {
+  return p.weights.empty() ? 1.0 : p.weights[j];
+}
+
+// Of all jets; of none it is 0.
+double share_of(const Predictions& p, double part) {
+  return p.size() > 0 ? part / total_weight(p.weights, p.target.size()) : 0.0;
 }
 
 /// The metrics that the sample defines; `all` is called where there is one.
@@ -106,11 +117,23 @@ std::vector<Metric> defined_metrics(Task task, const Predictions& p,
 }
 
 double accuracy_of(const Predictions& p) {
-  std::int64_t right = 0;
+  double right = 0;
   for (std::size_t j = 0; j < p.target.size(); ++j) {
-    right += rightly_answered(p, j);
+    right += rightly_answered(p, j) ? weight_of(p, j) : 0.0;
   }
-  return static_cast<double>(right) / static_cast<double>(std::max<std::int64_t>(1, p.size()));
+  return share_of(p, right);
+}
+
+// Host weights over their sum.
+Tensor shares(const std::vector<float>& weights, Device device) {
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<float> share(weights.size(), 0.0F);
+  if (total != 0) {
+    std::ranges::transform(weights, share.begin(), [&](float w) {
+      return static_cast<float>(static_cast<double>(w) / total);
+    });
+  }
+  return Tensor::from(share, {std::ssize(share)}, device);
 }
 
 }  // namespace
@@ -191,23 +214,43 @@ std::vector<double> regression_targets(const Dataset& data, std::span<const std:
   return targets;
 }
 
-Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float spread) {
+Tensor jet_losses(Task task, const Tensor& outputs, const Batch& batch, float spread) {
   const std::int64_t b = outputs.shape(0);
   if (task == Task::tau_pt) {
     const Tensor y = scale(outputs.reshape({b}), 1.0F / spread);
-    return mean(huber_loss(y, momentum_targets(batch, spread, outputs.device()), 1.0F));
+    return huber_loss(y, momentum_targets(batch, spread, outputs.device()), 1.0F);
   }
   const auto host = class_targets(task, batch);
   const Tensor targets = Tensor::from(host, {b}, outputs.device());
   if (task == Task::tau_id) {
     const Tensor weights = Tensor::from(std::array{10.0F, 1.0F}, {2}, outputs.device());
-    return mean(focal_loss(outputs, targets, weights, 2.0F));
+    return focal_loss(outputs, targets, weights, 2.0F);
   }
-  return mean(cross_entropy(outputs, targets));
+  return cross_entropy(outputs, targets);
+}
+
+Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float spread) {
+  const Tensor losses = jet_losses(task, outputs, batch, spread);
+  return batch.weights.empty() ? mean(losses)
+                               : weighted_sum(losses, shares(batch.weights, losses.device()));
+}
+
+double summed_loss(Task task, const Tensor& outputs, const Batch& batch, float spread) {
+  if (batch.weights.empty()) {
+    return static_cast<double>(task_loss(task, outputs, batch, spread).item()) *
+           static_cast<double>(batch.size());
+  }
+  const auto losses = jet_losses(task, outputs, batch, spread).to_vector<float>();
+  double sum = 0;
+  for (std::size_t j = 0; j < losses.size(); ++j) {
+    sum += static_cast<double>(batch.weights[j]) * static_cast<double>(losses[j]);
+  }
+  return sum;
 }
 
 void Predictions::append(Task task, const Batch& batch, std::span<const float> rows) {
   outputs.insert(outputs.end(), rows.begin(), rows.end());
+  weights.insert(weights.end(), batch.weights.begin(), batch.weights.end());
   for (std::size_t j = 0; j < batch.size(); ++j) {
     ids.push_back(batch.ids[j]);
     target.push_back(class_target(task, batch, j));
@@ -246,7 +289,11 @@ bool rightly_answered(const Predictions& p, std::size_t j) {
 TwoSamples identification_scores(const Predictions& p) {
   TwoSamples s;
   for (std::size_t j = 0; j < p.target.size(); ++j) {
-    (p.target[j] == 1 ? s.signal : s.background).push_back(tau_score(p, j));
+    const bool tau = p.target[j] == 1;
+    (tau ? s.signal : s.background).push_back(tau_score(p, j));
+    if (!p.weights.empty()) {
+      (tau ? s.signal_weights : s.background_weights).push_back(p.weights[j]);
+    }
   }
   return s;
 }
@@ -254,7 +301,7 @@ TwoSamples identification_scores(const Predictions& p) {
 namespace {
 
 std::vector<Metric> all_metrics(Task task, const Predictions& p) {
-  if (task == Task::tau_pt) return momentum_metrics(momentum_ratios(p));
+  if (task == Task::tau_pt) return momentum_metrics(momentum_ratios(p), p.weights);
   if (task == Task::tau_id) return identification_metrics(p);
   return {{"accuracy", accuracy_of(p)}};
 }
@@ -263,16 +310,15 @@ std::vector<Metric> all_baselines(Task task, const Predictions& p) {
   if (task == Task::tau_pt) {
     std::vector<double> ratio;
     for (std::size_t j = 0; j < p.target.size(); ++j) ratio.push_back(p.pt_reco[j] / p.pt_true[j]);
-    return momentum_metrics(ratio);
+    return momentum_metrics(ratio, p.weights);
   }
   if (task == Task::tau_id)
     return {{"misid@80", 0.8}, {"auc", 0.5}};  // a constant score passes 80 % of everything
-  std::map<std::int32_t, std::int64_t> counts;
-  for (const std::int32_t t : p.target) ++counts[t];
-  std::int64_t most = 0;
+  std::map<std::int32_t, double> counts;
+  for (std::size_t j = 0; j < p.target.size(); ++j) counts[p.target[j]] += weight_of(p, j);
+  double most = 0;
   for (const auto& [label, n] : counts) most = std::max(most, n);
-  return {{"accuracy",
-           static_cast<double>(most) / static_cast<double>(std::max<std::int64_t>(1, p.size()))}};
+  return {{"accuracy", share_of(p, most)}};
 }
 
 }  // namespace

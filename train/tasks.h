@@ -36,9 +36,13 @@ std::vector<int> stratify_labels(Task task, const Dataset& data,
 /// naming the jet's id, where one of the two is not above 0.
 std::vector<double> regression_targets(const Dataset& data, std::span<const std::uint64_t> jets);
 
-/// Mean loss of a batch: tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag CE, tau-pt
-/// Huber (delta 1) on (output - ln(pT_vis / pT_reco)) / scale. outputs: (B, outputs_of).
+/// Losses of the jets of a batch, (B): tau-id focal CE (gamma 2, weights 10 and 1), tau-dm and tag
+/// CE, tau-pt Huber (delta 1) on (output - ln(pT_vis / pT_reco)) / scale. outputs: (B, outputs_of).
+Tensor jet_losses(Task task, const Tensor& outputs, const Batch& batch, float scale = 1);
+/// Their mean, by the jets' weights where they have some: sum w l / sum w, 0 where sum w is 0.
 Tensor task_loss(Task task, const Tensor& outputs, const Batch& batch, float scale = 1);
+/// Sum of their losses times their weights.
+double summed_loss(Task task, const Tensor& outputs, const Batch& batch, float scale = 1);
 
 /// Outputs of a whole split, row by row, with what the metrics need of each jet.
 struct Predictions {
@@ -47,6 +51,7 @@ struct Predictions {
   std::vector<float> outputs;            // (N, columns)
   std::vector<std::int32_t> target;      // (N) class
   std::vector<double> pt_reco, pt_true;  // (N) GeV
+  std::vector<double> weights;           // (N) of the jets, empty = 1; all metrics are weighted
   double loss = 0;                       // mean task loss
 
   void append(Task task, const Batch& batch, std::span<const float> rows);
@@ -67,6 +72,7 @@ bool rightly_answered(const Predictions& predictions, std::size_t jet);
 /// Scores of tau-id by truth.
 struct TwoSamples {
   std::vector<double> signal, background;
+  std::vector<double> signal_weights, background_weights;  // empty = 1
 };
 TwoSamples identification_scores(const Predictions& predictions);
 

@@ -28,6 +28,7 @@ void train_unlabelled(const UnlabelledTraining& training, const UnlabelledData& 
                       const UnlabelledValidation& validate) {
   const Selection& selection = training.selection;
   selection.check();
+  check_unweighted(data, training.job);
   if (selection.evaluations > 0) {
     check_validation(training.job, data);
   }

@@ -19,6 +19,8 @@ left out and named on the page and on stderr.
       response_histogram  {edges[], counts[]} of pT predicted / true; n is the number of jets beside it
       baseline_momentum, baseline_response_histogram  the same of the raw jet
       confusion  {classes[], counts[true][predicted]}
+      weights    {sum, effective_number} of weighted test jets: all counts are then sums of weights, and those of
+                 response_histogram have their squares[] and the total of all jets beside them
   eval/tokenizer.json       code_counts[], usage, perplexity, token_entropy (nat), reconstruction_mse,
                             residuals {FEATURE: {edges[], counts[], unit}}
   eval/pretrain.json        token_entropy (nat), ntp, mpm
@@ -48,7 +50,7 @@ matplotlib.use("Agg")
 from report.generation import draw_generation, draw_tokenizer
 from report.page import Page, render
 from report.reading import Run
-from report.tables import difference_tables, draw_labels, facts, how_to_read, summary
+from report.tables import difference_tables, draw_labels, facts, how_to_read, summary, weight_note
 from report.tasks import draw_confusion, draw_momentum, draw_roc
 from report.training import draw_finetuning, draw_training
 
@@ -65,7 +67,8 @@ def fill(page, run, run_json):
         """`parts`: what it shows, the function that makes its HTML, and that one's arguments."""
         page.section(anchor, title, "".join(page.guarded(*part) for part in parts))
 
-    section("results", "Results", ("how to read the table", how_to_read, table), ("the table of results", summary, table, evals),
+    section("results", "Results", ("how to read the table", how_to_read, table), ("weights of the jets", weight_note, evals),
+            ("the table of results", summary, table, evals),
             ("paired differences", difference_tables, run.differences()), ("label efficiency", draw_labels, page, table))
     section("training", "Training", ("pre-training curves", draw_training, page, curves, entropy), ("fine-tuning curves", draw_finetuning, page, finetuning))
     section("momentum", "Tau momentum", ("response and resolution", draw_momentum, page, evals))

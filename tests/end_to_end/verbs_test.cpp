@@ -113,6 +113,63 @@ TEST_F(Verbs, TheChainWritesItsFilesAndASecondCallKeepsThem) {
   EXPECT_EQ(tessera("evaluate " + model + " " + taus_).code, 65);
 }
 
+TEST_F(Verbs, WeightedJetsCountByTheirWeightsOrAreRefusedAloud) {
+  const fs::path jets = dir_.path() / "small/jets", weighted = dir_.path() / "weighted",
+                 nlo = dir_.path() / "nlo";
+  write_head_of(jets, weighted, 150, [](std::size_t row) { return row % 2 == 0 ? 5.0F : 0.5F; });
+  write_head_of(jets, nlo, 150, [](std::size_t row) { return row % 5 == 0 ? -1.0F : 1.0F; });
+  const auto with = [&](const std::string& verb, const fs::path& data, const std::string& more) {
+    return step(verb,
+                "data.unlabelled=jets finetune.tasks=tag finetune.methods=deepsets"
+                " finetune.strategies=scratch data.jets=" +
+                    data.string() + " " + more);
+  };
+  EXPECT_NE(tessera("inspect " + weighted.string()).out.find("effective"), std::string::npos);
+  for (const char* verb : {"train-tokenizer", "pretrain"}) {
+    const Outcome refused = with(verb, weighted, "");
+    EXPECT_EQ(refused.code, 64) << refused.err;
+    EXPECT_NE(refused.err.find("data.weights=ignore"), std::string::npos) << refused.err;
+    const Outcome ignored = with(verb, weighted, "data.weights=ignore");
+    ASSERT_EQ(ignored.code, 0) << ignored.err;
+    EXPECT_NE(ignored.err.find("the weights of split train are ignored"), std::string::npos);
+  }
+  EXPECT_EQ(with("generate", weighted, "").code, 64);
+  EXPECT_EQ(with("generate", weighted, "data.weights=ignore").code, 0);
+  const auto tune = [&](const std::string& name, const fs::path& data, const std::string& more) {
+    const std::string run = (dir_.path() / name).string();
+    return with("finetune", data, "--from " + run_ + " run.directory=" + run + " " + more);
+  };
+  const auto file = [&](const std::string& name) { return read_text(dir_.path() / name); };
+  const std::string study = "/tag__deepsets__scratch__seed0";
+  const Outcome used = tune("used", weighted, "");
+  ASSERT_EQ(used.code, 0) << used.err;
+  EXPECT_NE(used.out.find("test split, weighted (tag)"), std::string::npos) << used.out;
+  EXPECT_NE(file("used/finetune" + study + "/settings.txt").find("weights used"),
+            std::string::npos);
+  EXPECT_EQ(nlohmann::json::parse(file("used/eval" + study + ".json")).at("weights").at("sum"),
+            412.5);
+  ASSERT_EQ(tune("ignored", weighted, "data.weights=ignore").code, 0);
+  ASSERT_EQ(tune("plain", jets, "").code, 0);
+  EXPECT_EQ(file("ignored/table.csv"), file("plain/table.csv")) << "ignored is without a weight";
+  EXPECT_NE(file("used/eval" + study + ".json"), file("plain/eval" + study + ".json"));
+  EXPECT_EQ(file("plain/finetune" + study + "/settings.txt").find("weights"), std::string::npos)
+      << "the settings of runs without weights are those of old runs";
+
+  const std::string model = (dir_.path() / ("used/finetune" + study + "/model")).string() + " ";
+  const Outcome by_weight = tessera("evaluate " + model + weighted.string());
+  EXPECT_NE(by_weight.out.find("weighted: they count as 8"), std::string::npos) << by_weight.out;
+  const Outcome by_number = tessera("evaluate --weights ignore " + model + weighted.string());
+  EXPECT_NE(by_number.err.find("are ignored"), std::string::npos) << by_number.err;
+  EXPECT_NE(by_number.out, by_weight.out);
+  EXPECT_EQ(tessera("predict " + model + weighted.string()).code, 0);
+  EXPECT_EQ(tessera("evaluate " + model + nlo.string()).code, 0) << "metrics take negative weights";
+
+  const Outcome negative = tune("nlo", nlo, "");
+  EXPECT_EQ(negative.code, 65);
+  EXPECT_NE(negative.err.find("dataset 'weight', row 0"), std::string::npos) << negative.err;
+  EXPECT_EQ(tune("nlo", nlo, "data.weights=absolute").code, 0);
+}
+
 TEST_F(Verbs, PublishedCheckpointsAreImportedAndGoOnAsIfTrainedHere) {
   const std::string sizes =
       " --quiet -c omnijet-alpha run.directory=" + run_ +

@@ -24,6 +24,7 @@ inline NativeJets native_columns(JetBlock b, std::vector<std::string> classes) {
   keep("pf/charge", b.charge), keep("pf/pid", b.pid);
   keep("pf/d0", b.d0), keep("pf/d0err", b.d0err), keep("pf/dz", b.dz), keep("pf/dzerr", b.dzerr);
   keep("id", b.id), keep("label/class", b.label_class), keep("label/tau_dm", b.tau_dm);
+  keep("weight", b.weight);
   keep("jet/pt", b.jet_pt), keep("jet/eta", b.jet_eta), keep("jet/phi", b.jet_phi);
   keep("jet/energy", b.jet_energy);
   keep("truth/vis_px", b.vis_px), keep("truth/vis_py", b.vis_py), keep("truth/vis_pz", b.vis_pz);
@@ -31,15 +32,20 @@ inline NativeJets native_columns(JetBlock b, std::vector<std::string> classes) {
   return out;
 }
 
-/// Writes to `to` the first `jets` of every file of the dataset `from`, in its splits.
+/// Writes to `to` the first `jets` of every file of the dataset `from`, in its splits; with
+/// `weight` of each row, if given.
 inline void write_head_of(const std::filesystem::path& from, const std::filesystem::path& to,
-                          std::uint64_t jets) {
+                          std::uint64_t jets, float (*weight)(std::size_t row) = nullptr) {
   std::filesystem::create_directories(to);
   std::map<std::string, std::vector<std::string>> splits;
   for (const auto& [split, files] : read_manifest(from).splits) {
     for (const FileEntry& entry : files) {
       const NativeFile file(from / entry.file);
-      write_native_jets(to / entry.file, native_columns(file.read(0, jets), file.classes()));
+      JetBlock block = file.read(0, jets);
+      for (std::size_t row = 0; weight && row < block.jets(); ++row) {
+        block.weight.push_back(weight(row));
+      }
+      write_native_jets(to / entry.file, native_columns(std::move(block), file.classes()));
       splits[split].push_back(entry.file);
     }
   }

@@ -48,12 +48,13 @@ Rejection rejection_at(Numbers signal, Numbers background, double efficiency,
   const auto at_cut = std::count(signal.begin(), signal.end(), r.cut);
   r.tied = static_cast<double>(at_cut - 1) / static_cast<double>(signal.size());
   r.limit = r.background_efficiency <= 0;
+  const double background_number = effective_number(background_weights, background.size());
   if (r.limit) {
-    r.rejection = background_total / 2.30;
+    r.rejection = background_number / 2.30;
   } else {
     const double e = r.background_efficiency;
     r.rejection = 1 / e;
-    r.error = r.rejection * std::sqrt((1 - e) / (e * background_total));
+    r.error = r.rejection * std::sqrt((1 - e) / (e * background_number));
   }
   return r;
 }
@@ -136,14 +137,14 @@ double accuracy(std::span<const int> predicted, std::span<const int> labels, Num
 }
 
 std::vector<double> confusion_matrix(std::span<const int> predicted, std::span<const int> labels,
-                                     int classes) {
+                                     int classes, Numbers weights) {
   TESSERA_CHECK(predicted.size() == labels.size(), "confusion_matrix: expected {} rows, got {}",
                 labels.size(), predicted.size());
   const auto c = static_cast<std::size_t>(classes);
   std::vector<double> matrix(c * c, 0.0);
   for (std::size_t i = 0; i < labels.size(); ++i) {
     matrix.at(static_cast<std::size_t>(labels[i]) * c + static_cast<std::size_t>(predicted[i])) +=
-        1;
+        weights.empty() ? 1 : weights[i];
   }
   return matrix;
 }
@@ -177,19 +178,37 @@ ClassScores class_scores(std::span<const double> confusion, int classes) {
   return s;
 }
 
-std::vector<RocPoint> roc_curve(Numbers signal, Numbers background) {
-  const auto s = sorted_copy(signal), b = sorted_copy(background);
-  std::vector<double> cuts = s;
-  cuts.insert(cuts.end(), b.begin(), b.end());
+namespace {
+
+/// Share of a sample's weight that passes a falling cut.
+class Passing {
+ public:
+  Passing(Numbers scores, Numbers weights)
+      : rising_(sorted_scored(scores, weights)), total_(total_weight(weights, scores.size())) {}
+  double at(double cut) {
+    for (; !rising_.empty() && rising_.back().score >= cut; rising_.pop_back()) {
+      passed_ += rising_.back().weight;
+    }
+    return total_ > 0 ? passed_ / total_ : 0.0;
+  }
+
+ private:
+  std::vector<Scored> rising_;
+  double total_, passed_ = 0;
+};
+
+}  // namespace
+
+std::vector<RocPoint> roc_curve(Numbers signal, Numbers background, Numbers signal_weights,
+                                Numbers background_weights) {
+  std::vector<double> cuts(signal.begin(), signal.end());
+  cuts.insert(cuts.end(), background.begin(), background.end());
   std::sort(cuts.rbegin(), cuts.rend());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-  const auto fraction = [](const std::vector<double>& sorted, double cut) {
-    const auto passing = sorted.end() - std::lower_bound(sorted.begin(), sorted.end(), cut);
-    return sorted.empty() ? 0.0 : static_cast<double>(passing) / static_cast<double>(sorted.size());
-  };
+  Passing s(signal, signal_weights), b(background, background_weights);
   std::vector<RocPoint> curve;
   for (const double cut : cuts) {
-    curve.push_back({cut, fraction(s, cut), fraction(b, cut)});
+    curve.push_back({cut, s.at(cut), b.at(cut)});
   }
   return curve;
 }

@@ -10,7 +10,8 @@ struct Rejection {
   double signal_efficiency = 0;      ///< realised
   double background_efficiency = 0;  ///< fraction with score >= cut
   double rejection = 0;  ///< 1 / background_efficiency; N_B / 2.30 if none passes, see `limit`
-  double error = 0;      ///< R sqrt((1 - eps_B) / (eps_B N_B)); 0 for a limit
+  double error = 0;      ///< R sqrt((1 - eps_B) / (eps_B N_B)); 0 for a limit; weighted: N_B is the
+                         ///< effective number
   double tied = 0;       ///< fraction of signal at the cut beyond the first
   bool limit = false;    ///< no background passes: a lower limit at 90 % CL
 };
@@ -29,9 +30,9 @@ double auc_one_vs_one(Numbers scores, std::span<const int> labels, int classes);
 std::vector<int> argmax_rows(Numbers scores, int classes);
 double accuracy(std::span<const int> predicted, std::span<const int> labels, Numbers weights = {});
 
-/// Counts [true][predicted], (C, C) row-major.
+/// Counts, or sums of weights, [true][predicted], (C, C) row-major.
 std::vector<double> confusion_matrix(std::span<const int> predicted, std::span<const int> labels,
-                                     int classes);
+                                     int classes, Numbers weights = {});
 /// Each row divided by its sum; empty rows stay 0.
 std::vector<double> row_normalised(std::span<const double> matrix, int classes);
 struct ClassScores {
@@ -49,7 +50,8 @@ double calibration_error(Numbers probabilities, std::span<const int> labels, int
 struct RocPoint {
   double cut, signal_efficiency, background_efficiency;
 };
-std::vector<RocPoint> roc_curve(Numbers signal, Numbers background);
+std::vector<RocPoint> roc_curve(Numbers signal, Numbers background, Numbers signal_weights = {},
+                                Numbers background_weights = {});
 
 /// Efficiency and mis-identification with explicit denominators (jets in acceptance, reconstructed
 /// or not).

@@ -21,6 +21,7 @@ struct Pick {
 
 // Evenly spaced over the validation jets that take part, in the order of the sets.
 std::vector<Pick> pick(const UnlabelledData& data, std::int64_t count) {
+  check_unweighted(data, "the comparison of generated jets");
   std::vector<Pick> all;
   std::size_t total = 0;
   for (const auto& set : data.validation) {

@@ -10,50 +10,24 @@ namespace {
 
 constexpr double kOneSigma = 0.68, kTwoSigma = 0.95;
 
-/// Order statistics of a sorted sample in which value i stands weight times.
-class Repeated {
- public:
-  void add(double value, double weight) {
-    total_ += weight;
-    values_.push_back(value);
-    until_.push_back(total_);
-  }
-  [[nodiscard]] double quantile(double q) const {
-    if (total_ <= 0) {
-      return NAN;
-    }
-    const double position = q * (total_ - 1), below = std::floor(position);
-    const double low = at(below), high = at(std::min(below + 1, total_ - 1));
-    return low + (position - below) * (high - low);
-  }
-
-  [[nodiscard]] double total() const { return total_; }
-
- private:
-  [[nodiscard]] double at(double rank) const {
-    const auto found = std::ranges::upper_bound(until_, rank);
-    return values_[static_cast<std::size_t>(found - until_.begin())];
-  }
-  std::vector<double> values_, until_;
-  double total_ = 0;
-};
-
-Metrics momentum(const auto& rising, Numbers weights) {
-  Repeated sample;
+Metrics momentum(const auto& rising, Numbers copies) {
+  RisingSample sample;
+  double jets = 0;
   for (const auto& jet : rising) {
-    sample.add(jet.value, weights[jet.index]);
+    sample.add(jet.value, jet.weight, copies[jet.index]);
+    jets += copies[jet.index];
   }
   const double median = sample.quantile(0.5);
   const double spread =  // of a single jet there is none
-      sample.total() > 1 ? sample.quantile(0.75) - sample.quantile(0.25) : NAN;
+      jets > 1 ? sample.quantile(0.75) - sample.quantile(0.25) : NAN;
   return {{"resolution", spread / median}, {"response", median}};
 }
 
 /// Signal and background counted from the highest score down; jets of one score enter together.
-Metrics identification(const auto& falling, Numbers weights) {
+Metrics identification(const auto& falling, Numbers copies) {
   double total = 0;
   for (const auto& jet : falling) {
-    total += jet.counts ? weights[jet.index] : 0;
+    total += jet.counts ? jet.weight * copies[jet.index] : 0;
   }
   const double enough = 0.8 * total * (1 - 1e-12);
   double signal = 0, background = 0, passing = NAN, pairs = 0;
@@ -61,7 +35,7 @@ Metrics identification(const auto& falling, Numbers weights) {
     double s = 0, b = 0;
     for (const double score = falling[i].value; i < falling.size() && falling[i].value == score;
          ++i) {
-      (falling[i].counts ? s : b) += weights[falling[i].index];
+      (falling[i].counts ? s : b) += falling[i].weight * copies[falling[i].index];
     }
     pairs += b * (signal + s / 2);
     signal += s;
@@ -73,17 +47,19 @@ Metrics identification(const auto& falling, Numbers weights) {
   return {{"misid@80", passing / background}, {"auc", pairs / (signal * background)}};
 }
 
-Metrics accuracy(const auto& jets, Numbers weights) {
+Metrics accuracy(const auto& jets, Numbers copies) {
   double right = 0, all = 0;
   for (const auto& jet : jets) {
-    right += jet.counts ? weights[jet.index] : 0;
-    all += weights[jet.index];
+    right += jet.counts ? jet.weight * copies[jet.index] : 0;
+    all += jet.weight * copies[jet.index];
   }
   return {{"accuracy", right / all}};
 }
 
 void check_same_jets(const Predictions& a, const Predictions& b) {
   TESSERA_CHECK(a.size() == b.size(), "paired difference: {} jets against {}", a.size(), b.size());
+  TESSERA_CHECK(a.weights == b.weights,
+                "paired difference: expected jets of the same weights, got others");
   for (std::size_t j = 0; j < a.target.size(); ++j) {
     TESSERA_CHECK(a.ids[j] == b.ids[j] && a.target[j] == b.target[j],
                   "paired difference: jet {} has id {} and class {} in one, {} and {} in the other",
@@ -139,7 +115,7 @@ Replicated prepared(const std::vector<MetricSample>& seeds, Numbers ones, std::u
 MetricSample::MetricSample(Task task, const Predictions& p) : task_(task) {
   const auto fill = [&](const auto& value, const auto& counts) {
     for (std::size_t j = 0; j < p.target.size(); ++j) {
-      jets_.push_back({value(j), j, counts(j)});
+      jets_.push_back({value(j), j, counts(j), p.weights.empty() ? 1.0 : p.weights[j]});
     }
   };
   check_finite(p, ErrorKind::usage, "metrics");
@@ -156,19 +132,19 @@ MetricSample::MetricSample(Task task, const Predictions& p) : task_(task) {
   }
 }
 
-Metrics MetricSample::operator()(Numbers weights) const {
-  TESSERA_CHECK(weights.size() == jets_.size(), "metrics: expected {} weights, got {}",
-                jets_.size(), weights.size());
+Metrics MetricSample::operator()(Numbers copies) const {
+  TESSERA_CHECK(copies.size() == jets_.size(), "metrics: copies of {} jets, got {}", jets_.size(),
+                copies.size());
   switch (task_) {
     case Task::tau_pt:
-      return momentum(jets_, weights);
+      return momentum(jets_, copies);
     case Task::tau_id:
-      return identification(jets_, weights);
+      return identification(jets_, copies);
     case Task::tau_dm:
     case Task::tag:
       break;
   }
-  return accuracy(jets_, weights);
+  return accuracy(jets_, copies);
 }
 
 Metrics bootstrap_errors(Task task, const Predictions& predictions, std::uint64_t seed,
@@ -201,10 +177,10 @@ std::vector<Replicated> replicate(Task task, std::span<const std::vector<Predict
     out.push_back(prepared(samples.back(), std::vector<double>(n, 1.0), replicas));
   }
   for (std::uint32_t b = 0; b < replicas; ++b) {
-    const std::vector<double> weights = poisson_weights(seed, b, n);
+    const std::vector<double> copies = poisson_weights(seed, b, n);
     for (std::size_t m = 0; m < samples.size(); ++m) {
       for (const MetricSample& sample : samples[m]) {
-        const Metrics metrics = sample(weights);
+        const Metrics metrics = sample(copies);
         for (std::size_t i = 0; i < metrics.size(); ++i) {
           out[m].replicas[i][b] += metrics[i].value / static_cast<double>(samples[m].size());
         }

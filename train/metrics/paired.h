@@ -8,21 +8,22 @@
 
 namespace tessera {
 
-/// The metrics of a task as functions of jet weights. The jets are ordered once, so that a replica
-/// costs O(N).
+/// The metrics of a task as functions of how often each jet stands in a sample; a jet brings its
+/// own weight. The jets are ordered once, so that a replica costs O(N).
 class MetricSample {
  public:
   /// Throws Error(usage), naming the jet, on an output that is not finite.
   MetricSample(Task task, const Predictions& predictions);
-  /// The metrics of a sample in which jet j stands weights[j] times, a whole number; NaN where that
+  /// The metrics of a sample in which jet j stands copies[j] times, a whole number; NaN where that
   /// sample is empty or lacks a class, or has one jet and no spread.
-  [[nodiscard]] Metrics operator()(Numbers weights) const;
+  [[nodiscard]] Metrics operator()(Numbers copies) const;
 
  private:
   struct Jet {
     double value;       // by which the jets are sorted: momentum ratio or score
-    std::size_t index;  // of its weight
+    std::size_t index;  // in the predictions
     bool counts;        // signal, or rightly answered
+    double weight;
   };
   Task task_;
   std::vector<Jet> jets_;

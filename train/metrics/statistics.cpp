@@ -63,6 +63,12 @@ double total_weight(Numbers weights, std::size_t n) {
                          : std::accumulate(weights.begin(), weights.end(), 0.0);
 }
 
+double effective_number(Numbers weights, std::size_t n) {
+  const double squares = std::inner_product(weights.begin(), weights.end(), weights.begin(), 0.0);
+  const double sum = total_weight(weights, n);
+  return weights.empty() ? sum : squares > 0 ? sum * sum / squares : 0;
+}
+
 std::vector<Scored> sorted_scored(Numbers scores, Numbers weights) {
   check_ordered(scores, "metrics");
   check_weights(scores, weights);
@@ -87,6 +93,49 @@ double sorted_quantile(Numbers sorted, double q) {
 }
 
 double quantile(Numbers values, double q) { return sorted_quantile(sorted_copy(values), q); }
+
+void RisingSample::add(double value, double weight, double copies) {
+  if (copies <= 0 || weight == 0) {
+    return;
+  }
+  const auto place = [&](double at) {
+    first_ = places_.empty() ? at : first_;
+    last_ = at - first_;
+    places_.push_back(places_.empty() ? 0 : std::max(places_.back(), last_));
+    values_.push_back(value);
+  };
+  place(total_ + weight / 2);
+  if (copies > 1) {
+    place(total_ + (copies - 0.5) * weight);
+  }
+  total_ += copies * weight;
+}
+
+double RisingSample::quantile(double q) const {
+  if (total_ <= 0) {
+    return NAN;
+  }
+  const double place = q * last_;
+  const auto above =
+      static_cast<std::size_t>(std::ranges::upper_bound(places_, place) - places_.begin());
+  if (above == 0 || above == places_.size()) {
+    return above == 0 ? values_.front() : values_.back();
+  }
+  const std::size_t below = above - 1;
+  const double t = (place - places_[below]) / (places_[above] - places_[below]);
+  return values_[below] + t * (values_[above] - values_[below]);
+}
+
+double quantile(Numbers values, double q, Numbers weights) {
+  if (weights.empty()) {
+    return quantile(values, q);
+  }
+  RisingSample sample;
+  for (const Scored& s : sorted_scored(values, weights)) {
+    sample.add(s.score, s.weight);
+  }
+  return sample.quantile(q);
+}
 
 double poisson_weight(std::uint64_t seed, std::uint32_t replica, std::uint64_t event) {
   // Inverse of the cumulated Poisson(1) distribution at a 32-bit uniform in (0, 1).

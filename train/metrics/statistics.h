@@ -20,6 +20,26 @@ double quantile(Numbers values, double q);
 /// The same of a sample that is sorted already.
 double sorted_quantile(Numbers sorted, double q);
 
+/// Order statistics of a weighted sample. A value of weight w covers w of the cumulated weight,
+/// with its place in the middle; q runs from the place of the smallest value to that of the
+/// largest, with linear interpolation. So weights of 1 give quantile(), a common factor changes
+/// nothing, and a value that stands several times has several places. Under negative weights it is
+/// the first place that the cumulated weight reaches.
+class RisingSample {
+ public:
+  /// Values in rising order, each `copies` times.
+  void add(double value, double weight = 1, double copies = 1);
+  /// NaN where the weights add up to nothing above 0.
+  [[nodiscard]] double quantile(double q) const;
+
+ private:
+  std::vector<double> places_, values_;  // places from that of the first value on, rising
+  double total_ = 0, first_ = 0, last_ = 0;
+};
+
+/// RisingSample of values in any order; weights empty = 1.
+double quantile(Numbers values, double q, Numbers weights);
+
 /// A copy in rising order. Throws Error(usage) on a NaN.
 std::vector<double> sorted_copy(Numbers values);
 
@@ -32,6 +52,9 @@ struct Scored {
 std::vector<Scored> sorted_scored(Numbers scores, Numbers weights);
 /// Sum of the weights, or n if there are none.
 double total_weight(Numbers weights, std::size_t n);
+/// Number of events of one weight that would have the same relative error: (sum w)^2 / sum w^2; n
+/// if there are no weights.
+double effective_number(Numbers weights, std::size_t n);
 
 /// Poisson(1) weight of event `event` in replica `replica`: a function of its arguments only, so
 /// replicas do not depend on order or threads, and two models on one sample are compared on the

@@ -208,7 +208,7 @@ SHAPES_OF_NAMED = {"residuals": lambda part: histogram(part, "counts"),
 def having(studies, part, needed):
     """Of each task and strategy the parts of that name, where at least one seed has one with `needed` in it. The raw jet
     stands first where a run holds its part: all runs of a task see the same test jets, so once is enough."""
-    pick = lambda runs, name: [{**r[name], "n_all": r.get("n")} for r in runs if (r.get(name) or {}).get(needed)]
+    pick = lambda runs, name: [{**r[name], "n_all": r[name].get("total", r.get("n"))} for r in runs if (r.get(name) or {}).get(needed)]
     chosen = {}
     for task, group in studies.items():
         baseline = pick((r for runs in group.values() for r in runs), f"baseline_{part}")[:1]

@@ -93,6 +93,16 @@ control: its backbone was never trained at all; <b>pre-trained</b> rows start fr
 baselines included, is <b class="mark">marked</b>. A gain counts when its paired difference below has an interval without 0 and the control does not show it too.</p>"""
 
 
+def weight_note(evals):
+    """Says which tasks have weighted test jets, and how many unweighted ones they count as."""
+    notes = []
+    for task, group in evals.items():
+        run = next((r for runs in group.values() for r in runs if r.get("weights")), None)
+        if run:
+            notes.append(f"{html.escape(TASKS.get(task, task))} ({grouped(run['n'])} jets that count as {run['weights']['effective_number']:.0f})")
+    return f"<p>Test jets are <b>weighted</b>: {'; '.join(notes)}. Every metric, curve and histogram below is.</p>" if notes else ""
+
+
 def difference_tables(rows):
     """Pre-trained minus each control, task by task; what is certain at 95 % in both senses is marked."""
     if not rows:

@@ -82,16 +82,18 @@ def draw_response_panel(page, task, group, scale):
 
 
 def least_density(group):
-    """One jet in a bin."""
+    """One jet in a bin; of weighted jets one of typical weight."""
     r = next(iter(group.values()))[0]
-    return 1 / (r["n_all"] or sum(r["counts"]) or 1) / (r["edges"][1] - r["edges"][0])
+    one = sum(r["squares"]) / sum(r["counts"]) if "squares" in r and sum(r["counts"]) > 0 else 1
+    return one / (r["n_all"] or sum(r["counts"]) or 1) / (r["edges"][1] - r["edges"][0])
 
 
 def draw_response_histogram(ax, runs, key):
     """All seeds see the same test jets, so the error is that of one."""
     counts, edges = np.mean([r["counts"] for r in runs], 0), np.asarray(runs[0]["edges"], float)
     jets = runs[0]["n_all"] or counts.sum() or 1
-    scale, error, look = 1 / jets / np.diff(edges), np.sqrt(counts), style(key)
+    error = np.sqrt(np.mean([r.get("squares", r["counts"]) for r in runs], 0))
+    scale, look = 1 / jets / np.diff(edges), style(key)
     ax.stairs((counts + error) * scale, edges, baseline=(counts - error) * scale, fill=True, color=look["color"], alpha=0.13, lw=0)
     ax.stairs(counts * scale, edges, lw=1.3, **look)
 
@@ -153,7 +155,8 @@ def draw_confusion(page, evals):
 
 def draw_matrix(page, runs, key):
     classes, counts = runs[0]["classes"], np.array([r["counts"] for r in runs], float)
-    share = (counts / np.maximum(counts.sum(2, keepdims=True), 1)).mean(0)
+    rows = counts.sum(2, keepdims=True)
+    share = (counts / np.where(rows > 0, rows, 1)).mean(0)
     figure, ax = page.panel(height=5.2)
     ax.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="#ffffff", linewidth=0.6)
     for (i, j), v in np.ndenumerate(share):
