@@ -12,7 +12,9 @@ namespace tessera::apps {
 
 /// Published checkpoints, .ckpt of PyTorch or .safetensors with the same names.
 struct ImportArguments {
-  std::string tokenizer, backbone;
+  std::string tokenizer, backbone, classifier, part;
+  std::string weaver;                ///< version of weaver-core that trained `part`
+  std::vector<std::string> classes;  ///< of a classifier, in the order of its outputs
   Helpers helpers;
 };
 

@@ -122,11 +122,25 @@ void add_training_verbs(CLI::App& app, CommandLine& line) {
                {"tokenizer.codes", "backbone.", "pretrain."}, pretrain_verb);
   CLI::App* import =
       add_run_verb(app, line, "import",
-                   "Take tokenizer and backbone from published checkpoints of OmniJet-alpha",
+                   "Take models from published checkpoints of OmniJet-alpha and of weaver's ParT",
                    {"tokenizer.", "backbone."}, import_verb);
   ImportArguments& files = line.options.import;
   import->add_option("--tokenizer", files.tokenizer, ".ckpt of PyTorch, or .safetensors");
   import->add_option("--backbone", files.backbone, "The same, with its next-token head");
+  import->add_option("--classifier", files.classifier,
+                     "The same, fine-tuned, with the head by sum or class attention; becomes "
+                     "RUN/finetune/tag__omnijet__imported/model and needs the run's tokenizer");
+  import->add_option("--part", files.part,
+                     "Weaver's Particle Transformer for JetClass, 13 features; becomes "
+                     "RUN/finetune/tag__part__imported/model");
+  import->add_option("--weaver", files.weaver,
+                     "Version of weaver-core that trained --part, such as 0.4: before 0.5 the "
+                     "channels behind its attention had another order");
+  import->add_option("--classes", files.classes,
+                     "Class names A,B,... in the order of the checkpoint's outputs; of ten outputs "
+                     "JetClass's by default")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   add_helper_options(*import, files.helpers, "Interpreter that reads a .ckpt; no library needed");
   add_run_verb(app, line, "generate", "Draw jets from the pre-trained model and compare them",
                {"backbone.kind", "generate."}, generate_verb);

@@ -48,7 +48,7 @@ TaskModelConfig task_model_config(const RunConfig& c, Task task, Method method,
                         .outputs = outputs_of(task, data),
                         .classes = classes_of(task, data)};
   model.backbone.dropout = model.gpt.dropout = c.finetune.dropout;
-  model.slots = compat_of(c) == Compat::reference ? c.data.max_particles : 0;
+  model.slots = token_slots(c);
   return model;
 }
 
@@ -108,6 +108,10 @@ PretrainConfig pretrain_config(const RunConfig& c) {
 
 Compat compat_of(const RunConfig& c) {
   return c.run.compat == "reference" ? Compat::reference : Compat::clean;
+}
+
+std::int64_t token_slots(const RunConfig& c) {
+  return compat_of(c) == Compat::reference ? c.data.max_particles : 0;
 }
 
 bool tokens_in(const RunConfig& c) {

@@ -14,6 +14,8 @@ BackboneConfig backbone_config(const RunConfig& config);
 GptConfig gpt_config(const RunConfig& config);
 PretrainConfig pretrain_config(const RunConfig& config);
 Compat compat_of(const RunConfig& config);
+/// Places of [start, codes, stop] that a model of tokens sees of a jet; 0 = all.
+std::int64_t token_slots(const RunConfig& config);
 /// Whether the backbone is OmniJet-alpha's; throws Error(usage) where the backbone does not go with
 /// the data contract or with run.compat.
 bool tokens_in(const RunConfig& config);

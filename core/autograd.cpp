@@ -147,6 +147,9 @@ class Tape {
     TESSERA_CHECK_KIND(ErrorKind::internal, g.dtype() == t.dtype(),
                        "backward: a gradient of {} for a tensor of {}", name(g.dtype()),
                        name(t.dtype()));
+    TESSERA_CHECK_KIND(ErrorKind::internal, g.device() == t.device(),
+                       "backward: a gradient on {} for a tensor on {}", name(g.device()),
+                       name(t.device()));
     if (!impl.node) {
       add_to_leaf(t, g);
       return;

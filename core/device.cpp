@@ -118,14 +118,19 @@ const char* name(DeviceType type) {
   return "?";
 }
 
+std::string name(Device device) {
+  return device.index == 0 ? name(device.type)
+                           : fmt::format("{}:{}", name(device.type), device.index);
+}
+
 std::vector<Device> devices() {
   std::vector<Device> found{kCpu};
 #ifdef TESSERA_BUILD_SIMT
   found.push_back({DeviceType::simt, 0});
 #endif
 #ifdef TESSERA_BUILD_CUDA
-  for (int i = 0; i < cuda_device_count(); ++i) {
-    found.push_back({DeviceType::cuda, static_cast<std::int8_t>(i)});
+  if (cuda_device_count() > 0) {  // the first; CUDA_VISIBLE_DEVICES chooses which one that is
+    found.push_back({DeviceType::cuda, 0});
   }
 #endif
   return found;
@@ -139,8 +144,10 @@ Device parse_device(const std::string& text) {
     }
     known.emplace_back(name(d.type));
   }
-  TESSERA_FAIL(ErrorKind::usage, "device: expected one of {}, got '{}'", fmt::join(known, ", "),
-               text);
+  const bool numbered = text.find(':') != std::string::npos;
+  TESSERA_FAIL(ErrorKind::usage, "device: expected one of {}, got '{}'{}", fmt::join(known, ", "),
+               text,
+               numbered ? "; the first GPU is used, and CUDA_VISIBLE_DEVICES chooses which" : "");
 }
 
 }  // namespace tessera

@@ -22,6 +22,8 @@ inline constexpr Device kCpu{};
 
 /// "cpu", "cuda", "simt"
 const char* name(DeviceType type);
+/// The same with the index of the second device of its kind and those behind it: "cuda:1".
+std::string name(Device device);
 /// The devices that this build and this machine can run; cpu first.
 std::vector<Device> devices();
 /// The device called `text`; throws Error(usage) with the list of those at hand.

@@ -108,6 +108,10 @@ constexpr DeviceCalls kCudaCalls{.allocate = cuda_allocate,
 }  // namespace
 
 const DeviceCalls& device_calls(Device device) {
+  TESSERA_CHECK(device.index == 0,
+                "device: expected the first of its kind, got {}; CUDA_VISIBLE_DEVICES chooses the "
+                "GPU",
+                name(device));
   switch (device.type) {
     case DeviceType::cpu:
       return kCpuCalls;

@@ -9,4 +9,9 @@ void throw_no_kernel(const char* kernel, Device device) {
                name(device.type));
 }
 
+void throw_elsewhere(const char* kernel, int argument, Device lies, Device runs) {
+  TESSERA_FAIL(ErrorKind::usage, "{}: argument {} lies on {}, the kernel runs on {}", kernel,
+               argument, name(lies), name(runs));
+}
+
 }  // namespace tessera::detail

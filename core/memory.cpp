@@ -354,10 +354,10 @@ void accumulate(const Tensor& target, const Tensor& source) {
                     (target.dtype() == DType::f32 || target.dtype() == DType::bf16),
                 "accumulate: target is {} {}, source is {} {}", name(target.dtype()),
                 target.shape(), name(source.dtype()), source.shape());
+  check_same_device("accumulate", {&target, &source});
   if (!on_cpu(target)) {
-    const Tensor from = source.to(target.device());
     if (target.size() > 0) {
-      add_on_device(target, from);
+      add_on_device(target, source);
     }
   } else if (target.dtype() == DType::f32 && target.is_contiguous()) {
     const Tensor from = source.contiguous();

@@ -119,8 +119,23 @@ void Tensor::check_view(DType dtype, int rank) const {
 void Tensor::check_span(DType dtype) const {
   TESSERA_CHECK(defined() && impl_->dtype == dtype, "span: expected {}, got {}", name(dtype),
                 name(this->dtype()));
-  TESSERA_CHECK(is_contiguous() && device().type == DeviceType::cpu,
-                "span: the tensor must be contiguous on cpu");
+  TESSERA_CHECK(device() == kCpu, "span: the host cannot read memory of {}; copy it by to()",
+                name(device()));
+  TESSERA_CHECK(is_contiguous(), "span: the tensor must be contiguous, got strides {} of shape {}",
+                strides(), shape());
+}
+
+void check_same_device(const char* op, std::initializer_list<const Tensor*> inputs) {
+  const Tensor* first = nullptr;
+  for (const Tensor* t : inputs) {
+    if (!t->defined()) {
+      continue;
+    }
+    first = first == nullptr ? t : first;
+    TESSERA_CHECK(t->device() == first->device(),
+                  "{}: expected all inputs on one device, got {} and {}", op, name(first->device()),
+                  name(t->device()));
+  }
 }
 
 Tensor Tensor::detach() const { return alias(*this, shape(), strides(), 0); }

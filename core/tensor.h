@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -63,11 +64,13 @@ class Tensor {
   /// The same storage without history.
   [[nodiscard]] Tensor detach() const;
 
-  /// The door to kernels: checks dtype, rank and innermost stride 1. T may be const.
+  /// The door to kernels: checks dtype, rank and innermost stride 1. T may be const. What it points
+  /// to is the host's to read on cpu alone.
   template <class T, int R>
-  [[nodiscard]] View<T, R> view() const {
+  [[nodiscard]] PlacedView<T, R> view() const {
     check_view(dtype_of<T>, R);
-    View<T, R> v{};
+    PlacedView<T, R> v{};
+    v.device = device();
     v.data = static_cast<T*>(raw());
     for (int i = 0; i < R; ++i) {
       v.shape[i] = shape()[i];
@@ -123,6 +126,10 @@ struct TensorImpl {
   int output = 0;              // which output of the producer
   Tensor grad;
 };
+
+/// Throws Error(usage) "<op>: expected all inputs on one device, got cpu and simt" unless those of
+/// the inputs that are defined lie on the same one.
+void check_same_device(const char* op, std::initializer_list<const Tensor*> inputs);
 
 /// bf16 where no kernel reads it: ops work on such a tensor in f32 and round what they give.
 inline bool is_host_bf16(const Tensor& t) { return t.dtype() == DType::bf16 && t.device() == kCpu; }

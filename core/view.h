@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/device.h"
 #include "core/target.h"
 
 namespace tessera {
@@ -46,6 +47,13 @@ struct View {
     }
     return v;
   }
+};
+
+/// What Tensor::view() gives: a View that still knows on which device its memory lies. The table of
+/// a kernel refuses one of another device.
+template <class T, int R>
+struct PlacedView : View<T, R> {
+  Device device;
 };
 
 }  // namespace tessera

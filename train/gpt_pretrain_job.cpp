@@ -34,7 +34,7 @@ Tensor trained_loss(const GptPretrainModel& model, const TokenSequences& s, std:
   }
   const PaddedNextTokenLoss padded = padded_next_token_loss(model.backbone, model.head, s.ids,
                                                             s.targets, s.segments, slots, dropout);
-  trainer.watch("ntp", Tensor::scalar(padded.clean, padded.loss.device()));
+  trainer.watch("ntp", padded.clean);
   return padded.loss;
 }
 

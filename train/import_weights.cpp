@@ -54,6 +54,36 @@ constexpr ImportRule kBackbone[] = {
     {"head.classification_head_linear_*", ""},  // of a fine-tuning
 };
 
+constexpr ImportRule kSumHead[] = {
+    {"head.classification_head_linear_embed.*", "head.fc1.*"},
+    {"head.classification_head_linear_class.*", "head.fc2.*"},
+};
+
+// What its class never calls has no place here: nn/models/class_attention_ref.h.
+constexpr ImportRule kClassAttentionHead[] = {
+    {"head.class_token", "head.cls"},
+    {"head.class_attention_blocks.#.norm1.*", "head.block.#.norm.*"},
+    {"head.class_attention_blocks.#.attn.in_proj_*", "head.block.#.attn.qkv.*"},
+    {"head.class_attention_blocks.#.attn.out_proj.*", "head.block.#.attn.out.*"},
+    {"head.class_attention_blocks.#.norm2.*", ""},
+    {"head.class_attention_blocks.#.mlp.*", ""},
+    {"head.input_projection.*", ""},
+    {"head.final_mlp.0.*", "head.fc1.*"},
+    {"head.final_mlp.3.*", "head.fc2.*"},
+    {"head.final_mlp.6.*", "head.fc3.*"},
+};
+
+/// A head, the rules of its tensors, and the weight whose rows are its outputs.
+struct KnownHead {
+  HeadKind kind;
+  std::span<const ImportRule> rules;
+  const char* last;
+};
+constexpr KnownHead kHeads[] = {
+    {HeadKind::sum, kSumHead, "head.classification_head_linear_class.weight"},
+    {HeadKind::class_attention_ref, kClassAttentionHead, "head.final_mlp.6.weight"},
+};
+
 /// What "#" and "*" stand for in `name`.
 struct Match {
   std::string block, rest;
@@ -216,6 +246,27 @@ class Import {
 
 std::span<const ImportRule> omnijet_tokenizer_rules() { return kTokenizer; }
 std::span<const ImportRule> omnijet_backbone_rules() { return kBackbone; }
+
+std::optional<ImportedHead> omnijet_head(const TensorMap& theirs) {
+  for (const KnownHead& head : kHeads) {
+    const auto last = theirs.find(head.last);
+    if (last != theirs.end() && last->second.rank() == 2) {
+      return ImportedHead{head.kind, last->second.shape(0)};
+    }
+  }
+  return std::nullopt;
+}
+
+std::vector<ImportRule> omnijet_classifier_rules(HeadKind kind) {
+  const auto head = std::ranges::find(kHeads, kind, &KnownHead::kind);
+  TESSERA_CHECK(head != std::end(kHeads), "import: OmniJet-alpha has no head {}", name(kind));
+  std::vector<ImportRule> rules(head->rules.begin(), head->rules.end());
+  std::ranges::copy_if(kBackbone, std::back_inserter(rules), [](const ImportRule& rule) {
+    return std::string_view(rule.theirs).starts_with("module.");
+  });
+  rules.push_back({"tokenizer.*", "tokenizer.*"});
+  return rules;
+}
 
 ImportReport import_weights(Module& model, const TensorMap& theirs,
                             std::span<const ImportRule> rules, const std::string& file) {

@@ -32,8 +32,8 @@ Tensor loss_of(const Tokenizer& model, const TokenizerJob& job, const Unlabelled
   const PaddedTokenizerLoss padded =
       padded_tokenizer_loss(model, out, x, jets, data.features.max_constituents);
   trainer.watch("clean_loss", out.loss);
-  trainer.watch("reconstruction", Tensor::scalar(padded.reconstruction_loss, x.device()));
-  trainer.watch("quantiser", Tensor::scalar(padded.quantizer_loss, x.device()));
+  trainer.watch("reconstruction", padded.reconstruction_loss);
+  trainer.watch("quantiser", padded.quantizer_loss);
   const NoArena heap;
   const PaddedLatents seen = with_pads(out, padded);
   left.latent = seen.latent;

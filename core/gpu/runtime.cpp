@@ -112,8 +112,11 @@ void cuda_destroy_stream(void* stream) noexcept {
 }
 
 void cuda_synchronize(void* stream) {
-  TESSERA_CUDA_CALL(stream == nullptr ? cudaDeviceSynchronize()
-                                      : cudaStreamSynchronize(stream_of(stream)));
+  if (stream == nullptr) {
+    TESSERA_CUDA_CALL(cudaDeviceSynchronize());
+  } else {
+    TESSERA_CUDA_CALL(cudaStreamSynchronize(stream_of(stream)));
+  }
 }
 
 void cuda_copy_queued(void* stream, void* target, const void* source, std::size_t bytes) {
@@ -143,7 +146,7 @@ bool cuda_event_reached(void* event) {
   if (error == cudaErrorNotReady) {
     return false;
   }
-  TESSERA_CUDA_CALL(error);
+  cu::check_call(error, "cudaEventQuery(event)");
   return true;
 }
 
@@ -195,7 +198,7 @@ bool cuda_update_graph(void* graph, void* recorded) {
     static_cast<void>(cudaGetLastError());  // the next call must not find it
     return false;
   }
-  TESSERA_CUDA_CALL(error);
+  cu::check_call(error, "cudaGraphExecUpdate(graph, recorded)");
   return true;
 }
 

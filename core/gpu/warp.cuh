@@ -41,13 +41,15 @@ TESSERA_DEVICE MatrixPlace matrix_place(std::int64_t i, std::int64_t d) {
   return {i / d, i % d};
 }
 
-/// exp(x) to about 2 ulp: ex2 of x log2 e, whose rounding error is put back to first order. 0 below
-/// ln of the smallest normal number; infinite above 88.7.
+/// exp(x) to 2 ulp beside what ex2 is off by (2 ulp on a GPU): ex2 of x log2 e, whose rounding
+/// error is put back to first order. 0 below -87.3, near ln of the smallest normal number; infinite
+/// above 88.72283. The largest x stands for those: further up the correction of an infinite power
+/// may be negative, and the sum a NaN.
 TESSERA_DEVICE float exp(float x) {
   if (x < -87.3F) {
     return 0.0F;
   }
-  const float bounded = x > 88.8F ? 88.8F : x;
+  const float bounded = x > 88.72283F ? 88.723F : x;
   const float high = bounded * 1.44269502F;
   const float low = fma(bounded, 1.44269502F, -high) + bounded * 1.92596299e-8F;
   const float power = ex2(high);

@@ -127,8 +127,8 @@ ScheduleGuard::~ScheduleGuard() { t_schedule = previous_; }
 const LaunchStats& last_launch() { return t_last; }
 
 namespace {
-void run_now(const Geometry& geometry, void (*body)(const void*), const void* arguments,
-             std::size_t argument_bytes) {
+void run_now(const Geometry& geometry, Schedule order, void (*body)(const void*),
+             const void* arguments, std::size_t argument_bytes) {
   TESSERA_CHECK_KIND(ErrorKind::internal, t_launch == nullptr,
                      "{}: a kernel may not launch another", geometry.name);
   if (const char* fault = take_memory_fault()) {
@@ -136,7 +136,7 @@ void run_now(const Geometry& geometry, void (*body)(const void*), const void* ar
                  geometry.name);
   }
   const DeviceMemoryOpen open;
-  Launch launch(geometry, t_schedule, body, arguments, argument_bytes);
+  Launch launch(geometry, order, body, arguments, argument_bytes);
   launch.run();
   t_last = launch.stats;
   add_to_report(geometry, launch.stats);
@@ -146,14 +146,11 @@ void run_now(const Geometry& geometry, void (*body)(const void*), const void* ar
 void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
              std::size_t argument_bytes) {
   check_geometry(geometry, argument_bytes);
-  if (geometry.stream == nullptr) {
-    run_now(geometry, body, arguments, argument_bytes);
-    return;
-  }
   const auto* bytes = static_cast<const std::byte*>(arguments);
   enqueue(geometry.stream,
-          [geometry, body, copy = std::vector<std::byte>(bytes, bytes + argument_bytes)] {
-            run_now(geometry, body, copy.data(), copy.size());
+          [geometry, order = t_schedule, body,
+           copy = std::vector<std::byte>(bytes, bytes + argument_bytes)] {
+            run_now(geometry, order, body, copy.data(), copy.size());
           });
 }
 

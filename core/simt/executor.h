@@ -22,7 +22,8 @@ struct Schedule {
   Order order = Order::forward;
   std::uint64_t seed = 0;
 };
-/// The schedule of the next launch: forward, or random with TESSERA_SIMT_SEED where that is set.
+/// The schedule of the next launch, and of what streams do: forward, or random with
+/// TESSERA_SIMT_SEED where that is set.
 Schedule schedule();
 /// Changes the schedule for a scope.
 class ScheduleGuard {
@@ -93,13 +94,13 @@ struct Geometry {
   Dim3 grid, block;
   std::size_t smem_bytes;
   bool smem_opt_in = false;     ///< the attribute that shared memory above 48 KiB needs
-  void* stream = nullptr;       ///< null: runs at once; else queued (core/simt/stream.h)
+  void* stream = nullptr;       ///< where it is queued (core/simt/stream.h)
   const void* entry = nullptr;  ///< the kernel's code, by which tests find its symbol
 };
 /// Runs every thread of the grid; body(arguments) is one thread. Throws Error: usage for a geometry
 /// that no GPU takes, internal for a fault of the kernel (race, deadlock, stray access), naming
-/// kernel, block, threads, lines and schedule. Returns when all blocks are done, or with a stream
-/// when the launch is queued; the arguments are copied then.
+/// kernel, block, threads, lines and schedule. Returns when the launch is queued, the arguments
+/// copied; in the default stream and forward order that is when all blocks are done.
 void execute(const Geometry& geometry, void (*body)(const void*), const void* arguments,
              std::size_t argument_bytes);
 

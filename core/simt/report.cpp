@@ -1,11 +1,13 @@
 #include "core/simt/report.h"
 
 #include <fmt/format.h>
+#include <link.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "core/simt/launch_state.h"
 
@@ -19,10 +21,35 @@ struct Row {
 
 bool asked_for() { return std::getenv("TESSERA_SIMT_REPORT") != nullptr; }
 
+std::uintptr_t load_address() {
+  std::uintptr_t base = 0;  // of the program itself, which comes first
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* out) {
+        *static_cast<std::uintptr_t*>(out) = info->dlpi_addr;
+        return 1;
+      },
+      &base);
+  return base;
+}
+
+/// Where the code of the kernels lies in the program's file, a line each, added to a file.
+void write_entries(const char* path, const std::set<const void*>& entries) {
+  if (std::FILE* out = std::fopen(path, "a"); out != nullptr) {
+    for (const void* entry : entries) {
+      fmt::print(out, "{:x}\n", reinterpret_cast<std::uintptr_t>(entry) - load_address());
+    }
+    std::fclose(out);
+  }
+}
+
 struct Table {
   std::mutex mutex;
   std::map<std::string, Row> rows;
+  std::set<const void*> entries;
   ~Table() {
+    if (const char* path = std::getenv("TESSERA_SIMT_ENTRIES")) {
+      write_entries(path, entries);
+    }
     if (asked_for()) {
       std::fputs(report().c_str(), stderr);
     }
@@ -65,6 +92,7 @@ void add_to_report(const Geometry& g, const LaunchStats& s) {
   }
   Table& t = table();
   const std::lock_guard lock(t.mutex);
+  t.entries.insert(g.entry);
   Row& row = t.rows[g.name];
   ++row.launches;
   row.sum += s;

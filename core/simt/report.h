@@ -1,4 +1,5 @@
-// The counters of all launches, kernel by kernel.
+// The counters of all launches, kernel by kernel. TESSERA_SIMT_ENTRIES=FILE in the environment adds
+// to a file the addresses of the kernels that a program launched, as its symbol table has them.
 #pragma once
 
 #include <string>

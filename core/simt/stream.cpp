@@ -53,6 +53,22 @@ void refuse_event(const void* stream) {
 // Streams belong to the thread that made them, as its schedule does.
 thread_local std::vector<Queue*> t_queues;
 thread_local std::mt19937_64 t_random{0};
+thread_local bool t_default_at_once = false;
+
+// The default stream, Stream{}. As on cuda, where the others are non-blocking, it is one of many:
+// it waits for no other stream and none waits for it. Lives to the end: tensors of static duration
+// free into it.
+Queue& default_queue() {
+  thread_local Queue* queue = [] {
+    t_queues.push_back(new Queue);
+    return t_queues.back();
+  }();
+  return *queue;
+}
+
+Queue& queue_of(void* stream) {
+  return stream == nullptr ? default_queue() : *static_cast<Queue*>(stream);
+}
 
 bool runnable(const Queue& q) {
   return !q.tasks.empty() && (q.tasks.front().awaited == nullptr ||
@@ -89,6 +105,8 @@ Queue* choose(Queue* target) {
 
 }  // namespace
 
+void run_default_at_once(bool on) { t_default_at_once = on; }
+
 void* create_stream() {
   t_queues.push_back(new Queue);  // owned by the handle
   return t_queues.back();
@@ -107,25 +125,45 @@ void destroy_stream(void* stream) noexcept {
   delete static_cast<Queue*>(stream);
 }
 
-void enqueue(void* stream, std::function<void()> work, NodeKind kind) {
-  auto* queue = static_cast<Queue*>(stream);
-  if (queue == nullptr) {
-    work();
-  } else if (queue->recording) {
-    queue->recording->push_back({kind, std::move(work)});
-  } else {
-    queue->tasks.push_back({std::move(work), nullptr, 0, false});
+namespace {
+void run_to_the_end(Queue& queue);
+
+// Whether the default stream works off what it holds as soon as something is queued there: always
+// in forward order, never in reverse, now and then at random.
+bool default_runs_now() {
+  constexpr std::uint64_t kSeldom = 8;
+  const Order order = schedule().order;
+  return t_default_at_once || order == Order::forward ||
+         (order == Order::random && t_random() % kSeldom == 0);
+}
+
+// Waits, marks and frees come from destructors too: they run nothing else, which may throw.
+void push(void* stream, Task task) {
+  Queue& queue = queue_of(stream);
+  const bool harmless = task.always && queue.tasks.empty();
+  const bool runs = stream == nullptr && task.work && (harmless || !task.always);
+  queue.tasks.push_back(std::move(task));
+  if (runs && default_runs_now()) {
+    run_to_the_end(queue);
   }
 }
 
-namespace {
 void enqueue_always(void* stream, std::function<void()> work) {
-  enqueue(stream, std::move(work), NodeKind::mark);
-  if (auto* queue = static_cast<Queue*>(stream); queue != nullptr && !queue->recording) {
-    queue->tasks.back().always = true;
+  if (Queue& queue = queue_of(stream); queue.recording) {
+    queue.recording->push_back({NodeKind::mark, std::move(work)});
+  } else {
+    push(stream, {std::move(work), nullptr, 0, true});
   }
 }
 }  // namespace
+
+void enqueue(void* stream, std::function<void()> work, NodeKind kind) {
+  if (Queue& queue = queue_of(stream); queue.recording) {
+    queue.recording->push_back({kind, std::move(work)});
+  } else {
+    push(stream, {std::move(work), nullptr, 0, false});
+  }
+}
 
 void copy_queued(void* stream, void* target, const void* source, std::size_t bytes) {
   enqueue(
@@ -135,7 +173,11 @@ void copy_queued(void* stream, void* target, const void* source, std::size_t byt
 void* allocate_queued(std::size_t bytes, void* stream) {
   TESSERA_CHECK_KIND(ErrorKind::internal, !records(stream),
                      "simt: expected no allocation in the order of a stream that is recorded");
-  return simt_allocate(bytes);
+  void* data = simt_allocate(bytes);
+  if (stream != nullptr || schedule().order != Order::forward) {
+    poison_queued(stream, data, bytes);
+  }
+  return data;
 }
 
 void free_queued(void* data, void* stream) {
@@ -173,6 +215,14 @@ void run_one(Queue* q) {
 }
 }  // namespace
 
+namespace {
+void run_to_the_end(Queue& queue) {
+  while (pending(&queue)) {
+    run_one(choose(&queue));
+  }
+}
+}  // namespace
+
 void synchronize(void* stream) {
   auto* target = static_cast<Queue*>(stream);
   t_random.seed(schedule().seed);
@@ -195,10 +245,8 @@ void record_event(void* event, void* stream) {
 void wait_event(void* event, void* stream) {
   refuse_event(stream);
   const auto& e = *static_cast<std::shared_ptr<Event>*>(event);
-  if (stream != nullptr && e->asked > 0) {
-    static_cast<Queue*>(stream)->tasks.push_back({nullptr, e, e->asked, false});
-  } else if (stream == nullptr && e->done < e->asked) {
-    synchronize(nullptr);
+  if (e->done < e->asked) {
+    push(stream, {nullptr, e, e->asked, false});
   }
 }
 

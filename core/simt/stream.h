@@ -14,12 +14,17 @@ void* create_stream();
 void destroy_stream(void* stream) noexcept;
 /// What a piece of work is as a node of a graph.
 enum class NodeKind : std::uint8_t { kernel, copy, mark };
-/// Queues work; with a null stream it runs at once.
+/// Queues work. That of the default stream, null, is queued too: in forward order it runs at once,
+/// in reverse order when somebody waits, at random here and there in between.
 void enqueue(void* stream, std::function<void()> work, NodeKind kind = NodeKind::kernel);
+/// Of this thread: the default stream runs its work at once in any order, for tests of single
+/// kernels, whose faults are then thrown by the launch.
+void run_default_at_once(bool on);
 /// Copies when its turn comes: both memories must stay as they are until then.
 void copy_queued(void* stream, void* target, const void* source, std::size_t bytes);
-/// Memory that is there at once; throws Error(internal) while the stream is recorded, where on cuda
-/// it would become a node of the graph.
+/// Memory that is there once its turn comes: what others wrote to it before is lost then, as the
+/// one before who had it on cuda may still be at work. Throws Error(internal) while the stream is
+/// recorded, where on cuda it would become a node of the graph.
 void* allocate_queued(std::size_t bytes, void* stream);
 /// Takes memory back when its turn comes; a fault while the stream is recorded, as graphs do not
 /// own what others allocated.

@@ -128,7 +128,7 @@ void AdamWOnDevice::step(const AdamWBuffers& b, const AdamWOptions& o, const Ten
   const Device device = rates_.device();
   TESSERA_CHECK(b.parameters.shape() == Shape{size_}, "adamw: spans of {} parameters, got {}",
                 size_, b.parameters.shape());
-  const View<const float, 1> gradients = b.gradients.view<const float, 1>();
+  const PlacedView<const float, 1> gradients = b.gradients.view<const float, 1>();
   kNormBlocks(device, gradients, partials_.view<float, 2>(), bad_.view<std::int32_t, 1>(),
               Stream{});
   kReport(device, partials_.view<const float, 2>(), bad_.view<const std::int32_t, 1>(),
@@ -166,6 +166,7 @@ AdamWVerdict adamw_verdict(std::span<const float> report) {
 
 double adamw_step(const Tensor& parameters, const Tensor& gradients, const Tensor& m,
                   const Tensor& v, std::span<const AdamWSpan> spans, const AdamWOptions& o) {
+  check_same_device("adamw", {&parameters, &gradients, &m, &v});
   const AdamWBuffers buffers{parameters, gradients, m, v};
   if (parameters.device() != kCpu) {
     return step_on_device(buffers, spans, o);

@@ -312,6 +312,7 @@ Tensor attention_between(const Tensor& q0, const Tensor& kv0, const Segments& q_
 Tensor attention(const Tensor& qkv, const Segments& segments, const AttentionOptions& options) {
   TESSERA_CHECK(qkv.rank() == 4 && qkv.shape(1) == 3 && qkv.shape(0) == segments.total(),
                 "attention: qkv must be ({}, 3, H, D), got {}", segments.total(), qkv.shape());
+  check_same_device("attention", {&qkv, &options.bias});
   if (qkv.dtype() != DType::bf16) {
     return self_attention<float>(qkv, segments, options);
   }
@@ -327,6 +328,7 @@ Tensor cross_attention(const Tensor& q, const Tensor& kv, const Segments& q_segm
   TESSERA_CHECK(kv.shape() == (Shape{kv_segments.total(), 2, q.shape(1), q.shape(2)}),
                 "cross_attention: kv must be ({}, 2, {}, {}), got {}", kv_segments.total(),
                 q.shape(1), q.shape(2), kv.shape());
+  check_same_device("cross_attention", {&q, &kv, &options.bias});
   if (q.dtype() != DType::bf16) {
     return attention_between<float>(q, kv, q_segments, kv_segments, options);
   }

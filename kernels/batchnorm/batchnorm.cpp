@@ -17,6 +17,7 @@ void check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias) {
       x.rank() == 2 && weight.shape() == Shape{x.shape(1)} && bias.shape() == weight.shape(),
       "batch_norm: x must be (N, C), weight and bias (C), got {}, {}, {}", x.shape(),
       weight.shape(), bias.shape());
+  check_same_device("batch_norm", {&x, &weight, &bias});
 }
 
 Tensor inverse_deviation(const Tensor& variance0, float eps) {

@@ -239,6 +239,7 @@ struct FusedPass {
 Tensor cross_entropy(const Tensor& logits0, const Tensor& targets0, const Tensor& row_weight) {
   TESSERA_CHECK(logits0.rank() == 2, "cross_entropy: logits must be (T, C), got {}",
                 logits0.shape());
+  check_same_device("cross_entropy", {&logits0, &row_weight});
   const Tensor targets = checked_targets("cross_entropy", targets0, logits0.shape(0),
                                          logits0.shape(1), logits0.device());
   const Tensor logits = logits0.detach().contiguous();
@@ -267,6 +268,7 @@ Tensor linear_cross_entropy(const Tensor& h0, const Tensor& weight0, const Tenso
   const std::int64_t t = h0.shape(0), v = weight0.shape(0);
   TESSERA_CHECK(!bias0.defined() || bias0.shape() == Shape{v},
                 "linear_cross_entropy: bias must be ({}), got {}", v, bias0.shape());
+  check_same_device("linear_cross_entropy", {&h0, &weight0, &bias0, &row_weight});
   const Tensor targets = checked_targets("linear_cross_entropy", targets0, t, v, h0.device());
   const double divisor =
       normaliser > 0 ? normaliser : static_cast<double>(std::max<std::int64_t>(1, t));

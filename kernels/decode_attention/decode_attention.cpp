@@ -53,6 +53,7 @@ Tensor decode_attention(const Tensor& qkv0, const KeyValueCache& cache,
   const std::int64_t h = cache.values.shape(1), d = cache.values.shape(3);
   TESSERA_CHECK(qkv0.rank() == 4 && qkv0.shape() == (Shape{qkv0.shape(0), 3, h, d}),
                 "decode_attention: qkv must be (B, 3, {}, {}), got {}", h, d, qkv0.shape());
+  check_same_device("decode_attention", {&qkv0, &cache.keys, &cache.values});
   check_rows(cache, qkv0.shape(0), slots, positions);
   const Tensor qkv = qkv0.detach().contiguous();
   const Tensor out = Tensor::empty({qkv.shape(0), h, d}, DType::f32, qkv.device());

@@ -29,7 +29,7 @@ template <>
 constexpr auto kActivationBackward<bf16> = TESSERA_DEVICE_KERNEL(activation_backward_bf16);
 
 template <class T>
-View<T, 1> flat(const Tensor& t) {
+PlacedView<T, 1> flat(const Tensor& t) {
   return t.reshape({t.size()}).view<T, 1>();
 }
 
@@ -46,6 +46,7 @@ Tensor combine(Pointwise kind, float alpha, const Tensor& a0, float beta, const 
   TESSERA_CHECK(a0.shape() == b0.shape() && a0.dtype() == b0.dtype(),
                 "{}: shapes and types must be equal, got {} {} and {} {}", op, name(a0.dtype()),
                 a0.shape(), name(b0.dtype()), b0.shape());
+  check_same_device(op, {&a0, &b0});
   const Tensor a = a0.detach().contiguous(), b = b0.detach().contiguous();
   if (is_host_bf16(a)) {
     return combine_of<float>(kind, alpha, a.to(DType::f32), beta, b.to(DType::f32)).to(DType::bf16);
@@ -85,6 +86,7 @@ Tensor sum_columns(const Tensor& x) {
 void check_row(const char* op, const Tensor& x, const Tensor& row) {
   TESSERA_CHECK(x.rank() == 2 && row.shape() == Shape{x.shape(1)},
                 "{}: x must be (T, d) and row (d), got {} and {}", op, x.shape(), row.shape());
+  check_same_device(op, {&x, &row});
 }
 
 }  // namespace

@@ -80,6 +80,7 @@ Tensor gather_rows_of(const Tensor& x0, const Tensor& index0) {
 }  // namespace
 
 Tensor sum_by_key(const Tensor& x, const RowsByKey& by) {
+  check_same_device("sum_by_key", {&x, &by.starts, &by.order});
   if (is_host_bf16(x)) {
     return sum_by_key_of<float>(x.to(DType::f32), by).to(DType::bf16);
   }
@@ -133,6 +134,7 @@ Tensor concat_rows(std::span<const Tensor> parts) {
     TESSERA_CHECK(p.rank() == 2 && p.shape(1) == parts[0].shape(1) && p.dtype() == parts[0].dtype(),
                   "concat_rows: expected (N, {}) {}, got {} {}", parts[0].shape(1),
                   name(parts[0].dtype()), p.shape(), name(p.dtype()));
+    check_same_device("concat_rows", {&parts[0], &p});
     offsets.push_back(offsets.back() + p.shape(0));
   }
   Tensor y =

@@ -19,8 +19,8 @@ constexpr auto kBackward<bf16> = TESSERA_DEVICE_KERNEL(layernorm_backward_bf16);
 constexpr auto kReduce = TESSERA_KERNEL(layernorm_reduce);
 
 template <class T>
-View<const T, 2> rows_or_none(const Tensor& t) {
-  return t.defined() ? t.view<const T, 2>() : View<const T, 2>{};
+PlacedView<const T, 2> rows_or_none(const Tensor& t) {
+  return t.defined() ? t.view<const T, 2>() : PlacedView<const T, 2>{};
 }
 
 // With n = (x - mean) rstd and g' = dy * weight:
@@ -104,6 +104,7 @@ void check(const char* op, const Tensor& x, const Tensor& weight, const Tensor& 
       x.rank() == 2 && weight.shape() == Shape{x.shape(1)} && bias.shape() == weight.shape(),
       "{}: x must be (T, d), weight and bias (d), got {}, {}, {}", op, x.shape(), weight.shape(),
       bias.shape());
+  check_same_device(op, {&x, &weight, &bias});
 }
 
 }  // namespace
@@ -123,6 +124,7 @@ NormedSum add_layer_norm(const Tensor& x, const Tensor& y, const Tensor& weight,
   TESSERA_CHECK(x.shape() == y.shape() && x.dtype() == y.dtype(),
                 "add_layer_norm: x and y must be alike, got {} {} and {} {}", name(x.dtype()),
                 x.shape(), name(y.dtype()), y.shape());
+  check_same_device("add_layer_norm", {&x, &y});
   if (is_host_bf16(x)) {
     const Tensor sum = add(x, y);
     return {sum, layer_norm(sum, weight, bias, eps)};

@@ -215,6 +215,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
                 weight.shape());
   TESSERA_CHECK(!bias.defined() || bias.shape() == Shape{weight.shape(0)},
                 "linear: bias must be ({}), got {}", weight.shape(0), bias.shape());
+  check_same_device("linear", {&x, &weight, &bias});
   if (is_host_bf16(x)) {
     return linear_of<float>(x.to(DType::f32), weight, bias, activation).to(DType::bf16);
   }
@@ -225,6 +226,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activat
 Tensor matmul(const Tensor& a0, const Tensor& b0) {
   TESSERA_CHECK(a0.rank() == 2 && b0.rank() == 2 && a0.shape(1) == b0.shape(0),
                 "matmul: a must be (M, K) and b (K, N), got {} and {}", a0.shape(), b0.shape());
+  check_same_device("matmul", {&a0, &b0});
   const Tensor a = a0.detach().contiguous(), b = b0.detach().contiguous();
   const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
   const Multiplier multiply = multiplier_for(a);

@@ -39,6 +39,7 @@ Tensor sample(const Tensor& logits, const SampleOptions& options, const Tensor& 
   TESSERA_CHECK(logits.rank() == 2, "sample: logits must be (B, V), got {}", logits.shape());
   TESSERA_CHECK(uniforms.shape() == (Shape{logits.shape(0)}),
                 "sample: uniforms must be ({}), got {}", logits.shape(0), uniforms.shape());
+  check_same_device("sample", {&logits, &uniforms});
   check_options(options);
   const Tensor excluded = exclusion_flags(options.excluded, logits.shape(1), logits.device());
   const Tensor x = logits.detach().contiguous(), u = uniforms.detach().contiguous();

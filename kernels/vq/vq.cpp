@@ -19,8 +19,8 @@ constexpr auto kQuantize = TESSERA_KERNEL(vq_quantize);
 constexpr auto kBackward = TESSERA_KERNEL(vq_backward);
 constexpr auto kCodebookBackward = TESSERA_KERNEL(vq_codebook_backward);
 
-View<const float, 2> matrix(const Tensor& t) { return t.view<const float, 2>(); }
-View<const float, 1> vector(const Tensor& t) { return t.view<const float, 1>(); }
+PlacedView<const float, 2> matrix(const Tensor& t) { return t.view<const float, 2>(); }
+PlacedView<const float, 1> vector(const Tensor& t) { return t.view<const float, 1>(); }
 
 Tensor empty_like(const Tensor& t) { return Tensor::empty(t.shape(), DType::f32, t.device()); }
 
@@ -88,6 +88,7 @@ Tensor vq_effective_codebook(const Tensor& codebook0, const Tensor& scale, const
   TESSERA_CHECK(scale.shape() == Shape{d} && bias.shape() == Shape{d},
                 "vq: affine scale and bias must be ({}), got {} and {}", d, scale.shape(),
                 bias.shape());
+  check_same_device("vq", {&codebook0, &scale, &bias});
   const Tensor codebook = codebook0.detach().contiguous();
   Tensor e = empty_like(codebook);
   kEffective(e.device(), matrix(codebook), vector(scale.detach().contiguous()),
@@ -100,6 +101,7 @@ Tensor vq_assign(const Tensor& z, const Tensor& codebook, VqDistance distance) {
                     codebook.shape(0) > 0,
                 "vq: z must be (T, D) and the codebook (K, D), got {} and {}", z.shape(),
                 codebook.shape());
+  check_same_device("vq", {&z, &codebook});
   check_vq_distance(distance, z.device());
   const NoGrad off;
   const auto search = distance == VqDistance::f16 ? nearest_half : nearest;

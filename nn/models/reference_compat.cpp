@@ -21,65 +21,65 @@ void check_slots(const Segments& segments, std::int64_t slots) {
                 segments.count(), segments.max_length());
 }
 
-/// Row k of the effective codebook, (1, D), with its gradient.
-Tensor effective_code(const Quantizer& vq, float affine_lr, std::int32_t k) {
-  const Tensor row = gather_rows(vq.codebook, RowPacker::vector_tensor({k}));
-  const Tensor factor = add(Tensor::full(vq.scale.shape(), 1.0F), scale(vq.scale, affine_lr));
+/// Row k of the effective codebook, (1, D), with its gradient; k: (1) i32.
+Tensor effective_code(const Quantizer& vq, float affine_lr, const Tensor& k) {
+  const Tensor row = gather_rows(vq.codebook, k);
+  const Tensor ones = Tensor::full(vq.scale.shape(), 1.0F, DType::f32, vq.scale.device());
+  const Tensor factor = add(ones, scale(vq.scale, affine_lr));
   return add_rows(mul_rows(row, factor), scale(vq.bias, affine_lr));
 }
 
-std::int32_t code_of_zero(const Quantizer& vq, const TokenizerConfig& c) {
+/// (1) i32
+Tensor code_of_zero(const Quantizer& vq, const TokenizerConfig& c) {
   const NoGrad off;
-  const Tensor zero = Tensor::zeros({1, vq.codebook.shape(1)});
+  const Tensor zero = Tensor::zeros({1, vq.codebook.shape(1)}, DType::f32, vq.codebook.device());
   const Tensor effective = vq_effective_codebook(vq.codebook, vq.scale, vq.bias, c.affine_lr);
-  return vq_assign(zero, effective, c.distance).to_vector<std::int32_t>()[0];
+  return vq_assign(zero, effective, c.distance);
 }
 
-/// A batch of token sequences, each with its probe behind it.
+/// The rows of a batch of token sequences, each with its probe behind it.
 struct Probed {
-  std::vector<std::int32_t> ids, targets;
+  std::vector<std::int32_t> tokens;     // of every row, for gather_tokens(): a probe has the id 0
   std::vector<float> weights, real;     // of every row; `real` is 0 for probes
   std::vector<std::int32_t> real_rows;  // where the tokens landed
   std::vector<std::int32_t> offsets{0};
 
-  Probed(const std::vector<std::int32_t>& tokens, const std::vector<std::int32_t>& next,
-         const Segments& segments, std::int64_t slots) {
+  Probed(const Segments& segments, std::int64_t slots) {
     for (int j = 0; j < segments.count(); ++j) {
       const std::int32_t first = segments.cu_seqlens()[static_cast<std::size_t>(j)];
       const std::int32_t m = segments.length(j);
       for (std::int32_t i = first; i < first + m; ++i) {
-        real_rows.push_back(static_cast<std::int32_t>(ids.size()));
-        append(tokens[static_cast<std::size_t>(i)], next[static_cast<std::size_t>(i)], 1, 1);
+        real_rows.push_back(static_cast<std::int32_t>(tokens.size()));
+        append(i, 1, 1);
       }
-      append(0, 0, static_cast<float>(slots - m), 0);
-      offsets.push_back(static_cast<std::int32_t>(ids.size()));
+      append(literal_token(0), static_cast<float>(slots - m), 0);
+      offsets.push_back(static_cast<std::int32_t>(tokens.size()));
     }
   }
 
  private:
-  void append(std::int32_t id, std::int32_t target, float weight, float is_real) {
-    ids.push_back(id);
-    targets.push_back(target);
+  void append(std::int32_t token, float weight, float is_real) {
+    tokens.push_back(token);
     weights.push_back(weight);
     real.push_back(is_real);
   }
 };
 
-Tensor row_weights(const std::vector<float>& w) {
-  return Tensor::from(w, {static_cast<std::int64_t>(w.size())});
+Tensor row_weights(const std::vector<float>& w, Device device) {
+  return Tensor::from(w, {static_cast<std::int64_t>(w.size())}, device);
 }
 
 /// Hidden states of tokens and probes, (T + B, d). A probe stands behind the m tokens of its jet,
 /// so the causal mask over those m keys lets it see all of them.
-Tensor probed_states(const GptBackbone& backbone, const Probed& p, const Segments& segments,
-                     const DropoutStream& dropout) {
+Tensor probed_states(const GptBackbone& backbone, const Tensor& ids, const Probed& p,
+                     const Segments& segments, const DropoutStream& dropout) {
   const Segments rows(p.offsets);
   const Tensor real = RowPacker::vector_tensor(p.real_rows);
   const std::vector<std::uint8_t> causal = all_causal(segments);
   const auto mix = [&](const SelfAttention& attn, const Tensor& x) {
     return attn.cross(x, gather_rows(x, real), rows, segments, causal);
   };
-  const Tensor embedded = backbone.embed(RowPacker::vector_tensor(p.ids));
+  const Tensor embedded = backbone.embed(gather_tokens(ids, p.tokens, 0));
   Tensor h = embedded.to(row_type(embedded.device()));
   for (std::size_t i = 0; i < backbone.blocks().size(); ++i) {
     h = (*backbone.blocks()[i])(h, mix, fork(dropout, i));
@@ -128,8 +128,8 @@ PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const Tokenize
   const Tensor packed = scale(out.vq_loss, static_cast<float>(segments.total()) / places);
   const Tensor quantizer = add(packed, pads);
 
-  result.reconstruction_loss = reco.item();
-  result.quantizer_loss = quantizer.item();
+  result.reconstruction_loss = reco.detach();
+  result.quantizer_loss = quantizer.detach();
   result.loss = add(reco, scale(quantizer, c.alpha));
   return result;
 }
@@ -137,10 +137,12 @@ PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const Tokenize
 PaddedLatents with_pads(const TokenizerOutput& out, const PaddedTokenizerLoss& loss) {
   const NoGrad off;
   const Tensor z = out.latent.detach();
-  const Tensor parts[] = {z, Tensor::zeros({loss.pads, z.shape(1)})};
-  std::vector<std::int32_t> codes = out.codes.to_vector<std::int32_t>();
-  codes.resize(codes.size() + static_cast<std::size_t>(loss.pads), loss.pad_code);
-  return {concat_rows(parts), RowPacker::vector_tensor(codes)};
+  const Tensor parts[] = {z, Tensor::zeros({loss.pads, z.shape(1)}, z.dtype(), z.device())};
+  const std::int64_t real = out.codes.shape(0);
+  const Tensor codes = Tensor::empty({real + loss.pads}, DType::i32, z.device());
+  copy_into(codes.slice(0, 0, real), out.codes);
+  fill(codes.slice(0, real, real + loss.pads), loss.pad_code);
+  return {concat_rows(parts), codes};
 }
 
 PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
@@ -151,17 +153,16 @@ PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const Ne
   for (int j = 0; j < segments.count(); ++j) {
     TESSERA_CHECK(segments.length(j) > 0, "padded loss: jet {} has no token, not even a start", j);
   }
-  const Probed p(ids.to_vector<std::int32_t>(), targets.to_vector<std::int32_t>(), segments, slots);
-  const Tensor h = probed_states(backbone, p, segments, dropout);  // (T + B, d)
-  const Tensor next = RowPacker::vector_tensor(p.targets);
-  PaddedNextTokenLoss result;
-  result.loss =
-      linear_cross_entropy(h, head.ntp.weight, head.ntp.bias, next, row_weights(p.weights),
-                           static_cast<double>(segments.count() * slots));
+  const Probed p(segments, slots);
+  const Tensor h = probed_states(backbone, ids, p, segments, dropout);  // (T + B, d)
+  const Tensor next = gather_tokens(targets, p.tokens, 0);
+  const auto loss = [&](const std::vector<float>& weights, std::int64_t places) {
+    return linear_cross_entropy(h, head.ntp.weight, head.ntp.bias, next,
+                                row_weights(weights, h.device()), static_cast<double>(places));
+  };
+  PaddedNextTokenLoss result{.loss = loss(p.weights, segments.count() * slots)};
   const NoGrad off;
-  result.clean = linear_cross_entropy(h, head.ntp.weight, head.ntp.bias, next, row_weights(p.real),
-                                      segments.total())
-                     .item();
+  result.clean = loss(p.real, segments.total());
   return result;
 }
 

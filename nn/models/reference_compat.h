@@ -17,17 +17,17 @@ enum class Compat {
 
 /// The tokenizer's loss over B * slots places.
 struct PaddedTokenizerLoss {
-  Tensor loss;  // scalar, reconstruction + alpha * quantiser
-  float reconstruction_loss = 0, quantizer_loss = 0;
-  std::int64_t pads = 0;      ///< P = B * slots - T
-  std::int32_t pad_code = 0;  ///< the code of a pad: argmin |e'_k|, ties to the smaller index
+  Tensor loss;                                 // scalar, reconstruction + alpha * quantiser
+  Tensor reconstruction_loss, quantizer_loss;  // scalars without history
+  std::int64_t pads = 0;                       ///< P = B * slots - T
+  Tensor pad_code;  // (1) i32, the code of a pad: argmin |e'_k|, ties to the smaller index
 };
 
 /// With n = T + P places, D latent and F input features, e' the effective code of the pads:
 ///   L_reco = SSE / (F n);  L_vq = (T L_vq,packed + P |e'|^2 / D) / n,
 /// the pads' part with the gradient of its codebook term only, beta, since their latents are
-/// constants. `out` is what `model` gave for x. Throws Error(usage) if a jet is longer than
-/// `slots`.
+/// constants. `out` is what `model` gave for x, on the model's device; the host reads nothing of
+/// it. Throws Error(usage) if a jet is longer than `slots`.
 PaddedTokenizerLoss padded_tokenizer_loss(const Tokenizer& model, const TokenizerOutput& out,
                                           const Tensor& x, const Segments& segments,
                                           std::int64_t slots = 128);
@@ -42,13 +42,14 @@ PaddedLatents with_pads(const TokenizerOutput& out, const PaddedTokenizerLoss& l
 
 /// The next-token loss over B * slots places, pads with id 0 and target 0.
 struct PaddedNextTokenLoss {
-  Tensor loss;      // scalar
-  float clean = 0;  ///< mean over the real targets, for the log
+  Tensor loss;   // scalar
+  Tensor clean;  // scalar without history: mean over the real targets, for the log
 };
 
 /// Every pad of a jet has the same input and sees the same m real tokens, so one probe token behind
 /// them stands for all slots - m: it sees the jet, nobody sees it, its weight is slots - m. ids,
-/// targets: (T) i32. Throws Error(usage) if a jet has no token or more than `slots`.
+/// targets: (T) i32 on the backbone's device; the host does not read them. Throws Error(usage) if a
+/// jet has no token or more than `slots`.
 PaddedNextTokenLoss padded_next_token_loss(const GptBackbone& backbone, const NextTokenHead& head,
                                            const Tensor& ids, const Tensor& targets,
                                            const Segments& segments, std::int64_t slots = 128,

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "tests/core/gpu/functions.h"
 
 namespace tessera {
 namespace {
@@ -92,6 +96,71 @@ TEST_P(EveryDevice, AddsBf16InF32AndRoundsOnce) {
   accumulate(wide.slice(1, 1, 3), Tensor::full({3, 2}, 2, DType::bf16, device));
   EXPECT_EQ(bits_of(wide.slice(0, 1, 2)), (std::vector<float>{0, 2, 2, 0, 0, 0, 0, 0}));
   EXPECT_THROW(accumulate(wide, Tensor::zeros({3, 8}, DType::f32, device)), Error);
+}
+
+constexpr auto kExp = TESSERA_DEVICE_KERNEL(exp_of);
+
+std::vector<float> exp_on(Device device, const std::vector<float>& x) {
+  const auto n = static_cast<std::int64_t>(x.size());
+  const Tensor in = Tensor::from(x, {n}, device), out = Tensor::empty({n}, DType::f32, device);
+  kExp(device, in.view<const float, 1>(), out.view<float, 1>(), Stream{});
+  return out.to_vector<float>();
+}
+
+/// How far y is from exp(x), in units of the last place of a float there.
+double ulps(float x, float y) {
+  const double exact = std::exp(static_cast<double>(x));
+  const double unit = std::ldexp(1.0, std::ilogb(exact) - 23);
+  return std::abs(static_cast<double>(y) - exact) / unit;
+}
+
+TEST_P(EveryDevice, ExpIsGoodTo2UlpBesideThoseOfTheInstruction) {
+  const Device device = GetParam();
+  if (device == kCpu) {
+    GTEST_SKIP() << "the kernels of the cpu have an exp of their own";
+  }
+  std::vector<float> x;
+  for (int i = 0; i <= 40'000; ++i) {
+    x.push_back(-87.3F + 0.0044F * static_cast<float>(i));  // to 88.7
+  }
+  for (const float near : {0.0F, -0.0F, 1e-40F, -1e-40F, 1e-7F, -1e-7F, 1e-3F, 88.72F, 88.72283F}) {
+    x.push_back(near);
+  }
+  const std::vector<float> y = exp_on(device, x);
+  const double most = device.type == DeviceType::simt ? 2 : 4;  // ex2.approx is off by 2 itself
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    ASSERT_LE(ulps(x[i], y[i]), most) << x[i] << " gives " << y[i];
+  }
+}
+
+TEST_P(EveryDevice, ExpBeyondTheRangeIsZeroOrInfinite) {
+  const Device device = GetParam();
+  if (device == kCpu) {
+    GTEST_SKIP() << "the kernels of the cpu have an exp of their own";
+  }
+  constexpr float kInfinite = std::numeric_limits<float>::infinity();
+  const std::vector<float> low{-87.31F, -88, -100, -104, -1e30F, -kInfinite};
+  EXPECT_EQ(exp_on(device, low), std::vector<float>(low.size(), 0.0F));
+  const std::vector<float> high{88.7229F, 88.75F, 88.8F, 89, 1e4F, 1e30F, kInfinite};
+  EXPECT_EQ(exp_on(device, high), std::vector<float>(high.size(), kInfinite));
+  EXPECT_TRUE(std::isnan(exp_on(device, {std::nanf("")}).at(0)));
+}
+
+TEST(Devices, OfAKindThereIsOneAndTheSecondIsRefused) {
+  for (const Device device : devices()) {
+    EXPECT_EQ(device.index, 0) << name(device);
+    const Device second{device.type, 1};
+    try {
+      static_cast<void>(Tensor::zeros({1}, DType::f32, second));
+      EXPECT_EQ(device, kCpu) << "the second " << name(device.type) << " is the first";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::usage);
+      EXPECT_NE(e.message().find(name(second)), std::string::npos) << e.message();
+    }
+  }
+  for (const char* text : {"cuda:1", "simt:1", "cpu:0"}) {
+    EXPECT_THROW(parse_device(text), Error) << text;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, EveryDevice, ::testing::ValuesIn(devices()),

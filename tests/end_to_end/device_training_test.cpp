@@ -10,6 +10,7 @@
 #include "nn/linear.h"
 #include "support/gradcheck.h"
 #include "support/temp_dir.h"
+#include "support/test_devices.h"
 #include "support/tiny_jobs.h"
 #include "train/pretrain_job.h"
 #include "train/trainer.h"
@@ -19,20 +20,22 @@ namespace {
 
 using testing_support::random;
 
-constexpr Device kSimt{DeviceType::simt, 0};
-
 // Handles of the model and of the caller see the move; what comes back has the old bits.
-TEST(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
+class ModuleTo : public OnDevice {};
+class NonFinite : public OnDevice {};
+class Jobs : public OnDevice {};
+
+TEST_P(ModuleTo, MovesParametersGradientsAndBuffersUnderEveryHandle) {
   Rng rng(8);
   Linear layer({.in = 3, .out = 2}, rng);
   const Tensor handle = layer.weight;
   const auto before = handle.to_vector<float>();
   backward(mean(layer(random({4, 3}, 9))));
   const auto gradient = handle.grad().to_vector<float>();
-  layer.to(kSimt);
-  EXPECT_EQ(handle.device(), kSimt);
-  EXPECT_EQ(handle.grad().device(), kSimt);
-  EXPECT_EQ(layer(random({4, 3}, 9).to(kSimt)).device(), kSimt);
+  layer.to(device());
+  EXPECT_EQ(handle.device(), device());
+  EXPECT_EQ(handle.grad().device(), device());
+  EXPECT_EQ(layer(random({4, 3}, 9).to(device())).device(), device());
   layer.to(kCpu);
   EXPECT_EQ(handle.to_vector<float>(), before);
   EXPECT_EQ(handle.grad().to_vector<float>(), gradient);
@@ -74,16 +77,16 @@ Poisoned poisoned_steps(Device device, float loss_value, float gradient) {
   return p;
 }
 
-TEST(NonFinite, StopsAStepOnADeviceAsOnTheCpu) {
+TEST_P(NonFinite, StopsAStepOnADeviceAsOnTheCpu) {
   const std::pair<float, float> cases[] = {{1, NAN}, {1, INFINITY}, {NAN, 1}, {-INFINITY, NAN}};
   for (const auto& [loss, gradient] : cases) {
     const Poisoned cpu = poisoned_steps(kCpu, loss, gradient);
-    const Poisoned simt = poisoned_steps(kSimt, loss, gradient);
+    const Poisoned there = poisoned_steps(device(), loss, gradient);
     EXPECT_FALSE(cpu.message.empty());
-    EXPECT_EQ(simt.message, cpu.message);
-    EXPECT_EQ(simt.weights[1], simt.weights[0]);
+    EXPECT_EQ(there.message, cpu.message);
+    EXPECT_EQ(there.weights[1], there.weights[0]);
     for (std::size_t i = 0; i < cpu.weights[2].size(); ++i) {
-      ASSERT_NEAR(simt.weights[2][i], cpu.weights[2][i], 1e-6) << i;
+      ASSERT_NEAR(there.weights[2][i], cpu.weights[2][i], 1e-6) << i;
     }
   }
 }
@@ -96,7 +99,7 @@ std::vector<double> losses(const std::function<void(Device, const Observer&)>& j
 }
 
 // From files to steps: batches, tokenizer, masks, validation and checkpoints of a job on a device.
-TEST(Jobs, TrainOnADeviceAsOnTheCpu) {
+TEST_P(Jobs, TrainOnADeviceAsOnTheCpu) {
   const TempDir dir;
   const tiny::Data data(dir.path() / "data");
   const TrainerConfig three{.lr = 2e-3F, .steps = 3, .warmup = 1};
@@ -132,15 +135,15 @@ TEST(Jobs, TrainOnADeviceAsOnTheCpu) {
   // The tokenizer's codebook is kept on the host.
   const auto waits_of_a_step = [](const auto& job) {
     std::vector<std::uint64_t> waits;
-    job(kSimt, [&](const Progress&) { waits.push_back(device_waits()); });
+    job(device(), [&](const Progress&) { waits.push_back(device_waits()); });
     return waits.at(1) - waits.at(0);
   };
   EXPECT_EQ(waits_of_a_step(pretrain_too), 1U);
   EXPECT_EQ(waits_of_a_step(finetune_too), 1U);
-  std::filesystem::remove_all(dir.path() / "simt");
+  std::filesystem::remove_all(dir.path() / name(device().type));
   for (const auto& job : std::vector<std::function<void(Device, const Observer&)>>{
            finetune_too, train, pretrain_too}) {
-    const auto here = losses(job, kCpu), there = losses(job, kSimt);
+    const auto here = losses(job, kCpu), there = losses(job, device());
     ASSERT_EQ(here.size(), 3U);
     ASSERT_EQ(there.size(), 3U);
     for (std::size_t i = 0; i < 3; ++i) {
@@ -148,6 +151,10 @@ TEST(Jobs, TrainOnADeviceAsOnTheCpu) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, ModuleTo, kTestDevices, device_name);
+INSTANTIATE_TEST_SUITE_P(Devices, NonFinite, kTestDevices, device_name);
+INSTANTIATE_TEST_SUITE_P(Devices, Jobs, kTestDevices, device_name);
 
 }  // namespace
 }  // namespace tessera

@@ -267,6 +267,7 @@ TEST_P(DeviceStep, OnSimtAgreesWithTheCpuAndHasOneResultForAllSchedules) {
     }
     EXPECT_TRUE(step == first) << "schedule " << seed << " has other bits";
   }
+  wait_for(kSimt, Stream{});
   // Offsets of the jets stay on the device with their handle.
   EXPECT_LE(simt::live_allocations(), allocations + 1) << "device memory leaks";
   EXPECT_EQ(simt::take_memory_fault(), nullptr);

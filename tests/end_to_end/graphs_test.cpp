@@ -220,6 +220,7 @@ TEST(Graphs, MemoryIsTakenAgainAndGivenBackWhenNobodyWantsItAnyMore) {
     wait_for(kSimt, current_stream(kSimt));
     EXPECT_EQ(simt::live_bytes(), small);
   }
+  wait_for(kSimt, Stream{});
   EXPECT_EQ(simt::live_allocations(), allocations) << "graphs leak";
   EXPECT_EQ(simt::take_memory_fault(), nullptr);
 }
@@ -304,6 +305,7 @@ TEST(Graphs, TrainingStepsHaveTheBitsOfThoseQueuedKernelByKernel) {
       EXPECT_EQ(counts.made, 1) << "one chain of " << counts.nodes << " nodes for all lengths";
       EXPECT_EQ(counts.updated, 2) << "the first step is no graph";
     }
+    wait_for(device, Stream{});
     EXPECT_EQ(simt::live_allocations(), allocations) << "graphs leak";
   }
   EXPECT_EQ(simt::take_memory_fault(), nullptr);

@@ -12,8 +12,8 @@
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
 #include "core/stream_scope.h"
-#include "support/schedules.h"
 #include "support/temp_dir.h"
+#include "support/test_devices.h"
 #include "support/tiny_jobs.h"
 #include "train/batch_feed.h"
 #include "train/training_run.h"
@@ -43,13 +43,15 @@ BatchSource constants() {
           }};
 }
 
-FeedConfig three_tables(std::int64_t steps, Device device = kSimt) {
+FeedConfig three_tables(std::int64_t steps, Device device) {
   return {.device = device, .tables = {Table::core, Table::pid}, .steps = steps};
 }
 
-TEST(BatchFeed, StandsWhereTheNextBatchIsHoweverFarAheadItDrew) {
-  for (const Device device : {kCpu, kSimt}) {
-    BatchFeed feed(three_tables(3, device), constants());
+class BatchFeeds : public OnDevice {};
+
+TEST_P(BatchFeeds, StandsWhereTheNextBatchIsHoweverFarAheadItDrew) {
+  for (const Device where : {kCpu, device()}) {
+    BatchFeed feed(three_tables(3, where), constants());
     EXPECT_EQ(feed.cursors().front(), (Cursor{0, 0}));
     for (std::int64_t step = 0; step < 3; ++step) {
       EXPECT_EQ(feed.next(step).rows.core[0], static_cast<float>(step + 1));
@@ -58,25 +60,26 @@ TEST(BatchFeed, StandsWhereTheNextBatchIsHoweverFarAheadItDrew) {
   }
 }
 
-TEST(BatchFeed, GivesTheTablesOfTheHostOnTheDeviceInOneHandle) {
-  BatchFeed feed(three_tables(2), constants());
+TEST_P(BatchFeeds, GivesTheTablesOfTheHostOnTheDeviceInOneHandle) {
+  BatchFeed feed(three_tables(2, device()), constants());
   const Batch batch = feed.next(0);
   const ParticleFeatures here = particle_features(batch, false),
-                         there = particle_features(batch, false, kSimt);
-  EXPECT_EQ(there.core.device(), kSimt);
+                         there = particle_features(batch, false, device());
+  EXPECT_EQ(there.core.device(), device());
   EXPECT_EQ(there.core.to_vector<float>(), here.core.to_vector<float>());
   EXPECT_EQ(there.pid.to_vector<std::int32_t>(), here.pid.to_vector<std::int32_t>());
-  EXPECT_EQ(core_features(batch, kSimt).impl(), there.core.impl());
-  EXPECT_EQ(there.segments.on(kSimt).impl(), segments_of(batch).on(kSimt).impl());
+  EXPECT_EQ(core_features(batch, device()).impl(), there.core.impl());
+  EXPECT_EQ(there.segments.on(device()).impl(), segments_of(batch).on(device()).impl());
 }
 
 // In forward order only the stream that is awaited runs: the batch is there, the work is not done.
-TEST(BatchFeed, TheNextBatchArrivesBeforeTheWorkOnThisOneIsDone) {
+TEST(BatchFeedOnSimt, TheNextBatchArrivesBeforeTheWorkOnThisOneIsDone) {
   const simt::ScheduleGuard schedule({simt::Order::forward, 0});
-  BatchFeed feed(three_tables(3), constants());
+  BatchFeed feed(three_tables(3, kSimt), constants());
   const OwnedStream compute(kSimt), other(kSimt);
   const StreamEvent worked(kSimt);
   const Tensor total = Tensor::zeros({3, 3}, DType::f32, kSimt);
+  queue_behind(kSimt, compute, Stream{});
   {
     const StreamGuard guard(compute);
     accumulate(total, core_features(feed.next(0), kSimt));
@@ -90,37 +93,36 @@ TEST(BatchFeed, TheNextBatchArrivesBeforeTheWorkOnThisOneIsDone) {
 }
 
 /// Sums the core features of five batches that come through `next`.
-std::vector<float> sum_of_batches(const std::function<Batch(std::int64_t)>& next) {
-  const StreamScope compute(kSimt);
-  const Tensor total = Tensor::zeros({3, 3}, DType::f32, kSimt);
+std::vector<float> sum_of_batches(Device device, const std::function<Batch(std::int64_t)>& next) {
+  const StreamScope compute(device);
+  const Tensor total = Tensor::zeros({3, 3}, DType::f32, device);
   for (std::int64_t step = 0; step < 5; ++step) {
-    accumulate(total, core_features(next(step), kSimt));
+    accumulate(total, core_features(next(step), device));
   }
   return total.to_vector<float>();
 }
 
-TEST(BatchFeed, WorkFindsItsBatchAtEverySchedule) {
-  for (std::uint64_t seed = 0; seed < 6; ++seed) {
-    const simt::ScheduleGuard schedule(schedule_of(seed));
-    BatchFeed feed(three_tables(5), constants());
-    EXPECT_EQ(sum_of_batches([&](std::int64_t step) { return feed.next(step); }),
-              std::vector<float>(9, 15.0F))
-        << "schedule " << seed;
-  }
-  EXPECT_EQ(simt::take_memory_fault(), nullptr);
+TEST_P(BatchFeeds, WorkFindsItsBatchAtEverySchedule) {
+  at_schedules(6, [&](std::uint64_t) {
+    BatchFeed feed(three_tables(5, device()), constants());
+    EXPECT_EQ(sum_of_batches(device(), [&](std::int64_t step) { return feed.next(step); }),
+              std::vector<float>(9, 15.0F));
+  });
 }
 
+INSTANTIATE_TEST_SUITE_P(Devices, BatchFeeds, kTestDevices, device_name);
+
 // The same without the wait of the feed.
-TEST(BatchFeed, WorkThatDoesNotWaitForItsBatchIsCaught) {
+TEST(BatchFeedOnSimt, WorkThatDoesNotWaitForItsBatchIsCaught) {
   const simt::ScheduleGuard schedule({simt::Order::forward, 0});
   const OwnedStream copies(kSimt);
   const auto unawaited = [&](std::int64_t step) {
     Batch batch = constant_batch(step);
     const StreamGuard copying(copies);
-    send_tables(batch, three_tables(5).tables, kSimt);
+    send_tables(batch, three_tables(5, kSimt).tables, kSimt);
     return batch;
   };
-  EXPECT_THROW(sum_of_batches(unawaited), Error);
+  EXPECT_THROW(sum_of_batches(kSimt, unawaited), Error);
 }
 
 /// What a run leaves: weights, and the lines of metrics.jsonl.
@@ -130,11 +132,11 @@ struct Left {
 };
 
 /// The three trainings on a handful of jets, with evaluations and a checkpoint on the way.
-class Trainings : public ::testing::Test {
+class Trainings : public OnDevice {
  protected:
   Trainings() {
     tokenizer_.freeze();
-    tokenizer_.to(kSimt);
+    tokenizer_.to(device());
     const auto where = dir_.path() / "data";
     std::filesystem::create_directory(where);
     write_dataset(where, {random_lengths(10, 3)});
@@ -142,14 +144,13 @@ class Trainings : public ::testing::Test {
     data_ = {set, set, set, {.max_constituents = 6}};
     unlabelled_ = {.train = {set, set}, .validation = {set}, .features = data_.features};
   }
-  ~Trainings() override { EXPECT_EQ(simt::take_memory_fault(), nullptr); }
 
   Left tokenizing(const RunFiles& files) {
     const TokenizerJob job{.model = tiny::kTokenizer,
                            .trainer = kTrainer,
                            .batch = 4,
                            .files = files,
-                           .device = kSimt};
+                           .device = device()};
     return left(*train_tokenizer(job, unlabelled_, {}), files);
   }
   Left pretraining(const RunFiles& files) {
@@ -158,7 +159,7 @@ class Trainings : public ::testing::Test {
                           .trainer = kTrainer,
                           .batch = 4,
                           .files = files,
-                          .device = kSimt,
+                          .device = device(),
                           .selection = {.evaluations = 2}};
     return left(*pretrain(job, tokenizer_, unlabelled_, {}), files);
   }
@@ -169,7 +170,7 @@ class Trainings : public ::testing::Test {
     job.batch = 3;
     job.train_jets = 10;
     job.evaluations = 1;
-    job.device = kSimt;
+    job.device = device();
     return left(*finetune(job, data_, {tiny::backbone_weights(), {}}, {}).model, files);
   }
   RunFiles fresh() {
@@ -196,18 +197,15 @@ class Trainings : public ::testing::Test {
   Tokenizer tokenizer_{tiny::kTokenizer, rng_};
 };
 
-TEST_F(Trainings, HaveTheSameBitsAndLinesAtEverySchedule) {
+TEST_P(Trainings, HaveTheSameBitsAndLinesAtEverySchedule) {
   for (const auto& [name, job] : kJobs) {
     const Left first = (this->*job)(fresh());
     EXPECT_EQ(std::ranges::count(first.lines, '\n'), kTrainer.steps) << first.lines;
-    for (std::uint64_t seed = 0; seed < 4; ++seed) {
-      const simt::ScheduleGuard schedule(schedule_of(seed));
-      EXPECT_TRUE((this->*job)(fresh()) == first) << name << ", schedule " << seed;
-    }
+    at_schedules(4, [&](std::uint64_t) { EXPECT_TRUE((this->*job)(fresh()) == first) << name; });
   }
 }
 
-TEST_F(Trainings, QueuedAsGraphsHaveTheBitsOfThoseQueuedKernelByKernel) {
+TEST_P(Trainings, QueuedAsGraphsHaveTheBitsOfThoseQueuedKernelByKernel) {
   for (const auto& [name, job] : kJobs) {
     setenv("TESSERA_GRAPH", "off", 1);
     const Left direct = (this->*job)(fresh());
@@ -217,7 +215,7 @@ TEST_F(Trainings, QueuedAsGraphsHaveTheBitsOfThoseQueuedKernelByKernel) {
 }
 
 // The batch that was drawn ahead is drawn again; the step in flight is in the checkpoint.
-TEST_F(Trainings, StoppedAfterAnyStepGoOnWithTheSameBitsAndLines) {
+TEST_P(Trainings, StoppedAfterAnyStepGoOnWithTheSameBitsAndLines) {
   const simt::ScheduleGuard schedule(schedule_of(3));
   for (const auto& [name, job] : kJobs) {
     const Left whole = (this->*job)(fresh());
@@ -230,6 +228,8 @@ TEST_F(Trainings, StoppedAfterAnyStepGoOnWithTheSameBitsAndLines) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, Trainings, kTestDevices, device_name);
 
 /// What a toy training does, in order: "queue 3" where the loss of the third step is made,
 /// "line 3: ..." with loss, norm and rate where its numbers come.
@@ -315,16 +315,18 @@ std::vector<std::string> kinds(const Told& told) {
   return first;
 }
 
-TEST(Numbers, OfAStepAreReadWhileTheNextOneRuns) {
-  EXPECT_EQ(kinds(run_toy(kSimt, {.steps = 4})),
+class Numbers : public OnDevice {};
+
+TEST_P(Numbers, OfAStepAreReadWhileTheNextOneRuns) {
+  EXPECT_EQ(kinds(run_toy(device(), {.steps = 4})),
             (std::vector<std::string>{"queue 1", "queue 2", "line 1", "queue 3", "line 2",
                                       "queue 4", "line 3", "line 4"}));
   EXPECT_EQ(kinds(run_toy(kCpu, {.steps = 2})),
             (std::vector<std::string>{"queue 1", "line 1", "queue 2", "line 2"}));
 }
 
-TEST(Numbers, AreThoseOfTheirStepAtEverySchedule) {
-  Tensor w = Tensor::full({8}, 1.0F, DType::f32, kSimt);
+TEST_P(Numbers, AreThoseOfTheirStepAtEverySchedule) {
+  Tensor w = Tensor::full({8}, 1.0F, DType::f32, device());
   w.set_requires_grad(true);
   Trainer one_by_one({{{{"w", w}}}}, toy_trainer(7));
   std::vector<std::string> want;
@@ -334,26 +336,24 @@ TEST(Numbers, AreThoseOfTheirStepAtEverySchedule) {
                            one_by_one.gradient_norm(), one_by_one.learning_rate()));
   }
   EXPECT_NE(want[0].substr(8), want[1].substr(8));
-  for (std::uint64_t seed = 0; seed < 6; ++seed) {
-    const simt::ScheduleGuard schedule(schedule_of(seed));
-    const Told told = run_toy(kSimt, {});
-    EXPECT_EQ(told.lines(), want) << "schedule " << seed;
-    EXPECT_EQ(told.weights, w.to_vector<float>()) << "schedule " << seed;
-  }
+  at_schedules(6, [&](std::uint64_t) {
+    const Told told = run_toy(device(), {});
+    EXPECT_EQ(told.lines(), want);
+    EXPECT_EQ(told.weights, w.to_vector<float>());
+  });
 }
 
 // The step behind the bad one was queued, and must have done nothing.
-TEST(Numbers, OfABadStepEndTheRunWithWeightsLinesAndCheckpointsOfBefore) {
+TEST_P(Numbers, OfABadStepEndTheRunWithWeightsLinesAndCheckpointsOfBefore) {
   const TempDir dir;
   int runs = 0;
   for (const Fault fault : {Fault::loss, Fault::gradient}) {
     for (const std::int64_t at : {0, 2, 3, 4, 6}) {
-      for (std::uint64_t seed = 0; seed < 4; ++seed) {
-        const simt::ScheduleGuard schedule(schedule_of(seed));
+      at_schedules(4, [&](std::uint64_t) {
         const Toy toy{.fault = fault, .at = at};
         const RunFiles files{.directory = dir.path() / std::to_string(++runs),
                              .checkpoint_every = 3};
-        const Told cpu = run_toy(kCpu, toy), there = run_toy(kSimt, toy, files);
+        const Told cpu = run_toy(kCpu, toy), there = run_toy(device(), toy, files);
         EXPECT_FALSE(cpu.error.empty());
         EXPECT_EQ(there.error, cpu.error);
         EXPECT_EQ(there.done, at);
@@ -361,23 +361,22 @@ TEST(Numbers, OfABadStepEndTheRunWithWeightsLinesAndCheckpointsOfBefore) {
         const std::string lines = read_text(files.directory / "metrics.jsonl");
         EXPECT_EQ(std::ranges::count(lines, '\n'), at) << lines;
         EXPECT_EQ(there.weights,
-                  at == 0 ? std::vector<float>(8, 1.0F) : run_toy(kSimt, {.steps = at}).weights);
+                  at == 0 ? std::vector<float>(8, 1.0F) : run_toy(device(), {.steps = at}).weights);
         EXPECT_EQ(std::filesystem::exists(files.directory / "checkpoints" / "step-000003"), at > 2);
         EXPECT_FALSE(std::filesystem::exists(files.directory / "checkpoints" / "step-000006") &&
                      at < 6);
-        EXPECT_EQ(run_toy(kSimt, {}, files).weights, run_toy(kSimt, {}).weights)
+        EXPECT_EQ(run_toy(device(), {}, files).weights, run_toy(device(), {}).weights)
             << "from the last good checkpoint";
-      }
+      });
     }
   }
 }
 
 // Whoever catches the error goes on from the bad step; of the one behind it nothing is left.
-TEST(Numbers, OfStepsBehindABadOneNeverCome) {
-  for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    const simt::ScheduleGuard schedule(schedule_of(seed));
-    const StreamScope stream(kSimt);
-    Tensor w = Tensor::full({8}, 1.0F, DType::f32, kSimt);
+TEST_P(Numbers, OfStepsBehindABadOneNeverCome) {
+  at_schedules(4, [&](std::uint64_t) {
+    const StreamScope stream(device());
+    Tensor w = Tensor::full({8}, 1.0F, DType::f32, device());
     w.set_requires_grad(true);
     Trainer trainer({{{{"w", w}}}}, toy_trainer(7));
     const auto queue = [&](const Toy& toy, std::int64_t step) {
@@ -395,32 +394,33 @@ TEST(Numbers, OfStepsBehindABadOneNeverCome) {
     EXPECT_EQ(trainer.watched().front().value, 0.5);
     trainer.settle();
     EXPECT_EQ(trainer.watched().front().value, 1.5);
-    EXPECT_EQ(w.to_vector<float>(), run_toy(kSimt, {.steps = 2}).weights);
-  }
+    EXPECT_EQ(w.to_vector<float>(), run_toy(device(), {.steps = 2}).weights);
+  });
 }
 
-TEST(Numbers, OfASkippedStepAreNoneAndTheOthersGoOn) {
+TEST_P(Numbers, OfASkippedStepAreNoneAndTheOthersGoOn) {
   for (const Fault fault : {Fault::loss, Fault::gradient}) {
-    const Told told = run_toy(kSimt, {.steps = 6, .fault = fault, .at = 2}, {.most_skipped = 1});
+    const Told told = run_toy(device(), {.steps = 6, .fault = fault, .at = 2}, {.most_skipped = 1});
     EXPECT_EQ(told.error, "");
     const auto lines = told.lines();
     ASSERT_EQ(lines.size(), 6U);
     EXPECT_TRUE(lines[2].starts_with("line 3: nan nan ")) << lines[2];
-    EXPECT_EQ(told.weights, run_toy(kSimt, {.steps = 5}).weights);
+    EXPECT_EQ(told.weights, run_toy(device(), {.steps = 5}).weights);
   }
 }
 
-TEST(Numbers, OfAStepAreKeptWhenTheHostFailsInTheNextOne) {
+TEST_P(Numbers, OfAStepAreKeptWhenTheHostFailsInTheNextOne) {
   const TempDir dir;
-  for (const Device device : {kCpu, kSimt}) {
-    const RunFiles files{.directory = dir.path() / name(device.type)};
-    const Told told = run_toy(device, {.fault = Fault::host, .at = 3}, files);
+  for (const Device where : {kCpu, device()}) {
+    const RunFiles files{.directory = dir.path() / name(where.type)};
+    const Told told = run_toy(where, {.fault = Fault::host, .at = 3}, files);
     EXPECT_NE(told.error.find("the host fails"), std::string::npos);
     const std::string lines = read_text(files.directory / "metrics.jsonl");
     EXPECT_EQ(std::ranges::count(lines, '\n'), 3) << lines;
   }
-  EXPECT_EQ(simt::take_memory_fault(), nullptr);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, Numbers, kTestDevices, device_name);
 
 }  // namespace
 }  // namespace tessera

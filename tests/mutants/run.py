@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Mutation check of the device kernels: how many one-line faults do the tests notice on simt?
+"""Mutation check of the device kernels and of what queues them: how many one-line faults do the tests notice on simt?
 
     python3 tests/mutants/run.py --build build/dev [--only softmax] [--jobs 1]
 
-For each entry of mutants.txt the kernel is changed, compiled for simt with the flags of the build tree,
+For each entry of mutants.txt the kernel, or the host's source, is changed, compiled for simt with the flags of the build tree,
 linked in front of the libraries of its op's test and run on simt alone (TESSERA_TEST_DEVICES=simt). A
 mutant is killed if the test fails, crashes or hangs. Prints a table and ends with 1 if fewer than 90 %
 are killed or an entry does not apply. Slow (about 10 s each), so ctest has it under the label `mutants`
@@ -29,7 +29,7 @@ REQUIRED = 0.9
 
 @dataclasses.dataclass
 class Mutant:
-    source: str  # path of the .cu, or of a .cuh that the test's own op includes
+    source: str  # path of the .cu, of a .cuh that the test's own op includes, or of a .cpp
     test: str  # ninja target
     op: str  # whose kernel is compiled
     before: str
@@ -54,11 +54,11 @@ def read_list(text):
 
 
 def compile_command(build, unit):
-    """The build's own command for a simt unit."""
+    """The build's own command for a unit, by the end of its path."""
     for entry in json.loads((build / "compile_commands.json").read_text()):
-        if entry["file"].endswith("simt/" + unit):
+        if entry["file"].endswith("/" + unit):
             return shlex.split(entry["command"]), entry["directory"]
-    raise SystemExit(f"mutants: {build} compiles no simt/{unit}")
+    raise SystemExit(f"mutants: {build} compiles no {unit}")
 
 
 def link_command(build, test):
@@ -77,6 +77,9 @@ def replace_output(command, output):
 
 
 def kernel_of(mutant):
+    """The file that is compiled: the kernel of the op, or the host's source itself."""
+    if mutant.source.endswith(".cpp"):
+        return ROOT / mutant.source
     return ROOT / f"kernels/{mutant.op}/{mutant.op}_cuda.cu"
 
 
@@ -89,8 +92,9 @@ def build_mutant(build, work, mutant, text):
     changed.parent.mkdir(parents=True, exist_ok=True)
     changed.write_text(text)
     unit = work / f"{stem}.cpp"
-    unit.write_text(f'#include "{changed if mutant.source.endswith(".cu") else kernel}"\n')
-    command, directory = compile_command(build, f"{stem}.cpp")
+    whole = mutant.source.endswith((".cu", ".cpp"))
+    unit.write_text(f'#include "{changed if whole else kernel}"\n')
+    command, directory = compile_command(build, mutant.source if mutant.source.endswith(".cpp") else f"simt/{stem}.cpp")
     kept, skip = [], False
     for word in command:
         if skip or word in {"-MD", "-MT", "-MF", "-Werror"}:  # a mutant may leave a variable unused
@@ -145,9 +149,9 @@ def stale(mutants):
         found = (ROOT / m.source).read_text().count(m.before)
         if found != 1:
             yield f"{m.source}: expected once, got {found} times: {one_line(m.before)}"
-        for file in kernel_of(m), ROOT / f"tests/{m.test.replace('_', '/', 1)}.cpp":
-            if not file.exists():
-                yield f"{m.source}: no {file.relative_to(ROOT)} for {one_line(m.before)}"
+        tests = {str(f.relative_to(ROOT / "tests").with_suffix("")).replace("/", "_") for f in ROOT.glob("tests/**/*_test.cpp")}
+        if not kernel_of(m).exists() or m.test not in tests:
+            yield f"{m.source}: no {kernel_of(m).relative_to(ROOT)}, or no {m.test}, for {one_line(m.before)}"
 
 
 def main():

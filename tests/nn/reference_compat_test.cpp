@@ -19,6 +19,10 @@ Tokenizer make_tokenizer(std::int64_t mlp_factor, bool causal) {
                    rng);
 }
 
+std::int32_t pad_code_of(const PaddedTokenizerLoss& loss) {
+  return loss.pad_code.to_vector<std::int32_t>().at(0);
+}
+
 void expect_padded_tokenizer(const std::string& name, std::int64_t mlp_factor, bool causal) {
   const GoldenFile file(name);
   const Tokenizer model = make_tokenizer(mlp_factor, causal);
@@ -27,13 +31,13 @@ void expect_padded_tokenizer(const std::string& name, std::int64_t mlp_factor, b
   const Tensor x = floats(file, "in/x");
   const PaddedTokenizerLoss loss =
       padded_tokenizer_loss(model, model(x, segments(file)), x, segments(file), 128);
-  EXPECT_EQ(loss.pad_code, file.ints("out/pad_code")[0]);
+  EXPECT_EQ(pad_code_of(loss), file.ints("out/pad_code")[0]);
   const auto expected = [&](const char* what) {
     return file.scalar(std::string("out/reference/") + what + ".f64");
   };
   EXPECT_NEAR(loss.loss.item(), expected("loss"), 1e-5 * expected("loss"));
-  EXPECT_NEAR(loss.reconstruction_loss, expected("loss_reco"), 1e-5 * expected("loss_reco"));
-  EXPECT_NEAR(loss.quantizer_loss, expected("loss_vq"), 1e-5 * expected("loss_vq"));
+  EXPECT_NEAR(loss.reconstruction_loss.item(), expected("loss_reco"), 1e-5 * expected("loss_reco"));
+  EXPECT_NEAR(loss.quantizer_loss.item(), expected("loss_vq"), 1e-5 * expected("loss_vq"));
   backward(loss.loss);
   expect_gradients(parameters, file, "grad/reference/");
 }
@@ -73,7 +77,7 @@ TEST(ReferenceCompat, PadsHaveTheirCodeByTheTokenizersDistance) {
   const Segments none({0, 0});
   const Tensor x = Tensor::zeros({0, 3});
   const auto pad_code = [&] {
-    return padded_tokenizer_loss(model, model(x, none), x, none, 8).pad_code;
+    return pad_code_of(padded_tokenizer_loss(model, model(x, none), x, none, 8));
   };
   EXPECT_EQ(pad_code(), 9);
   model.config.distance = VqDistance::f16;
@@ -93,7 +97,7 @@ TEST(ReferenceCompat, PadsCountAsUsedRowsAtZero) {
   const auto codes = all.codes.to_vector<std::int32_t>();
   ASSERT_EQ(z.size(), 40U);
   EXPECT_EQ(std::vector<float>(z.end() - 4, z.end()), std::vector<float>(4, 0.0F));
-  EXPECT_EQ(codes.back(), loss.pad_code);
+  EXPECT_EQ(codes.back(), pad_code_of(loss));
   const auto packed = out.codes.to_vector<std::int32_t>();
   EXPECT_EQ(std::vector<std::int32_t>(codes.begin(), codes.end() - 1), packed);
 }
@@ -113,7 +117,7 @@ void expect_padded_gpt(const std::string& name, std::int64_t heads, std::int64_t
   const double expected = file.scalar("out/diluted/loss.f64"),
                clean = file.scalar("out/clean/loss.f64");
   EXPECT_NEAR(loss.loss.item(), expected, 1e-5 * expected);
-  EXPECT_NEAR(loss.clean, clean, 1e-5 * clean);
+  EXPECT_NEAR(loss.clean.item(), clean, 1e-5 * clean);
   backward(loss.loss);
   expect_gradients(parameters, file, "grad/diluted/");
 }
@@ -136,6 +140,86 @@ TEST(ReferenceCompat, RefusesJetsThatDoNotFitTheSlots) {
   const Tensor ids = Tensor::zeros({9}, DType::i32);
   EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, s, 4), Error);
   EXPECT_THROW(padded_next_token_loss(gpt, head, ids, ids, Segments({0, 0, 9}), 9), Error);
+}
+
+/// Losses and gradients of a device; and how often the host waited for it in between.
+struct OnDevice {
+  std::vector<float> losses;
+  std::vector<std::vector<float>> gradients;
+  std::vector<std::int32_t> codes;  // pads of the tokenizer's latents included
+  std::uint64_t waits = 0;
+};
+
+void keep_gradients(const std::vector<NamedTensor>& parameters, OnDevice& kept) {
+  for (const NamedTensor& p : parameters) {
+    kept.gradients.push_back(p.tensor.grad().to_vector<float>());
+  }
+}
+
+// f32 sums in another order; the bound is relative to the largest gradient of the tensor.
+void expect_like_the_cpu(const OnDevice& got, const OnDevice& cpu) {
+  EXPECT_EQ(got.waits, 0U) << "a step that reads its device cannot be recorded as a graph";
+  EXPECT_EQ(got.codes, cpu.codes);
+  for (std::size_t i = 0; i < cpu.losses.size(); ++i) {
+    EXPECT_NEAR(got.losses[i], cpu.losses[i], 1e-5F * std::abs(cpu.losses[i])) << i;
+  }
+  ASSERT_EQ(got.gradients.size(), cpu.gradients.size());
+  for (std::size_t i = 0; i < cpu.gradients.size(); ++i) {
+    float largest = 1e-6F;
+    for (const float g : cpu.gradients[i]) {
+      largest = std::max(largest, std::abs(g));
+    }
+    ASSERT_EQ(got.gradients[i].size(), cpu.gradients[i].size());
+    for (std::size_t k = 0; k < cpu.gradients[i].size(); ++k) {
+      ASSERT_NEAR(got.gradients[i][k], cpu.gradients[i][k], 2e-3F * largest) << i << ", " << k;
+    }
+  }
+}
+
+OnDevice tokenizer_losses(Device device) {
+  Tokenizer model = make_tokenizer(1, true);
+  model.to(device);
+  Rng rng(1);
+  const Tensor x = normal_init({9, 3}, 1.0F, rng).to(device);
+  const Segments s({0, 4, 4, 9});
+  const std::uint64_t waits = device_waits();
+  const TokenizerOutput out = model(x, s);
+  const PaddedTokenizerLoss loss = padded_tokenizer_loss(model, out, x, s, 7);
+  const PaddedLatents seen = with_pads(out, loss);
+  backward(loss.loss);
+  OnDevice kept{.waits = device_waits() - waits};
+  EXPECT_EQ(seen.latent.device(), device);
+  EXPECT_EQ(seen.latent.shape(), Shape({21, 4}));
+  kept.codes = seen.codes.to_vector<std::int32_t>();
+  kept.losses = {loss.loss.item(), loss.reconstruction_loss.item(), loss.quantizer_loss.item()};
+  keep_gradients(model.named_parameters(), kept);
+  return kept;
+}
+
+OnDevice next_token_losses(Device device) {
+  Rng rng(3);
+  GptBackbone gpt({.vocabulary = 11, .width = 16, .blocks = 2, .heads = 2}, rng);
+  NextTokenHead head(16, 11, rng);
+  gpt.to(device);
+  head.to(device);
+  const std::vector<std::int32_t> ids{0, 3, 4, 9, 0, 0, 7}, targets{3, 4, 9, 10, 10, 7, 10};
+  const Segments s({0, 4, 5, 7});
+  const Tensor in = Tensor::from(ids, {7}, device), next = Tensor::from(targets, {7}, device);
+  const std::uint64_t waits = device_waits();
+  const PaddedNextTokenLoss loss = padded_next_token_loss(gpt, head, in, next, s, 6);
+  backward(loss.loss);
+  OnDevice kept{.waits = device_waits() - waits};
+  kept.losses = {loss.loss.item(), loss.clean.item()};
+  keep_gradients(joined(gpt.named_parameters(), head.named_parameters()), kept);
+  return kept;
+}
+
+TEST(ReferenceCompat, LossesOnADeviceAreThoseOfTheCpuAndAreNotReadThere) {
+  for (const Device device : devices()) {
+    SCOPED_TRACE(name(device));
+    expect_like_the_cpu(tokenizer_losses(device), tokenizer_losses(kCpu));
+    expect_like_the_cpu(next_token_losses(device), next_token_losses(kCpu));
+  }
 }
 
 struct Moments {

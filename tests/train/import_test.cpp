@@ -1,14 +1,13 @@
-// Checkpoints with OmniJet-alpha's names into our models: the golden weights under their names must
-// compute what the golden files hold.
+// Checkpoints with the names of OmniJet-alpha and weaver into our models: the golden weights under
+// their names must compute what the golden files hold.
 #include <gtest/gtest.h>
 
-#include <array>
 #include <limits>
+#include <memory>
 
 #include "core/autograd.h"
-#include "support/golden_model.h"
+#include "support/published_checkpoints.h"
 #include "train/gpt_pretrain_job.h"
-#include "train/import_weights.h"
 
 namespace tessera::test {
 namespace {
@@ -16,77 +15,6 @@ namespace {
 const TokenizerConfig kTokenizer{
     .width = 16, .blocks = 2, .heads = 4, .codes = 64, .causal_decoder = false};
 const GptConfig kGpt{.vocabulary = 66, .width = 32, .blocks = 2, .heads = 4};
-
-/// Replaces a part of a name, each rule once.
-std::string renamed(std::string name, const auto& rules) {
-  for (const auto& [ours, theirs] : rules) {
-    if (const auto at = name.find(ours); at != std::string::npos) {
-      name.replace(at, std::string(ours).size(), theirs);
-    }
-  }
-  return name;
-}
-
-using Names = std::pair<const char*, const char*>;
-constexpr std::array kTokenizerNames{
-    Names{"param/tokenizer.in.", "model.input_projection."},
-    Names{"param/tokenizer.enc.", "model.encoder_normformer.blocks."},
-    Names{"param/tokenizer.dec.", "model.decoder_normformer.blocks."},
-    Names{"param/tokenizer.to_latent.", "model.latent_projection_in."},
-    Names{"param/tokenizer.from_latent.", "model.latent_projection_out."},
-    Names{"param/tokenizer.out.", "model.output_projection."},
-    Names{"param/tokenizer.vq.codebook", "model.vqlayer.codebook.weight"},
-    Names{"param/tokenizer.vq.affine.", "model.vqlayer.affine_transform."},
-    Names{".attn.qkv.", ".attn.in_proj_"},
-    Names{".attn.out.", ".attn.out_proj."},
-    Names{".mlp.norm.", ".mlp.0."},
-    Names{".mlp.fc1.", ".mlp.1."},
-    Names{".mlp.fc2.", ".mlp.4."}};
-constexpr std::array kBackboneNames{
-    Names{"param/backbone.embed.token.weight", "module.embedding_table.weight"},
-    Names{"param/backbone.block.", "module.GPT_blocks."},
-    Names{"param/head.ntp.", "head.fc1."},
-    Names{".attn.out.", ".mha_block.proj."},
-    Names{".ff.fc1.", ".ff_block.net.0."},
-    Names{".ff.fc2.", ".ff_block.net.2."},
-    Names{".norm1.", ".layernorm_1."},
-    Names{".norm2.", ".layernorm_2."}};
-
-TensorMap their_tokenizer() {
-  const GoldenFile file("tokenizer");
-  TensorMap map;
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name.starts_with("param/")) {
-      map[renamed(name, kTokenizerNames)] = floats(file, name);
-    }
-  }
-  map["model.vqlayer.data_initialized"] = Tensor::full({1}, 1);
-  map["model.vqlayer._counts"] = Tensor::full({64}, 7);
-  return map;
-}
-
-TensorMap their_backbone() {
-  const GoldenFile file("gpt_heads_of_8");
-  TensorMap map;
-  for (const auto& [name, tensor] : file.tensors) {
-    if (!name.starts_with("param/")) {
-      continue;
-    }
-    const std::string theirs = renamed(name, kBackboneNames);
-    if (const auto at = theirs.find(".attn.qkv."); at != std::string::npos) {
-      int part = 0;
-      for (const char* which : {"query", "key", "value"}) {
-        map[theirs.substr(0, at) + ".mha_block." + which + ".weight"] =
-            floats(file, name).slice(0, 32 * part, 32 * (part + 1)).contiguous();
-        ++part;
-      }
-    } else {
-      map[theirs] = floats(file, name);
-    }
-  }
-  map["module.GPT_blocks.0.mha_block.tril"] = Tensor::zeros({40, 40});
-  return map;
-}
 
 TEST(Import, ATokenizerComputesWhatItsAuthorsDid) {
   Rng rng(1);
@@ -115,6 +43,139 @@ TEST(Import, ABackboneComputesWhatItsAuthorsDid) {
   EXPECT_LE(relative_error(hidden.to_vector<float>(), file.at("out/hidden").values), 1e-5);
   EXPECT_LE(relative_error(model.head.ntp(hidden).to_vector<float>(), file.at("out/logits").values),
             1e-5);
+}
+
+/// A fine-tuned model with a head of OmniJet-alpha, and our tokenizer under its own names.
+std::unique_ptr<TaskModel> imported_classifier(HeadKind kind) {
+  TensorMap theirs = their_classifier(kind);
+  Rng rng(1);
+  for (const auto& [name, tensor] : state(Tokenizer(kTokenizer, rng))) {
+    theirs["tokenizer." + name] = tensor;
+  }
+  const auto head = omnijet_head(theirs);
+  EXPECT_TRUE(head && head->kind == kind && head->outputs == 2);
+  auto model = std::make_unique<TaskModel>(TaskModelConfig{.task = Task::tag,
+                                                           .method = Method::omnijet,
+                                                           .gpt = kGpt,
+                                                           .tokenizer = kTokenizer,
+                                                           .head = {.kind = kind},
+                                                           .outputs = 2},
+                                           rng);
+  import_weights(*model, theirs, omnijet_classifier_rules(kind), "x");
+  return model;
+}
+
+/// Its two parts against the files that hold them.
+template <class Head>
+void expect_classifier(HeadKind kind, const char* golden) {
+  const auto model = imported_classifier(kind);
+  const NoGrad off;
+  const GoldenFile gpt("gpt_heads_of_8"), file(golden);
+  const auto& backbone = dynamic_cast<const GptBackbone&>(*model->backbone());
+  EXPECT_LE(relative_error(backbone(ints(gpt, "in/ids"), segments(gpt)).to_vector<float>(),
+                           gpt.at("out/hidden").values),
+            1e-5);
+  const auto& head = dynamic_cast<const Head&>(*model->head());
+  EXPECT_LE(relative_error(head(floats(file, "in/x"), segments(file)).template to_vector<float>(),
+                           file.at("out/y").values),
+            1e-5);
+}
+
+TEST(Import, AClassifierBySumComputesWhatItsAuthorsDid) {
+  expect_classifier<SumHead>(HeadKind::sum, "sum_head");
+}
+TEST(Import, AClassifierByClassAttentionComputesWhatItsAuthorsDid) {
+  expect_classifier<ClassAttentionRef>(HeadKind::class_attention_ref, "class_attention_ref");
+}
+
+TEST(Import, AGenerativeCheckpointHasNoClassifiersHead) {
+  EXPECT_FALSE(omnijet_head(their_backbone()));
+  EXPECT_THROW(omnijet_classifier_rules(HeadKind::class_attention), Error);
+}
+
+/// The network of a task under the name that it has there.
+struct PartHolder : Module {
+  ParticleTransformer part;
+  explicit PartHolder(Rng& rng)
+      : part({.outputs = 2,
+              .width = 32,
+              .heads = 4,
+              .class_blocks = 1,
+              .embed = {32, 64, 32},
+              .pair = {16, 16, 16}},
+             rng) {
+    child("part", part);
+  }
+};
+
+/// The golden network as weaver stores it.
+TensorMap golden_part(WeaverLayout layout) {
+  Rng rng(2);
+  const PartHolder golden(rng);
+  load_parameters(golden.part.named_parameters("part"), GoldenFile("part"));
+  return their_part(state(golden.part), layout);
+}
+
+double part_error(const TensorMap& theirs, WeaverLayout read_as) {
+  const GoldenFile file("part");
+  Rng rng(1);
+  PartHolder model(rng);
+  import_weights(model, weaver_part(theirs, read_as, "x"), weaver_part_rules(), "x");
+  const NoGrad off;
+  const Tensor y = model.part(floats(file, "in/x"), floats(file, "in/p4"), segments(file));
+  return relative_error(y.to_vector<float>(), file.at("out/y").values);
+}
+
+TEST(Import, AParticleTransformerOfEitherLayoutComputesWhatItsAuthorsDid) {
+  for (const WeaverLayout layout : {WeaverLayout::heads_outer, WeaverLayout::heads_inner}) {
+    EXPECT_LE(part_error(golden_part(layout), layout), 1e-5);
+  }
+  EXPECT_GT(part_error(golden_part(WeaverLayout::heads_inner), WeaverLayout::heads_outer), 0.01)
+      << "weights do not tell the layout";
+}
+
+TEST(Import, AParticleTransformerWithoutTheWrappersPrefixIsTheSame) {
+  TensorMap bare;
+  for (const auto& [name, tensor] : golden_part(WeaverLayout::heads_outer)) {
+    bare[name.substr(4)] = tensor;
+  }
+  EXPECT_LE(part_error(bare, WeaverLayout::heads_outer), 1e-5);
+}
+
+TEST(Import, TheVersionOfWeaverTellsTheLayout) {
+  for (const char* old : {"0.4", "0.4.17", "0.0.1"}) {
+    EXPECT_EQ(weaver_layout(old), WeaverLayout::heads_inner) << old;
+  }
+  for (const char* later : {"0.5", "0.5.0", "0.10.1", "1.0"}) {
+    EXPECT_EQ(weaver_layout(later), WeaverLayout::heads_outer) << later;
+  }
+  for (const char* none : {"", "0", "old", "0.", ".5", "-1.2"}) {
+    EXPECT_THROW(weaver_layout(none), Error) << none;
+  }
+}
+
+std::string part_refusal(const std::function<void(TensorMap&)>& change) {
+  TensorMap theirs = golden_part(WeaverLayout::heads_inner);
+  change(theirs);
+  try {
+    part_error(theirs, WeaverLayout::heads_inner);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::data);
+    return e.message();
+  }
+  return "accepted";
+}
+
+TEST(Import, AParticleTransformerOfAnotherShapeIsRefusedByName) {
+  EXPECT_EQ(
+      part_refusal([](TensorMap& m) { m["mod.embed.input_bn.weight"] = Tensor::zeros({17}); }),
+      "x: 'mod.embed.input_bn.weight': expected the 13 features of JetClass_kinpid, got "
+      "shape (17)");
+  EXPECT_EQ(part_refusal([](TensorMap& m) { m["mod.blocks.1.c_attn"] = Tensor::zeros({5}); }),
+            "x: 'blocks.1.c_attn' has shape (5), which does not divide the rows of out_proj, (32, "
+            "32)");
+  EXPECT_EQ(part_refusal([](TensorMap& m) { m.erase("mod.blocks.0.attn.out_proj.bias"); }),
+            "x: 'part.block.0.attn.out.bias' is filled by nothing");
 }
 
 // What the line says of a changed file.

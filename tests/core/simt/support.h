@@ -5,6 +5,7 @@
 
 #include "core/simt/executor.h"
 #include "core/simt/memory.h"
+#include "core/simt/stream.h"
 #include "core/view.h"
 
 namespace tessera::simt {
@@ -41,6 +42,9 @@ inline std::vector<float> ramp(std::size_t n) {
   }
   return v;
 }
+
+/// Launches of these programs run at once in any order.
+inline const bool kAtOnce = (run_default_at_once(true), true);
 
 /// Forward, reverse and six random orders, odd and even seeds.
 inline std::vector<Schedule> schedules() {
