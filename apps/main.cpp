@@ -240,6 +240,14 @@ void add_inspection_verbs(CLI::App& app, CommandLine& line) {
       [&line] { line.action = [&line] { report_verb(line.directory, line.helpers); }; });
 }
 
+// A message may quote a file's own words, which may be as long as the file.
+std::string clipped(const std::string& message) {
+  constexpr std::size_t kMost = 2000, kEnd = 500;
+  return message.size() <= kMost ? message
+                                 : message.substr(0, kMost - kEnd) + " ... " +
+                                       message.substr(message.size() - kEnd);
+}
+
 int guarded(const std::function<void()>& body) {
   try {
     body();
@@ -248,7 +256,7 @@ int guarded(const std::function<void()>& body) {
     if (e.kind() == ErrorKind::requeue) {  // stopped as it was asked to: no error
       print_err("tessera: {}\n", one_line(e.message()));
     } else if (!e.message().empty()) {  // else a child said it
-      print_err("tessera: {} error: {}\n", name(e.kind()), one_line(e.message()));
+      print_err("tessera: {} error: {}\n", name(e.kind()), clipped(one_line(e.message())));
     }
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {

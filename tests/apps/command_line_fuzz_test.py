@@ -371,7 +371,7 @@ class Toml:
             raise Fault(f"accepted what another parser refuses: {error}") from None
         got = self.resolved(out)
         for key, value in wanted.items():
-            same = got.get(key) == value or got.get(key) == [value] or got.get(key) == (value and [value])
+            same = got.get(key) in (value, [value], value and [value]) or type(value) is float and np.float32(got.get(key)) == np.float32(value)
             expect(same, f"{key}: expected {value!r}, got {got.get(key)!r}")
 
 
