@@ -78,7 +78,8 @@ void print_metrics(const ordered_json& evaluation) {
 
 /// One line on stderr for each metric that the jets do not define.
 void tell_undefined(Task task, const ordered_json& evaluation) {
-  for (const auto& [metric, reason] : evaluation.value("undefined", ordered_json()).items()) {
+  const ordered_json undefined = evaluation.value("undefined", ordered_json::object());
+  for (const auto& [metric, reason] : undefined.items()) {
     print_err("evaluate: {}: {} is not defined: {}\n", name(task), metric,
               reason.get<std::string>());
   }

@@ -187,20 +187,6 @@ ordered_json evaluation_of(const Choice& choice, const Predictions& test, const 
   e["lr_grid"] = choice.tried;
   e["validation"] =
       json_of(evaluate(task, predict_labelled(model, data.validation, data.features)));
-  }
-  const auto all = select_jets(parse_task(study.task), *data.train);
-  return {{"train_jets", std::min<std::int64_t>(study.train_jets, std::ssize(all))}};
-}
-
-ordered_json evaluation_of(const TaskModel& model, const ordered_json& training,
-                           const Predictions& test, const Splits& data) {
-  const Task task = model.config.task;
-  const auto& names = model.config.classes;  // an older model holds none
-  ordered_json e = evaluation_json(task, test, names.empty() ? data.test->classes() : names);
-  e["parameters"] = model.parameter_count();
-  e.update(training);
-  e["validation"] =
-      json_of(evaluate(task, predict_labelled(model, data.validation, data.features)));
   return e;
 }
 

@@ -108,11 +108,14 @@ bool Stage::done() const {
   return whole;
 }
 
-// A stage without a record: of an older version, or one that was stopped between its last product
-// and its record.
+// A stage without done.json that an older version finished, which run.json then tells. A stage that
+// was stopped between its last product and its record is none: its products are made again from its
+// model, and its record gets the hash of the weights.
 bool Stage::adopt() const {
   const std::string& run = config_.run.directory;
-  bool whole = true;
+  const auto stages = read_run_record(run).value("stages", nlohmann::json::object());
+  const std::string entry_name = fs::path(name_).filename();
+  bool whole = stages.empty() || stages.contains(entry_name);  // empty: run.json is lost
   for (const std::string& product : products_) {
     std::error_code code;
     const bool good = readable(run, product);
@@ -124,8 +127,7 @@ bool Stage::adopt() const {
   if (!whole) {
     return false;
   }
-  const auto stages = read_run_record(run).value("stages", nlohmann::json::object());
-  const auto entry = stages.value(fs::path(name_).filename().string(), nlohmann::json::object());
+  const auto entry = stages.value(entry_name, nlohmann::json::object());
   record({entry.value("seconds", 0.0), entry.value("weights", "")},
          entry.value("ended", now_utc()));
   return true;

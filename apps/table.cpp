@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "apps/run_record.h"
 #include "apps/stages.h"
 #include "train/csv.h"
+#include "train/file_io.h"
 #include "train/metrics/label_efficiency.h"
 #include "train/metrics/statistics.h"
 
@@ -29,8 +29,12 @@ struct Row {
 };
 
 ordered_json read_evaluation(const RunConfig& c, const Study& study, std::int64_t seed) {
-  return ordered_json::parse(
-      std::ifstream(fmt::format("{}/eval/{}.json", c.run.directory, study.name(seed))));
+  const std::string path = fmt::format("{}/eval/{}.json", c.run.directory, study.name(seed));
+  try {
+    return ordered_json::parse(read_text(path));
+  } catch (const ordered_json::exception& e) {
+    TESSERA_FAIL(ErrorKind::data, "{}: {}", path, e.what());
+  }
 }
 
 void add_baseline(std::vector<Row>& rows, const Study& study, const ordered_json& evaluation) {
@@ -59,7 +63,8 @@ void add_study(std::vector<Row>& rows, const RunConfig& c, const Study& study) {
 
 /// One line on stderr for each metric that a task's test jets do not define: its rows are missing.
 void tell_undefined(const Study& study, const ordered_json& evaluation) {
-  for (const auto& [metric, reason] : evaluation.value("undefined", ordered_json()).items()) {
+  const ordered_json undefined = evaluation.value("undefined", ordered_json::object());
+  for (const auto& [metric, reason] : undefined.items()) {
     print_err("table: {}: {} is left out, since the test jets do not define it: {}\n", study.task,
               metric, reason.get<std::string>());
   }

@@ -317,9 +317,9 @@ TEST(WeightedMetrics, ErrorsGrowWithTheSpreadOfTheWeights) {
   Weighted a = weighted_answers(Task::tag, 2000);
   Predictions p = a.weighted;
   std::ranges::fill(p.weights, 3.0);
-  const double equal = bootstrap_errors(Task::tag, p, 1)[0];
+  const double equal = bootstrap_errors(Task::tag, p, 1).at(0).value;
   for (std::size_t j = 0; j < p.weights.size(); ++j) p.weights[j] = j % 10 == 0 ? 9.1 : 0.1;
-  const double spread = bootstrap_errors(Task::tag, p, 1)[0];
+  const double spread = bootstrap_errors(Task::tag, p, 1).at(0).value;
   const double n = effective_number(p.weights, p.weights.size());
   EXPECT_NEAR(n, 2000 * 1.0 / (0.1 * 9.1 * 9.1 + 0.9 * 0.01), 1);
   EXPECT_NEAR(spread / equal, std::sqrt(2000 / n), 0.2 * std::sqrt(2000 / n));
