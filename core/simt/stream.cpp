@@ -50,18 +50,21 @@ void refuse_event(const void* stream) {
                      "simt: expected no event while a graph is recorded, got one");
 }
 
-// Streams belong to the thread that made them, as its schedule does.
-thread_local std::vector<Queue*> t_queues;
+// Streams belong to the thread that made them, as its schedule does. The list is never destroyed:
+// tensors of static duration free into the default stream after the thread's own objects are gone.
+std::vector<Queue*>& queues() {
+  thread_local auto* list = new std::vector<Queue*>;
+  return *list;
+}
 thread_local std::mt19937_64 t_random{0};
 thread_local bool t_default_at_once = false;
 
 // The default stream, Stream{}. As on cuda, where the others are non-blocking, it is one of many:
-// it waits for no other stream and none waits for it. Lives to the end: tensors of static duration
-// free into it.
+// it waits for no other stream and none waits for it. It lives as long as the list.
 Queue& default_queue() {
   thread_local Queue* queue = [] {
-    t_queues.push_back(new Queue);
-    return t_queues.back();
+    queues().push_back(new Queue);
+    return queues().back();
   }();
   return *queue;
 }
@@ -78,14 +81,14 @@ bool runnable(const Queue& q) {
 bool pending(const Queue* target) {
   return target != nullptr
              ? !target->tasks.empty()
-             : std::ranges::any_of(t_queues, [](const Queue* q) { return !q->tasks.empty(); });
+             : std::ranges::any_of(queues(), [](const Queue* q) { return !q->tasks.empty(); });
 }
 
 // The queue whose head runs next while `target` is awaited. There is one: an event is awaited only
 // after its record was queued, so the oldest task of all can always run.
 Queue* choose(Queue* target) {
   std::vector<Queue*> ready;
-  std::ranges::copy_if(t_queues, std::back_inserter(ready),
+  std::ranges::copy_if(queues(), std::back_inserter(ready),
                        [](const Queue* q) { return runnable(*q); });
   assert(!ready.empty());
   const bool waits = target == nullptr || !runnable(*target);
@@ -108,8 +111,8 @@ Queue* choose(Queue* target) {
 void run_default_at_once(bool on) { t_default_at_once = on; }
 
 void* create_stream() {
-  t_queues.push_back(new Queue);  // owned by the handle
-  return t_queues.back();
+  queues().push_back(new Queue);  // owned by the handle
+  return queues().back();
 }
 
 void destroy_stream(void* stream) noexcept {
@@ -121,7 +124,7 @@ void destroy_stream(void* stream) noexcept {
     } catch (const std::exception&) {
     }
   }
-  std::erase(t_queues, static_cast<Queue*>(stream));
+  std::erase(queues(), static_cast<Queue*>(stream));
   delete static_cast<Queue*>(stream);
 }
 
@@ -196,7 +199,7 @@ namespace {
 // Behind a fault nothing else may run: it would read what was not made, or write to host memory
 // that its owner has given up on meeting the error.
 void drop_work() {
-  for (Queue* q : t_queues) {
+  for (Queue* q : queues()) {
     std::erase_if(q->tasks, [](const Task& t) { return t.work && !t.always; });
   }
 }

@@ -350,6 +350,7 @@ TEST_F(AnswersVerbs, ParquetAndRootGoThroughTheProgramAndKeepAllDigits) {
     EXPECT_EQ(std::distance(fs::directory_iterator(fs::path(out).parent_path()), {}), 1);
   }
   std::ofstream(program) << "#!/bin/sh\nexit 66\n";
+  fs::create_directory(at("x"));
   const Outcome failed =
       tessera("predict --python " + program + " -o " + at("x/a.root") + " " + model + " " + set);
   EXPECT_EQ(failed.code, 66) << failed.err;

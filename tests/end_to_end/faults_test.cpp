@@ -69,6 +69,7 @@ TEST_F(Faults, DamagedDataEndsWithExitCode65AndMissingDataWith66) {
   fs::remove(data / "train_0.h5");
   EXPECT_EQ(train(keys).code, 66);
   fs::remove(data / "manifest.json");
+  std::ofstream(data / "train_0.h5") << "x";
   const Outcome missing = train(keys);
   EXPECT_EQ(missing.code, 66);
   EXPECT_NE(missing.err.find("tessera inspect --write-manifest"), std::string::npos) << missing.err;

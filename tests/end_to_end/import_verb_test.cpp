@@ -102,7 +102,7 @@ TEST_F(ImportVerb, WhatCannotBeImportedIsOneLine) {
   refused("5", "--backbone " + sum, 65, "give it as --classifier");
   refused("6", "--part " + sum + " --weaver 0.4", 65, "expected a Particle Transformer");
   refused("7", "--part " + sum + " --weaver new", 64, "expected a version such as 0.4 or 0.5.1");
-  refused("8", "--part /nowhere.pt --weaver 0.4", 66, "no such file");
+  refused("8", "--part /nowhere.pt --weaver 0.4", 66, "got nothing there");
 }
 
 }  // namespace

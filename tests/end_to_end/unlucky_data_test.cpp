@@ -206,7 +206,7 @@ TEST_F(UnluckyData, AHeldOutSplitOfEmptyJetsLeavesMeasuresUndefined) {
     }
   });
   fs::remove_all(run_);
-  const std::string data = "data.jets=" + data_.string();
+  const std::string data = "data.unlabelled=jets data.jets=" + data_.string();
   const Outcome tokens = step("train-tokenizer", data);
   ASSERT_EQ(tokens.code, 0) << tokens.err;
   EXPECT_NE(tokens.out.find("MSE not defined"), std::string::npos) << tokens.out;

@@ -122,7 +122,7 @@ TEST(ModelCard, HoldsNamesOfOutputsOrTheQuantityOfARegression) {
     save_model(dir.path() / "m", task_card(c, kFeatures), TaskModel(c, rng));
     return load_task_model(dir.path() / "m").model->config.classes;
   };
-  const Names odd{"H->bb, boosted", "two\nlines", "\"q\""};
+  const Names odd{"H->bb, boosted", "two words", "\"q\""};
   EXPECT_EQ(reloaded(tagger(odd)), odd);
   EXPECT_EQ(reloaded({.task = Task::tau_id, .backbone = kBackbone, .outputs = 2}),
             (Names{"background", "tau"}));

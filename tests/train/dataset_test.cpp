@@ -113,6 +113,8 @@ TEST(Dataset, ManifestComesBackEqualAndCountsClasses) {
 
 TEST(Dataset, AMissingManifestNamesTheCommandThatMakesOne) {
   const TempDir dir;
+  EXPECT_NE(error_of(dir.path()).find("without .h5 files"), std::string::npos);
+  std::ofstream(dir.path() / "train.h5") << "x";
   EXPECT_NE(error_of(dir.path()).find("tessera inspect --write-manifest"), std::string::npos);
 }
 

@@ -15,10 +15,10 @@ Metrics momentum(const auto& rising, Numbers copies) {
   double jets = 0;
   for (const auto& jet : rising) {
     sample.add(jet.value, jet.weight, copies[jet.index]);
-    jets += copies[jet.index];
+    jets += copies[jet.index] > 0 ? 1 : 0;
   }
   const double median = sample.quantile(0.5);
-  const double spread =  // of a single jet there is none
+  const double spread =  // a single jet has none, however often it is drawn
       jets > 1 ? sample.quantile(0.75) - sample.quantile(0.25) : NAN;
   return {{"resolution", spread / median}, {"response", median}};
 }
