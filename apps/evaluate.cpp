@@ -39,8 +39,9 @@ Judged judge(const ModelArguments& a, const std::string& directory) {
   if (data->weights_ignored()) {
     print_err("{}: the weights of the jets are ignored, as asked\n", data_text(a));
   }
-  return {model.config.task, output_names(model, directory, *data),
-          predict_labelled(model, data, stored.features)};
+  return {
+      model.config.task, output_names(model, directory, *data),
+      answers_of_stored(directory, [&] { return predict_labelled(model, data, stored.features); })};
 }
 
 ordered_json bounds(const Interval& i) { return {i.low, i.high}; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "apps/command.h"
+#include "core/check.h"
 #include "train/finetune_job.h"
 #include "train/model_store.h"
 
@@ -24,5 +25,17 @@ std::shared_ptr<const Dataset> open_for(const TaskModel& model, const std::strin
 /// for a regression, and where neither has names.
 std::vector<std::string> output_names(const TaskModel& model, const std::string& directory,
                                       const Dataset& data);
+
+/// What `answers` returns. Its Error(numeric), an answer that is not finite, becomes Error(data)
+/// naming the model's directory: weights that a file brought give no number for these jets.
+template <class Answers>
+auto answers_of_stored(const std::string& directory, const Answers& answers) {
+  try {
+    return answers();
+  } catch (const Error& e) {
+    TESSERA_FAIL(e.kind() == ErrorKind::numeric ? ErrorKind::data : e.kind(), "{}: {}", directory,
+                 e.message());
+  }
+}
 
 }  // namespace tessera::apps

@@ -140,7 +140,8 @@ Part answer(const Stored<TaskModel>& stored, const ModelArguments& a, const std:
                              Weights::ignore),  // an answer has no weight
             .answers = {},
             .row_of = {}};
-  part.answers = predict(*stored.model, part.data, stored.features);
+  part.answers = answers_of_stored(
+      a.model, [&] { return predict(*stored.model, part.data, stored.features); });
   part.row_of.assign(part.data->size(), -1);
   for (std::size_t i = 0; i < part.answers.jets.size(); ++i) {
     part.row_of[part.answers.jets[i]] = static_cast<std::int64_t>(i);

@@ -357,5 +357,20 @@ TEST_F(AnswersVerbs, ParquetAndRootGoThroughTheProgramAndKeepAllDigits) {
   EXPECT_TRUE(fs::is_empty(at("x")));
 }
 
+// Its weights are numbers, their sums are none.
+TEST_F(AnswersVerbs, AModelWhoseAnswersOverflowIsBadDataThatNamesIt) {
+  const auto model = model_of(tagger(kThree));
+  const auto tensors = state(*model);
+  Tensor weight = std::ranges::find(tensors, "head.fc.weight", &NamedTensor::name)->tensor;
+  std::ranges::fill(weight.span<float>(), 3e38F);
+  const std::string directory = stored("huge", *model), set = data("set", full_);
+  for (const char* verb : {"predict ", "evaluate "}) {
+    const Outcome r = tessera(verb + directory + " " + set);
+    EXPECT_EQ(r.code, 65) << r.err;
+    EXPECT_NE(r.err.find(directory + ": "), std::string::npos) << r.err;
+    EXPECT_EQ(r.out, "");
+  }
+}
+
 }  // namespace
 }  // namespace tessera
