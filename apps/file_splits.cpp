@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "core/check.h"
+#include "train/file_kind.h"
 #include "train/hdf5.h"
 
 namespace tessera::apps {
@@ -84,8 +85,14 @@ std::set<std::string> splits_of_chunks(const std::set<int>& chunks) {
   return splits;
 }
 
+// Throws where the name is that of a native file and the entry is no plain file: leaving it out
+// would be a smaller dataset without a word.
 bool is_native(const fs::directory_entry& entry) {
-  return entry.is_regular_file() && entry.path().extension() == ".h5";
+  if (entry.path().extension() != ".h5") {
+    return false;
+  }
+  check_plain_file(entry.path());
+  return true;
 }
 
 std::vector<fs::path> glob_files(const std::string& pattern) {

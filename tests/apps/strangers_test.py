@@ -145,6 +145,9 @@ class NoFiles(Case):
         for path in self.kinds(".h5"):
             self.refused("check-native", path)
             self.refused("inspect", "--write-manifest", os.path.dirname(path))
+            beside = shutil.copy(self.path("made", "a-test.h5"), os.path.dirname(path))
+            self.refused("inspect", "--write-manifest", os.path.dirname(path))
+            os.remove(beside)
             shutil.copy(self.path("made", "manifest.json"), os.path.dirname(path))
             self.refused("verify", os.path.dirname(path))
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
-#include <fcntl.h>
 #include <algorithm>
 #include <atomic>
 #include <chrono>

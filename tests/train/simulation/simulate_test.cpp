@@ -407,6 +407,20 @@ TEST(HepMc, ADamagedCrossSectionIsRefusedByItsEvent) {
   EXPECT_NEAR(source->sigma_mb(), 150e-9, 1e-15);
 }
 
+// The library would read an empty field as 0: another particle, or one with its numbers shifted.
+TEST(HepMc, AnEmptyFieldIsRefusedByItsLine) {
+  const TempDir d;
+  const std::string good = as_hepmc(*open_particle_file(kFixtures / "ee_tautau.particles"));
+  for (const char* kind : {"\nP ", "\nV "}) {
+    std::string bad = good;
+    const std::size_t line = good.find(kind, good.size() / 2);
+    if (line == std::string::npos) continue;
+    bad.insert(bad.find(' ', line + 3), " ");
+    std::ofstream(d.path() / "a.hepmc") << bad;
+    EXPECT_THROW((void)open_event_file(d.path() / "a.hepmc"), Error) << kind;
+  }
+}
+
 TEST(ParticleStream, WhatIsWrittenIsReadAgain) {
   const TempDir d;
   std::ofstream(d.path() / "a.hepmc")
