@@ -47,7 +47,8 @@ SimulateSource parse_source(const std::string& text, const std::string& file) {
   return source;
 }
 
-// What to type to make the file again; recorded in it, with the names as they were given.
+// Returns the command that makes the file again, with the names as the user gave them. The file
+// records it.
 std::string command_of(const SimulateArguments& args) {
   std::string text = "tessera simulate --output " + shell_word(args.output);
   if (args.mantissa_bits != 23) {

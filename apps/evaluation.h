@@ -11,7 +11,7 @@ namespace tessera::apps {
 /// {"metrics", "baseline", "n", "loss"}, for weighted jets "weights", and, by task, "momentum"
 /// (bins of true pT, GeV) with "response_histogram", "roc", or "confusion" over `classes`, the
 /// names of the outputs in order.
-/// What the jets do not define is left out; "undefined" then holds the reason for each metric.
+/// Leaves out each metric that the jets do not define; "undefined" then holds its reason.
 nlohmann::ordered_json evaluation_json(Task task, const Predictions& predictions,
                                        const std::vector<std::string>& classes);
 

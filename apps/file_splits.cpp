@@ -47,7 +47,7 @@ std::set<std::string> splits_named_in(const std::string& text) {
   return splits;
 }
 
-// Of the root attribute 'split'; empty without one.
+// Returns the split that the root attribute 'split' names; empty if the file has no such attribute.
 std::string own_split(const H5File& file) {
   if (!file.has_attribute("split")) {
     return "";

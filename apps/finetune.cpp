@@ -117,7 +117,8 @@ Choice best_of_grid(const Inputs& in, FinetuneJob job, const Splits& data) {
   return choice;
 }
 
-// What the model does not tell: kept beside it, in case the stage is stopped before its evaluation.
+// The path of the training's results (losses, learning rates). They are stored beside the model, so
+// that a stage that stops before its evaluation can still write it.
 std::string notes_path(const Stage& stage) { return stage.directory() + "/training.json"; }
 
 void write_notes(const Stage& stage, const Choice& choice) {

@@ -32,7 +32,7 @@ TensorMap read_weights(const ImportArguments& a, const std::string& file, const 
   return tensors;
 }
 
-/// What is imported, and where it goes.
+/// One import: the checkpoint file, and the stage of the run that stores it.
 struct Source {
   const RunConfig& config;
   const Options& options;

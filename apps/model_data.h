@@ -26,8 +26,8 @@ std::shared_ptr<const Dataset> open_for(const TaskModel& model, const std::strin
 std::vector<std::string> output_names(const TaskModel& model, const std::string& directory,
                                       const Dataset& data);
 
-/// What `answers` returns. Its Error(numeric), an answer that is not finite, becomes Error(data)
-/// naming the model's directory: weights that a file brought give no number for these jets.
+/// Calls `answers` and returns its result. An Error(numeric), thrown for an answer that is not
+/// finite, becomes Error(data) naming the model's directory, because the weights came from a file.
 template <class Answers>
 auto answers_of_stored(const std::string& directory, const Answers& answers) {
   try {

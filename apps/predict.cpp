@@ -149,7 +149,7 @@ Part answer(const Stored<TaskModel>& stored, const ModelArguments& a, const std:
   return part;
 }
 
-/// What the table's cells do not say: jets without an answer, and jets that no training has seen.
+/// Prints on stderr how many jets have no answer, and how many the training selection leaves out.
 void report_counts(const TaskModel& model, const std::vector<Part>& parts) {
   const Task task = model.config.task;
   std::uint64_t jets = 0, answered = 0, soft = 0;
@@ -172,7 +172,7 @@ void report_counts(const TaskModel& model, const std::vector<Part>& parts) {
   }
 }
 
-/// What the rows of a file of answers are.
+/// Returns the description of the rows in a file of answers: model, task, classes, data.
 ordered_json head_of(const TaskModel& model, const std::vector<std::string>& classes,
                      const ModelArguments& a, std::size_t jets) {
   ordered_json head{{"model", a.model}, {"data", a.data}, {"task", name(model.config.task)}};
